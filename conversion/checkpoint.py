@@ -1,0 +1,154 @@
+"""Reading checkpoints: lazily, and without ever running code that they carry."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hf_models.errors import InputError
+
+from .file_format import FileFormat, file_format, load_pickle
+from .source import Source
+
+# under which keys training scripts nest a state dict, by the choice that --weights names
+CONTAINERS = {"model": ("model", "state_dict", "module"), "ema": ("model_ema",)}
+# prefixes of wrappers: distributed training's, upstream's port to the Hub
+WRAPPERS = ("module.", "model.")
+BATCH_BYTES = 512 * 2**20
+
+
+@dataclass
+class Checkpoint:
+    """Names and shapes of a checkpoint's tensors, and the way to their values.
+
+    Args:
+        source: Where it lies.
+        weights: Which of its state dicts is read: `"model"` or `"ema"`.
+        tensors: Name, without the prefix of a wrapper -> tensor on the meta device.
+        dropped: What else the files hold -> why it is not read.
+        origins: Name -> file and name inside the file.
+    """
+
+    source: Source
+    weights: str
+    tensors: dict[str, torch.Tensor]
+    dropped: dict[str, str]
+    origins: dict[str, tuple[Path, str]]
+
+    def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """The tensors themselves, contiguous and of a storage each.
+
+        They are mapped from disk: pages become resident when used and leave memory with the last tensor. Files in
+        PyTorch's format from before 1.6 cannot be mapped and are loaded whole.
+        """
+        names = list(names)
+        contents = {path: _read_file(path, self.weights)[0] for path in {self.origins[name][0] for name in names}}
+        found, storages = {}, set()
+        for name in names:
+            path, raw = self.origins[name]
+            tensor = contents[path][raw].detach()
+            storage = tensor.untyped_storage()
+            if not tensor.is_contiguous() or storage.nbytes() != tensor.nbytes or storage.data_ptr() in storages:
+                tensor = tensor.clone(memory_format=torch.contiguous_format)
+            storages.add(storage.data_ptr())
+            found[name] = tensor
+        return found
+
+    def batches(self, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+        """All the tensors of these names, some at a time, so that at most about `BATCH_BYTES` are resident."""
+        batch, size = [], 0
+        for name in names:
+            if batch and size + self.tensors[name].nbytes > BATCH_BYTES:
+                yield self.read(batch)
+                batch, size = [], 0
+            batch.append(name)
+            size += self.tensors[name].nbytes
+        if batch:
+            yield self.read(batch)
+
+
+def open_checkpoint(source: Source, weights: str | None = None) -> Checkpoint:
+    """Read the names and shapes of a checkpoint.
+
+    Args:
+        source: Where it lies.
+        weights: `"model"` or `"ema"`, where a training checkpoint holds both.
+
+    Raises:
+        InputError: A file is damaged, is not a checkpoint, would run code, or leaves a choice open.
+    """
+    tensors, dropped, origins = {}, {}, {}
+    for path in source.files:
+        content, others, weights = _read_file(path, weights)
+        dropped |= others
+        for name, tensor in content.items():
+            if name in tensors:
+                raise InputError(f"{path}: {name} is in {origins[name][0].name} too. Fetch the whole folder again.")
+            tensors[name], origins[name] = _meta(path, name, tensor), (path, name)
+    if source.shard_of is not None and source.shard_of != {name: path for name, (path, _) in origins.items()}:
+        raise InputError(f"{source.given}: the index and the shards do not name the same tensors. Fetch it again.")
+    for wrapper in WRAPPERS:
+        if all(name.startswith(wrapper) for name in tensors):
+            tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+            origins = {name.removeprefix(wrapper): origin for name, origin in origins.items()}
+    return Checkpoint(source, weights, tensors, dropped, origins)
+
+
+def _meta(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
+        kind = "quantized" if tensor.is_quantized else f"{tensor.layout} {tensor.dtype}".replace("torch.", "")
+        raise InputError(f"{path}: {name} is a {kind} tensor. Only dense real tensors are converted.")
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+def _read_file(path: Path, weights: str | None) -> tuple[dict[str, torch.Tensor], dict[str, str], str]:
+    """The (mapped) tensors of a file, what is dropped and why, and which weights were read."""
+    kind = file_format(path)
+    if kind is not FileFormat.SAFETENSORS:
+        return _unwrap(path, load_pickle(path, kind), weights)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _unwrap(path, {name: file.get_tensor(name) for name in file.keys()}, weights)  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{path}: damaged ({error}). Delete it and download again.") from error
+
+
+def _unwrap(path: Path, content: Any, weights: str | None) -> tuple[dict[str, torch.Tensor], dict[str, str], str]:
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors.")
+    if not any(isinstance(value, torch.Tensor) for value in content.values()):
+        present = {choice: [key for key in keys if key in content] for choice, keys in CONTAINERS.items()}
+        choices = [choice for choice, keys in present.items() if keys and weights in (None, choice)]
+        if not choices:
+            wanted = ", ".join(key for choice in (weights and [weights] or CONTAINERS) for key in CONTAINERS[choice])
+            raise InputError(f"{path}: holds no tensors and none of {wanted}. Its keys are: {_some(content)}.")
+        if len(choices) > 1:
+            keys = " and ".join(key for keys in present.values() for key in keys)
+            raise InputError(f"{path}: holds {keys}. Choose --weights model or ema (ema is the running average).")
+        weights = choices[0]
+        if len(present[weights]) > 1:
+            raise InputError(f"{path}: holds {' and '.join(present[weights])}. Keep one of them and save it again.")
+        (container,) = present[weights]
+        others = {key: f"not weights ({type(value).__name__})" for key, value in content.items() if key != container}
+        others |= {key: f"not chosen: --weights {weights}" for keys in present.values() for key in keys if key in others}
+        content = content[container]
+    else:
+        if weights == "ema":
+            raise InputError(f"{path}: holds no model_ema, only one set of weights. Leave out --weights.")
+        weights, others = "model", {}
+    state = content if isinstance(content, dict) else {}
+    others |= {k: f"not a tensor ({type(v).__name__})" for k, v in state.items() if not isinstance(v, torch.Tensor)}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        raise InputError(f"{path}: holds no tensors. Its keys are: {_some(state)}.")
+    return tensors, {str(key): reason for key, reason in others.items()}, weights
+
+
+def _some(names: Iterable) -> str:
+    """The first names, on one line."""
+    names = [re.sub(r"\s+", " ", str(name)) for name in names]
+    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "") if names else "none"

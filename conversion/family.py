@@ -1,0 +1,115 @@
+"""What the converter must know about a family, and the checks that hold for all of them."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_models.errors import InputError
+
+from .key_map import Rule, rename
+
+Shapes = Mapping[str, tuple[int, ...]]
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family's part of the conversion; each lives in the file named after its `model_type`.
+
+    Args:
+        model_class: The class with a classifier that a checkpoint becomes.
+        signature: A name that each original checkpoint of this family has, and no other family's.
+        rules: From original names to ours, without the base model's prefix.
+        config_from_original: Builds our config from the original constructor's arguments. The second argument holds
+            the facts that the weights show, for what the constructor leaves to them.
+        facts_of_weights: What names and shapes show (our names, no prefix), in the original's words. A fact that the
+            checkpoint does not show is left out or `None`.
+        facts_of_config: The same facts as a config states them.
+        adopt: Changes a config to the form that the weights are in, where one network has several.
+    """
+
+    model_class: type[PreTrainedModel]
+    signature: str
+    rules: tuple[Rule, ...]
+    config_from_original: Callable[[dict, Facts], PreTrainedConfig]
+    facts_of_weights: Callable[[Shapes], Facts]
+    facts_of_config: Callable[[Any], Facts]
+    adopt: Callable[[Any, Facts], None] = lambda config, facts: None
+
+    @property
+    def model_type(self) -> str:
+        return self.model_class.config_class.model_type
+
+    def rename(self, names) -> dict[str, str]:
+        """Names of the original -> names inside the base model, `classifier.*` for the classifier."""
+        return rename(names, self.rules)
+
+    def full_name(self, name: str) -> str:
+        """The name inside `model_class`."""
+        return name if name.startswith("classifier.") else f"{self.model_class.base_model_prefix}.{name}"
+
+
+def differences(shown: Facts, stated: Facts) -> dict[str, tuple[Any, Any]]:
+    """Facts in which weights and config differ: name -> (in the weights, in the config).
+
+    What the weights do not show, because tensors are missing, is no difference.
+    """
+    known = {name: value for name, value in shown.items() if None not in (value if isinstance(value, list) else [value])}
+    return {name: (value, stated[name]) for name, value in known.items() if value != stated[name]}
+
+
+def size(shapes: Shapes, name: str, axis: int = 0) -> int | None:
+    """Size of one axis of a tensor, `None` if the checkpoint lacks the tensor."""
+    return shapes[name][axis] if name in shapes else None
+
+
+def has(shapes: Shapes, pattern: str) -> bool:
+    """Whether any name contains the pattern."""
+    return any(re.search(pattern, name) for name in shapes)
+
+
+def count(shapes: Shapes, pattern: str) -> int:
+    """One more than the largest index that the pattern's group captures, 0 if it matches nothing."""
+    return max((int(match[1]) + 1 for name in shapes if (match := re.search(pattern, name))), default=0)
+
+
+def depths(shapes: Shapes) -> list[int]:
+    """Layers of each stage."""
+    stages = count(shapes, r"^encoder\.stages\.(\d+)\.")
+    return [count(shapes, rf"^encoder\.stages\.{stage}\.layers\.(\d+)\.") for stage in range(stages)]
+
+
+def by_stage(shapes: Shapes, name: str, axis: int = 0) -> list[int | None]:
+    """Size of one axis of a tensor in each stage; `name` is relative to the stage."""
+    return [size(shapes, f"encoder.stages.{stage}.{name}", axis) for stage in range(len(depths(shapes)))]
+
+
+def arguments(original: Mapping[str, Any], *, required=(), defaults=None, only=None, ignored=()) -> dict[str, Any]:
+    """Take the original constructor's arguments apart.
+
+    Args:
+        original: The arguments as the user gave them.
+        required: Arguments without a default.
+        defaults: Arguments with their defaults.
+        only: Arguments of which we support certain values: name -> those values, the default first.
+        ignored: Arguments that do not change what the network computes.
+
+    Returns:
+        Every required argument and every one with a default.
+
+    Raises:
+        InputError: An argument is missing, unknown, or has a value that we do not support.
+    """
+    defaults, only = defaults or {}, only or {}
+    if missing := [name for name in required if name not in original]:
+        raise InputError(f"argument {', '.join(missing)} is missing. Give what the original constructor was given.")
+    known = {*required, *defaults, *only, *ignored, "family"}
+    if unknown := [name for name in original if name not in known]:
+        raise InputError(f"unknown argument {', '.join(unknown)}. Known are: {', '.join(sorted(known))}.")
+    for name, supported in only.items():
+        if original.get(name, supported[0]) not in supported:
+            raise InputError(f"{name}={original[name]!r} is not supported, only {supported[0]!r} is.")
+    return {**defaults, **{name: original[name] for name in (*required, *defaults) if name in original}}

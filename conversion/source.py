@@ -1,0 +1,116 @@
+"""Where a checkpoint lies: a file, a folder, or the Hub."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from huggingface_hub import hf_hub_download, snapshot_download
+
+from hf_models.errors import InputError
+
+HUB_FILE = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>.+)$")
+HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".safetensors")
+# in the order of preference; each may be sharded, with an index beside the shards
+FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass
+class Source:
+    """A checkpoint on disk.
+
+    Args:
+        given: What the user gave.
+        files: The files that hold tensors.
+        shard_of: Tensor name -> file, as the index of a sharded folder says; `None` without an index.
+        original: Upstream's config.json, if the source is a folder.
+        preprocessor: Upstream's preprocessor_config.json, if the source is a folder that has one.
+    """
+
+    given: str
+    files: list[Path]
+    shard_of: dict[str, Path] | None = None
+    original: dict | None = None
+    preprocessor: dict | None = None
+
+
+def find_source(given: str | Path) -> Source:
+    """Turn what the user gave into files, downloading them if they are on the Hub.
+
+    Args:
+        given: A file; a folder or a Hub id in upstream's Hugging Face format; or `hf://ORG/REPO/FILE`.
+
+    Raises:
+        InputError: There is no such thing, or it cannot be downloaded.
+    """
+    given = str(given)
+    if match := HUB_FILE.match(given):
+        path = _download(given, hf_hub_download, repo_id=match["repo"], filename=match["file"])
+        return Source(given, [Path(path)])
+    if Path(given).is_dir():
+        return _folder(given, Path(given))
+    if Path(given).is_file():
+        return Source(given, [Path(given)])
+    if HUB_ID.match(given) and Path(given).suffix not in CHECKPOINT_SUFFIXES:
+        patterns = ["*.json", "model*.safetensors"]
+        return _folder(given, Path(_download(given, snapshot_download, repo_id=given, allow_patterns=patterns)))
+    raise InputError(f"{given}: no such file, folder or Hub id. Check the path; a file on the Hub is hf://ORG/REPO/FILE.")
+
+
+def inside(folder: Path, name: str, index: str) -> Path:
+    """The path of a shard that an index names, refused if it would leave the folder on any system."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts):
+        raise InputError(f'{folder / index}: shard "{name}" leaves the folder. Refused.')
+    if not (folder / name).is_file():
+        raise InputError(f'{folder / index}: shard "{name}" is missing. Fetch the whole folder again.')
+    return folder / name
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a JSON {type(content).__name__}, not an object.")
+    return content
+
+
+def read_index(folder: Path, index: str) -> dict[str, Path]:
+    """Tensor name -> shard, from a `*.index.json`."""
+    weight_map = read_json(folder / index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise InputError(f"{folder / index}: has no weight_map of names. Fetch it again.")
+    return {name: inside(folder, shard, index) for name, shard in weight_map.items()}
+
+
+def _folder(given: str, folder: Path) -> Source:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{given}: has no config.json. Give a checkpoint file, or a folder in upstream's Hub format.")
+    original = read_json(folder / "config.json")
+    if "hidden_sizes" in original:
+        raise InputError(f"{given}: is converted already (its config has hidden_sizes). Load it with AutoModel.")
+    preprocessor = folder / "preprocessor_config.json"
+    source = Source(given, [], original=original, preprocessor=preprocessor.is_file() and read_json(preprocessor) or None)
+    for name in FOLDER_WEIGHTS:
+        if (folder / f"{name}.index.json").is_file():
+            source.shard_of = read_index(folder, f"{name}.index.json")
+            source.files = sorted(set(source.shard_of.values()))
+            return source
+        if (folder / name).is_file():
+            source.files = [folder / name]
+            return source
+    raise InputError(f"{given}: holds neither {' nor '.join(FOLDER_WEIGHTS)}, whole or sharded. Fetch it again.")
+
+
+def _download(given: str, download, **kwargs) -> str:
+    try:
+        return download(**kwargs)
+    except Exception as error:  # the Hub library and its transport share no base class
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{given}: cannot be downloaded ({type(error).__name__}: {reason}).") from error

@@ -1,0 +1,14 @@
+"""Deformable and large-kernel vision backbones for transformers: InternImage, FlashInternImage, SMT, RepLKNet.
+
+Importing the package registers every family with the Auto classes of transformers.
+"""
+
+from .auto import register_families
+from .classify import default_checkpoint
+from .zoo import list_models
+
+__version__ = "0.1.0"
+
+register_families()
+
+__all__ = ["default_checkpoint", "list_models"]

@@ -1,0 +1,33 @@
+"""Registration of the families with the Auto classes of transformers."""
+
+from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
+
+from .configuration_flash_internimage import FlashInternImageConfig
+from .configuration_internimage import InternImageConfig
+from .configuration_replknet import RepLKNetConfig
+from .configuration_smt import SMTConfig
+from .modeling_flash_internimage import (
+    FlashInternImageBackbone,
+    FlashInternImageForImageClassification,
+    FlashInternImageModel,
+)
+from .modeling_internimage import InternImageBackbone, InternImageForImageClassification, InternImageModel
+from .modeling_replknet import RepLKNetBackbone, RepLKNetForImageClassification, RepLKNetModel
+from .modeling_smt import SMTBackbone, SMTForImageClassification, SMTModel
+
+# A new backbone is one line here.
+FAMILIES = [
+    (InternImageConfig, InternImageModel, InternImageForImageClassification, InternImageBackbone),
+    (FlashInternImageConfig, FlashInternImageModel, FlashInternImageForImageClassification, FlashInternImageBackbone),
+    (SMTConfig, SMTModel, SMTForImageClassification, SMTBackbone),
+    (RepLKNetConfig, RepLKNetModel, RepLKNetForImageClassification, RepLKNetBackbone),
+]
+
+
+def register_families() -> None:
+    """Make AutoConfig, AutoModel, AutoModelForImageClassification and AutoBackbone know every family."""
+    for config, model, classifier, backbone in FAMILIES:
+        AutoConfig.register(config.model_type, config, exist_ok=True)
+        AutoModel.register(config, model, exist_ok=True)
+        AutoModelForImageClassification.register(config, classifier, exist_ok=True)
+        AutoBackbone.register(config, backbone, exist_ok=True)

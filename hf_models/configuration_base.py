@@ -1,0 +1,78 @@
+"""What the configurations of all four families share: four stages of decreasing resolution, usable as a backbone."""
+
+from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class HierarchicalConfig(BackboneConfigMixin, PreTrainedConfig):
+    """Fields of every hierarchical backbone.
+
+    Args:
+        num_channels: Channels of the input image.
+        image_size: Side in pixels of the images the weights were trained on. Other sizes work too.
+        hidden_sizes: Channels of each stage.
+        depths: Layers in each stage.
+        hidden_act: Activation of the feed-forward networks.
+        initializer_range: Standard deviation of the truncated normal that initialises linear weights.
+        drop_path_rate: Stochastic depth of the last layer; the rate grows linearly from 0 at the first one.
+        out_features: Names of the feature maps that the Backbone class returns, out of `stage_names`.
+        out_indices: The same as indices into `stage_names`.
+    """
+
+    num_channels: int = 3
+    image_size: int = 224
+    hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
+    depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
+    hidden_act: str = "gelu"
+    initializer_range: float = 0.02
+    drop_path_rate: float = 0.0
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, len(self.depths) + 1)]
+        self.set_output_features_output_indices(
+            out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
+        )
+        super().__post_init__(**kwargs)
+        self._check_positive("num_channels", "image_size", "hidden_sizes", "depths")
+        self._check_one_per_stage("hidden_sizes")
+        if not 0 <= self.drop_path_rate < 1:
+            raise ValueError(f"drop_path_rate must lie in [0, 1), got {self.drop_path_rate}")
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.depths)
+
+    @property
+    def pooled_size(self) -> int:
+        """Width of the pooled features, which the classifier consumes."""
+        return self.hidden_sizes[-1]
+
+    def drop_path_rates(self) -> list[list[float]]:
+        """Stochastic depth rate of each layer, by stage: 0 for the first layer, `drop_path_rate` for the last."""
+        last = max(sum(self.depths) - 1, 1)
+        rates = iter([self.drop_path_rate * i / last for i in range(sum(self.depths))])
+        return [[next(rates) for _ in range(depth)] for depth in self.depths]
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if min(value if isinstance(value, (list, tuple)) else [value]) < 1:
+                raise ValueError(f"{name} must be positive, got {value}")
+
+    def _check_one_per_stage(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if len(value) != len(self.depths):
+                raise ValueError(
+                    f"{name} must have one value for each of the {len(self.depths)} stages of depths={self.depths}, "
+                    f"got {value}"
+                )
+
+    def _check_divisible(self, name: str, by: str) -> None:
+        for value, divisor in zip(getattr(self, name), getattr(self, by), strict=True):
+            if value % divisor:
+                raise ValueError(f"{name} must be a positive multiple of {by} ({divisor}), got {value}")

@@ -1,0 +1,51 @@
+"""RepLKNet configuration (https://arxiv.org/abs/2203.06717). The defaults are those of RepLKNet-31B."""
+
+from huggingface_hub.dataclasses import strict
+
+from .configuration_base import HierarchicalConfig
+
+
+@strict
+class RepLKNetConfig(HierarchicalConfig):
+    """Configuration of [`RepLKNetModel`]; shared fields are described in [`HierarchicalConfig`].
+
+    Each of the `depths` counts pairs of a large-kernel block and a feed-forward block.
+
+    Args:
+        kernel_sizes: Size of the large depthwise kernel in each stage.
+        small_kernel_size: Size of the parallel small kernel that helps training; `None` for none.
+        bottleneck_ratio: Width of the large-kernel convolution relative to its stage.
+        mlp_ratio: Width of the feed-forward block relative to its stage.
+        batch_norm_eps: Epsilon of every BatchNorm.
+        reparameterized: Whether large and small kernels are merged into one convolution with a bias.
+        batch_norm_folded: Whether every BatchNorm but the last is folded into the convolution beside it.
+    """
+
+    model_type = "replknet"
+
+    hidden_sizes: list[int] | tuple[int, ...] = (128, 256, 512, 1024)
+    depths: list[int] | tuple[int, ...] = (2, 2, 18, 2)
+    kernel_sizes: list[int] | tuple[int, ...] = (31, 29, 27, 13)
+    small_kernel_size: int | None = 5
+    bottleneck_ratio: float = 1.0
+    mlp_ratio: float = 4.0
+    drop_path_rate: float = 0.5
+    batch_norm_eps: float = 1e-5
+    reparameterized: bool = False
+    batch_norm_folded: bool = False
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self._check_one_per_stage("kernel_sizes")
+        self._check_positive("kernel_sizes")
+        small = self.small_kernel_size
+        for kernel_size in self.kernel_sizes:
+            if kernel_size % 2 == 0 or (small is not None and (small % 2 == 0 or small > kernel_size)):
+                raise ValueError(
+                    f"kernel_sizes must be odd and not below small_kernel_size ({small}), got {kernel_size}"
+                )
+        if self.batch_norm_folded and not self.reparameterized:
+            raise ValueError("batch_norm_folded=True needs reparameterized=True, got reparameterized=False")
+
+
+__all__ = ["RepLKNetConfig"]

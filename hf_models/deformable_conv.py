@@ -1,0 +1,315 @@
+"""Deformable convolutions DCNv3 and DCNv4 over one operator, `deformable_aggregate`.
+
+DCNv3: https://arxiv.org/abs/2211.05778 (InternImage); DCNv4: https://arxiv.org/abs/2401.06197 (FlashInternImage).
+Both gather, for each output position and group, K bilinear samples at learned positions and add them up with learned
+weights; they differ in how offsets and weights are predicted.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+from .layers import DepthwiseConv
+
+Pair = int | tuple[int, int]
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _output_size(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
+    return (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1
+
+
+def _check(value, offset, weight, kernel_size, stride, padding, dilation, remove_center) -> None:
+    if value.ndim != 5:
+        raise ValueError(f"value: expected (N, H, W, G, D), got {tuple(value.shape)}")
+    height, width = (
+        _output_size(*sizes) for sizes in zip(value.shape[1:3], kernel_size, stride, padding, dilation, strict=True)
+    )
+    points = math.prod(kernel_size) - remove_center
+    expected = (value.shape[0], height, width, value.shape[3], points)
+    if tuple(offset.shape) != (*expected, 2):
+        raise ValueError(f"offset: expected {(*expected, 2)}, got {tuple(offset.shape)}")
+    if tuple(weight.shape) != expected:
+        raise ValueError(f"weight: expected {expected}, got {tuple(weight.shape)}")
+    if not value.dtype == offset.dtype == weight.dtype:
+        raise TypeError(f"value, offset and weight must share a dtype, got {value.dtype}, {offset.dtype}, {weight.dtype}")
+
+
+def deformable_aggregate(
+    value: torch.Tensor,
+    offset: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+) -> torch.Tensor:
+    """Sum K weighted bilinear samples of `value` for each output position and group.
+
+    Sample k of the output at (row, column) reads `value` at
+
+        x = column * stride - padding + centre + (k_x * dilation - centre + offset_x) * offset_scale
+
+    (y alike; centre = dilation * (kernel_size - 1) // 2), in pixels of the unpadded input; pixels outside are zero.
+    Points run column by column: k = k_x * kernel_height + k_y. A sample whose position is not finite adds nothing.
+
+    Args:
+        value: (N, H, W, G, D), the features in G groups of D channels.
+        offset: (N, H_out, W_out, G, K, 2), learned displacement (x, y) of each sample in pixels. May be strided.
+        weight: (N, H_out, W_out, G, K), the weight of each sample. May be strided.
+        kernel_size: (height, width) or one number for both, as for `stride`, `padding` and `dilation`.
+            K = height * width, less one with `remove_center`.
+        offset_scale: Factor on the sampling grid and the offsets.
+        remove_center: Leave out the kernel's centre point (odd kernels).
+        softmax: Normalise `weight` over K first (DCNv3).
+
+    Returns:
+        (N, H_out, W_out, G * D) in the dtype of `value`; arithmetic is in float32 at least.
+
+    Raises:
+        ValueError: A shape does not fit the others.
+        TypeError: The dtypes differ.
+    """
+    kernel_size, stride, padding, dilation = map(_pair, (kernel_size, stride, padding, dilation))
+    _check(value, offset, weight, kernel_size, stride, padding, dilation, remove_center)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    if softmax:
+        weight = weight.softmax(dim=-1, dtype=dtype)
+    x, y = _sample_positions(offset.to(dtype), kernel_size, stride, padding, dilation, offset_scale, remove_center)
+    return _bilinear_sum(value.to(dtype), x, y, weight.to(dtype)).to(value.dtype)
+
+
+def _sample_positions(offset, kernel_size, stride, padding, dilation, offset_scale, remove_center):
+    """The x and the y of every sample in pixels of the unpadded input, (N, H_out, W_out, G, K) each."""
+    height_out, width_out = offset.shape[1:3]
+    kernel_y, kernel_x = (
+        torch.arange(size, device=offset.device, dtype=offset.dtype) * step - step * (size - 1) // 2
+        for size, step in zip(kernel_size, dilation, strict=True)
+    )
+    kernel_x, kernel_y = (axis.flatten() for axis in torch.meshgrid(kernel_x, kernel_y, indexing="ij"))
+    points = torch.stack((kernel_x, kernel_y), dim=-1)  # (K, 2) relative to the kernel's centre, x outermost
+    if remove_center:
+        centre = points.shape[0] // 2
+        points = torch.cat((points[:centre], points[centre + 1 :]))
+    centre_y, centre_x = (
+        torch.arange(size_out, device=offset.device, dtype=offset.dtype) * step + spread * (size - 1) // 2 - pad
+        for size_out, size, step, pad, spread in zip(
+            (height_out, width_out), kernel_size, stride, padding, dilation, strict=True
+        )
+    )
+    x, y = ((points + offset) * offset_scale).unbind(dim=-1)
+    return centre_x[:, None, None] + x, centre_y[:, None, None, None] + y
+
+
+def _bilinear_sum(value, x, y, weight):
+    """Sum over K of `weight` times the bilinear sample of `value` at (x, y): (N, H_out, W_out, G * D)."""
+    batch, height, width, groups, channels = value.shape
+    sampled = (x > -1) & (y > -1) & (x < width) & (y < height)
+    x, y = torch.where(sampled, x, 0), torch.where(sampled, y, 0)
+    left, top = x.floor(), y.floor()
+    right_share, bottom_share = x - left, y - top
+    left, top = left.long(), top.long()
+
+    # A table with one row of D channels for each (image, pixel, group), and a last row of zeros for every pixel outside:
+    # multiplying a real pixel by zero instead would let its NaN or infinity through.
+    table = torch.cat((value.reshape(-1, channels), value.new_zeros(1, channels)))
+    image = torch.arange(batch, device=value.device)[:, None, None, None, None]
+    group = torch.arange(groups, device=value.device)[:, None]
+    rows, shares = [], []
+    for pixel_x, share_x in ((left, 1 - right_share), (left + 1, right_share)):
+        for pixel_y, share_y in ((top, 1 - bottom_share), (top + 1, bottom_share)):
+            exists = sampled & (pixel_x >= 0) & (pixel_y >= 0) & (pixel_x < width) & (pixel_y < height)
+            row = ((image * height + pixel_y) * width + pixel_x) * groups + group
+            rows.append(torch.where(exists, row, table.shape[0] - 1))
+            shares.append(torch.where(exists, share_x * share_y * weight, 0))
+
+    # (N, H_out, W_out, G, 4 K) rows and shares: for each position and group, one bag of an embedding
+    bags = F.embedding_bag(
+        torch.cat(rows, dim=-1).flatten(0, -2),
+        table,
+        per_sample_weights=torch.cat(shares, dim=-1).flatten(0, -2),
+        mode="sum",
+    )
+    return bags.view(*x.shape[:3], groups * channels)
+
+
+def _packed_size(size: int) -> int:
+    """DCNv4 rounds the width of its offset prediction up to a multiple of 8."""
+    return math.ceil(size / 8) * 8
+
+
+class CenterFeatureScale(nn.Linear):
+    """A gate in (0, 1) for each group, that blends the input of the aggregation into its output."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__(channels, groups)
+
+    def forward(self, features: torch.Tensor, value: torch.Tensor, aggregated: torch.Tensor) -> torch.Tensor:
+        """Predict the gate from `features` and blend; all (N, H, W, C)."""
+        gate = super().forward(features).sigmoid()
+        gate = gate.repeat_interleave(self.in_features // self.out_features, dim=-1)  # (N, H, W, G) -> (N, H, W, C)
+        return aggregated * (1 - gate) + value * gate
+
+
+class DCNv3(nn.Module):
+    """Deformable convolution v3 (InternImage, section 3.1): softmax-normalised weights, predicted from features.
+
+    Offsets and weights come from a depthwise convolution, LayerNorm and activation of the input.
+    The output has the size of the input.
+
+    Args:
+        channels: Channels of input and output.
+        groups: Aggregation groups; each has its own offsets and weights.
+        kernel_size: Side of the sampling grid.
+        dilation: Spacing of the sampling grid.
+        depthwise_kernel_size: Kernel of the depthwise convolution.
+        offset_scale: Factor on the sampling grid and the offsets.
+        center_feature_scale: Whether to blend the projected input into the aggregated features.
+        hidden_act: Activation after the depthwise convolution.
+        layer_norm_eps: Epsilon of the LayerNorm after the depthwise convolution.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        kernel_size: int = 3,
+        dilation: int = 1,
+        depthwise_kernel_size: int = 3,
+        offset_scale: float = 1.0,
+        center_feature_scale: bool = False,
+        hidden_act: str = "gelu",
+        layer_norm_eps: float = 1e-6,
+    ):
+        super().__init__()
+        self.groups = groups
+        self.aggregate_args = _same_size_args(kernel_size, dilation, offset_scale)
+        points = kernel_size**2
+        self.depthwise_conv = DepthwiseConv(channels, depthwise_kernel_size)
+        self.norm = nn.LayerNorm(channels, eps=layer_norm_eps)
+        self.activation = ACT2FN[hidden_act]
+        self.offset = nn.Linear(channels, groups * points * 2)
+        self.mask = nn.Linear(channels, groups * points)
+        self.input_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self.center_feature_scale = CenterFeatureScale(channels, groups) if center_feature_scale else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zero offsets and equal weights: training starts from a regular grid."""
+        _zero(self.offset, self.mask, self.center_feature_scale)
+        _xavier(self.input_proj, self.output_proj)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (N, H, W, C)."""
+        value = self.input_proj(hidden_states)
+        features = self.activation(self.norm(self.depthwise_conv(hidden_states)))
+        aggregated = deformable_aggregate(
+            value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
+            self.offset(features).unflatten(-1, (self.groups, -1, 2)),  # (N, H, W, G, K, 2)
+            self.mask(features).unflatten(-1, (self.groups, -1)),  # (N, H, W, G, K)
+            softmax=True,
+            **self.aggregate_args,
+        )
+        if self.center_feature_scale is not None:
+            aggregated = self.center_feature_scale(features, value, aggregated)
+        return self.output_proj(aggregated)
+
+
+class DCNv4(nn.Module):
+    """Deformable convolution v4 (DCNv4, section 3.1): unbounded weights, predicted with the offsets by one linear layer.
+
+    The output has the size of the input.
+
+    Args:
+        channels: Channels of input and output.
+        groups: Aggregation groups; each has its own offsets and weights.
+        kernel_size: Side of the sampling grid.
+        dilation: Spacing of the sampling grid.
+        depthwise_kernel_size: Kernel of a depthwise convolution before the prediction; `None` for none.
+        offset_scale: Factor on the sampling grid and the offsets.
+        remove_center: Leave out the centre of the sampling grid.
+        center_feature_scale: Whether to blend the projected input into the aggregated features.
+        pointwise: Whether to project input and output.
+        output_bias: Whether the output projection has a bias.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        kernel_size: int = 3,
+        dilation: int = 1,
+        depthwise_kernel_size: int | None = None,
+        offset_scale: float = 1.0,
+        remove_center: bool = False,
+        center_feature_scale: bool = False,
+        pointwise: bool = True,
+        output_bias: bool = True,
+    ):
+        super().__init__()
+        self.groups = groups
+        self.points = kernel_size**2 - remove_center
+        self.aggregate_args = _same_size_args(kernel_size, dilation, offset_scale) | {"remove_center": remove_center}
+        self.depthwise_conv = (
+            nn.Identity() if depthwise_kernel_size is None else DepthwiseConv(channels, depthwise_kernel_size)
+        )
+        self.offset_mask = nn.Linear(channels, _packed_size(groups * self.points * 3))
+        self.value_proj = nn.Linear(channels, channels) if pointwise else nn.Identity()
+        self.output_proj = nn.Linear(channels, channels, bias=output_bias) if pointwise else nn.Identity()
+        self.center_feature_scale = CenterFeatureScale(channels, groups) if center_feature_scale else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zero offsets and weights: at first the output is the bias of the output projection."""
+        _zero(self.offset_mask, self.center_feature_scale)
+        _xavier(self.value_proj, self.output_proj)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (N, H, W, C)."""
+        value = self.value_proj(hidden_states)
+        packed = self.offset_mask(self.depthwise_conv(hidden_states))
+        # each group's row is x0 y0 x1 y1 ... m0 m1 ...; the padding at the end of the packed row stays unread
+        packed = packed[..., : self.groups * self.points * 3].unflatten(-1, (self.groups, -1))
+        aggregated = deformable_aggregate(
+            value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
+            packed[..., : self.points * 2].unflatten(-1, (-1, 2)),  # (N, H, W, G, K, 2)
+            packed[..., self.points * 2 :],  # (N, H, W, G, K)
+            **self.aggregate_args,
+        )
+        if self.center_feature_scale is not None:
+            aggregated = self.center_feature_scale(aggregated, value, aggregated)
+        return self.output_proj(aggregated)
+
+
+def _same_size_args(kernel_size: int, dilation: int, offset_scale: float) -> dict:
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd for an output of the input's size, got {kernel_size}")
+    padding = dilation * (kernel_size // 2)
+    return {"kernel_size": kernel_size, "padding": padding, "dilation": dilation, "offset_scale": offset_scale}
+
+
+def _zero(*layers: nn.Module | None) -> None:
+    for layer in layers:
+        if layer is not None:
+            init.zeros_(layer.weight)
+            init.zeros_(layer.bias)
+
+
+def _xavier(*layers: nn.Module) -> None:
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                init.zeros_(layer.bias)

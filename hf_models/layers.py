@@ -1,0 +1,88 @@
+"""Layers that several families share."""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (https://arxiv.org/abs/1603.09382): drops a residual branch for whole samples while training.
+
+    Kept samples are divided by the probability of being kept, so that the expectation is unchanged.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns a tensor (batch_size, ...)."""
+        if self.rate == 0.0 or not self.training:
+            return hidden_states
+        keep = 1.0 - self.rate
+        shape = (hidden_states.shape[0],) + (1,) * (hidden_states.ndim - 1)
+        return hidden_states * hidden_states.new_empty(shape).bernoulli_(keep).div_(keep)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}"
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of a map in (batch_size, channels, height, width).
+
+    The result is laid out channels-last, the layout in which convolutions and linear layers are fast.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return super().forward(hidden_states.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class GlobalAveragePooler(nn.Module):
+    """Average of the last feature map over all positions."""
+
+    def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Takes the stage outputs, each (batch_size, channels, height, width); returns (batch_size, channels)."""
+        return feature_maps[-1].mean(dim=(2, 3))
+
+
+class ConvPooler(nn.Module):
+    """1x1 convolution, BatchNorm and activation, then the average over all positions (InternImage's `conv_head`)."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.conv = nn.Conv2d(config.hidden_sizes[-1], config.pooled_size, kernel_size=1, bias=False)
+        self.norm = nn.BatchNorm2d(config.pooled_size, eps=config.batch_norm_eps)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """Takes the stage outputs, each (batch_size, channels, height, width); returns (batch_size, pooled_size)."""
+        return self.activation(self.norm(self.conv(feature_maps[-1]))).mean(dim=(2, 3))
+
+
+class LayerScale(nn.Module):
+    """Learned factor on each channel (last dimension) of a residual branch."""
+
+    def __init__(self, channels: int, initial_value: float):
+        super().__init__()
+        self.initial_value = initial_value
+        self.scale = nn.Parameter(torch.full((channels,), initial_value))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns a tensor (..., channels)."""
+        return hidden_states * self.scale
+
+
+def residual_scale(channels: int, initial_value: float | None) -> nn.Module:
+    """A LayerScale, or nothing where a model has none (`initial_value=None`)."""
+    return nn.Identity() if initial_value is None else LayerScale(channels, initial_value)
+
+
+class DepthwiseConv(nn.Conv2d):
+    """Depthwise convolution with bias and the same output size, on (batch_size, height, width, channels)."""
+
+    def __init__(self, channels: int, kernel_size: int):
+        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        # (N, H, W, C) seen as (N, C, H, W): a channels-last convolution without a copy
+        return super().forward(hidden_states.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

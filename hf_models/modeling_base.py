@@ -1,0 +1,177 @@
+"""What the models of all families share: embeddings -> encoder (stages) -> pooler -> classifier.
+
+A family writes its embeddings, its stages and its pooler; the classes here turn them into what transformers users
+expect. Every feature map travels as (batch_size, channels, height, width), laid out channels-last.
+"""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPoolingAndNoAttention,
+    ImageClassifierOutputWithNoAttention,
+)
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_base import HierarchicalConfig
+from .layers import LayerScale
+
+
+class HierarchicalEncoder(nn.Module):
+    """Runs the stages one after the other and keeps the output of each."""
+
+    def __init__(self, stages: list[nn.Module]):
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Takes the stem's output (batch_size, channels, height, width); returns it and the output of each stage."""
+        feature_maps = (hidden_states,)
+        for stage in self.stages:
+            hidden_states = stage(hidden_states)
+            feature_maps += (hidden_states,)
+        return feature_maps
+
+
+class HierarchicalPreTrainedModel(PreTrainedModel):
+    """Weight handling of all families; a family adds its config class, prefix and initialisation."""
+
+    config: HierarchicalConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated normal for linear layers, PyTorch's default for convolutions, ones and zeros for norms."""
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=self.config.initializer_range)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            module.reset_parameters()
+        elif isinstance(module, LayerScale):
+            init.constant_(module.scale, module.initial_value)
+        else:
+            super()._init_weights(module)
+
+    def _feature_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        num_channels = self.config.num_channels
+        if pixel_values is None or pixel_values.ndim != 4 or pixel_values.shape[1] != num_channels:
+            got = None if pixel_values is None else tuple(pixel_values.shape)
+            raise ValueError(
+                f"pixel_values: expected (batch_size, {num_channels}, height, width) with {num_channels} channels "
+                f"(config.num_channels), got {got}"
+            )
+        weight = next(self.embeddings.parameters())
+        pixel_values = pixel_values.to(weight.dtype).contiguous(memory_format=torch.channels_last)
+        return self.encoder(self.embeddings(pixel_values))
+
+    def _wants_hidden_states(self, output_hidden_states: bool | None) -> bool:
+        return self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+
+
+class HierarchicalModel(HierarchicalPreTrainedModel):
+    """Base of `<Family>Model`: sets no module itself, expects `embeddings`, `encoder` and `pooler`."""
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor | None = None, output_hidden_states: bool | None = None, **kwargs
+    ) -> BaseModelOutputWithPoolingAndNoAttention:
+        """Compute the features of a batch of images.
+
+        Args:
+            pixel_values: Normalised images (batch_size, num_channels, height, width) of any size.
+            output_hidden_states: Whether to return the stem's and each stage's output as `hidden_states`.
+            return_dict: `False` for a tuple.
+
+        Returns:
+            `last_hidden_state` (batch_size, hidden_sizes[-1], height / 32, width / 32), `pooler_output`
+            (batch_size, pooled_size), which the classifier consumes, and `hidden_states`.
+        """
+        feature_maps = self._feature_maps(pixel_values)
+        return BaseModelOutputWithPoolingAndNoAttention(
+            last_hidden_state=feature_maps[-1],
+            pooler_output=self.pooler(feature_maps),
+            hidden_states=feature_maps if self._wants_hidden_states(output_hidden_states) else None,
+        )
+
+
+class HierarchicalForImageClassification(HierarchicalPreTrainedModel):
+    """Base of `<Family>ForImageClassification`: a linear classifier on the pooled features."""
+
+    accepts_loss_kwargs = False
+
+    def _add_classifier(self, model: HierarchicalModel) -> None:
+        pooled_size = self.config.pooled_size
+        self.num_labels = self.config.num_labels
+        setattr(self, self.base_model_prefix, model)
+        self.classifier = nn.Linear(pooled_size, self.num_labels) if self.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> ImageClassifierOutputWithNoAttention:
+        """Classify a batch of images.
+
+        Args:
+            pixel_values: Normalised images (batch_size, num_channels, height, width) of any size.
+            labels: Class indices (batch_size,), regression targets, or multi-label targets (batch_size, num_labels).
+            output_hidden_states: Whether to return the stem's and each stage's output as `hidden_states`.
+            return_dict: `False` for a tuple.
+
+        Returns:
+            `logits` (batch_size, num_labels), the `loss` if labels were given, and `hidden_states`.
+        """
+        outputs = self.base_model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return ImageClassifierOutputWithNoAttention(loss=loss, logits=logits, hidden_states=outputs.hidden_states)
+
+
+class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
+    """Base of `<Family>Backbone`: the feature maps of the chosen stages, for detection and segmentation heads."""
+
+    has_attentions = False
+
+    def __init__(self, config: HierarchicalConfig):
+        super().__init__(config)
+        self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, output_hidden_states: bool | None = None, **kwargs
+    ) -> BackboneOutput:
+        """Compute feature maps.
+
+        Args:
+            pixel_values: Normalised images (batch_size, num_channels, height, width) of any size.
+            output_hidden_states: Whether to return the stem's and each stage's output as `hidden_states`.
+            return_dict: `False` for a tuple.
+
+        Returns:
+            `feature_maps`: one (batch_size, channels, height / stride, width / stride) for each of `out_features`.
+            Strides are 4 for the stem and 4, 8, 16, 32 for the stages.
+        """
+        hidden_states = self._feature_maps(pixel_values)
+        feature_maps = tuple(
+            feature_map
+            for name, feature_map in zip(self.stage_names, hidden_states, strict=True)
+            if name in self.out_features
+        )
+        return BackboneOutput(
+            feature_maps=feature_maps,
+            hidden_states=hidden_states if self._wants_hidden_states(output_hidden_states) else None,
+        )
+

@@ -1,0 +1,104 @@
+"""FlashInternImage: InternImage with DCNv4 (https://arxiv.org/abs/2401.06197)."""
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_flash_internimage import FlashInternImageConfig
+from .deformable_conv import DCNv4
+from .layers import ConvPooler, DropPath, residual_scale
+from .modeling_base import (
+    HierarchicalBackbone,
+    HierarchicalEncoder,
+    HierarchicalForImageClassification,
+    HierarchicalModel,
+    HierarchicalPreTrainedModel,
+)
+from .modeling_internimage import InternImageEmbeddings, InternImageMLP, InternImageStage
+
+
+class FlashInternImageLayer(GradientCheckpointingLayer):
+    """DCNv4 and a feed-forward network, each a residual branch, normalised at its input or output (`post_norm`)."""
+
+    def __init__(self, config: FlashInternImageConfig, stage: int, drop_path_rate: float):
+        super().__init__()
+        channels, eps = config.hidden_sizes[stage], config.layer_norm_eps
+        self.post_norm = config.post_norm
+        self.norm1 = nn.LayerNorm(channels, eps=eps)
+        self.dcn = DCNv4(
+            channels,
+            config.groups[stage],
+            depthwise_kernel_size=config.depthwise_kernel_size,
+            offset_scale=config.offset_scale,
+            output_bias=config.dcn_output_bias,
+        )
+        self.norm2 = nn.LayerNorm(channels, eps=eps)
+        self.mlp = InternImageMLP(config, channels, output_bias=config.mlp_output_bias)
+        self.layer_scale1 = residual_scale(channels, config.layer_scale_init_value)
+        self.layer_scale2 = residual_scale(channels, config.layer_scale_init_value)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (batch_size, height, width, channels)."""
+        branch = self.norm1(self.dcn(hidden_states)) if self.post_norm else self.dcn(self.norm1(hidden_states))
+        hidden_states = hidden_states + self.drop_path(self.layer_scale1(branch))
+        branch = self.norm2(self.mlp(hidden_states)) if self.post_norm else self.mlp(self.norm2(hidden_states))
+        return hidden_states + self.drop_path(self.layer_scale2(branch))
+
+
+class FlashInternImageEncoder(HierarchicalEncoder):
+    def __init__(self, config: FlashInternImageConfig):
+        stages = []
+        for i, rates in enumerate(config.drop_path_rates()):
+            layers = [FlashInternImageLayer(config, i, rate) for rate in rates]
+            stages.append(InternImageStage(config, i, layers))
+        super().__init__(stages)
+
+
+class FlashInternImagePreTrainedModel(HierarchicalPreTrainedModel):
+    config_class = FlashInternImageConfig
+    base_model_prefix = "flash_internimage"
+    _no_split_modules = ["InternImageEmbeddings", "FlashInternImageLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, DCNv4):
+            module.reset_parameters()
+
+
+class FlashInternImageModel(FlashInternImagePreTrainedModel, HierarchicalModel):
+    """FlashInternImage without a head; `pooler_output` is what the classifier of the published models consumes."""
+
+    def __init__(self, config: FlashInternImageConfig):
+        super().__init__(config)
+        self.embeddings = InternImageEmbeddings(config)
+        self.encoder = FlashInternImageEncoder(config)
+        self.pooler = ConvPooler(config)
+        self.post_init()
+
+
+class FlashInternImageForImageClassification(FlashInternImagePreTrainedModel, HierarchicalForImageClassification):
+    """FlashInternImage with a linear classifier on the pooled features."""
+
+    def __init__(self, config: FlashInternImageConfig):
+        super().__init__(config)
+        self._add_classifier(FlashInternImageModel(config))
+
+
+class FlashInternImageBackbone(FlashInternImagePreTrainedModel, HierarchicalBackbone):
+    """FlashInternImage as a backbone; feature maps are the outputs of the stages, before the downsampling."""
+
+    def __init__(self, config: FlashInternImageConfig):
+        super().__init__(config)
+        self.embeddings = InternImageEmbeddings(config)
+        self.encoder = FlashInternImageEncoder(config)
+        self.post_init()
+
+
+__all__ = [
+    "FlashInternImageBackbone",
+    "FlashInternImageForImageClassification",
+    "FlashInternImageModel",
+    "FlashInternImagePreTrainedModel",
+]

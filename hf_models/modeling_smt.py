@@ -1,0 +1,229 @@
+"""SMT, the Scale-Aware Modulation Transformer (https://arxiv.org/abs/2307.08579)."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_smt import SMTConfig
+from .layers import DepthwiseConv, DropPath, GlobalAveragePooler, LayerNorm2d, residual_scale
+from .modeling_base import (
+    HierarchicalBackbone,
+    HierarchicalEncoder,
+    HierarchicalForImageClassification,
+    HierarchicalModel,
+    HierarchicalPreTrainedModel,
+)
+
+
+class SMTModulation(nn.Module):
+    """Scale-aware modulation: multi-head mixed convolution, scale-aware aggregation, product with the value.
+
+    Head i convolves its share of the channels with a depthwise kernel of size 3 + 2 i (paper, sections 3.1 and 3.2).
+    """
+
+    def __init__(self, config: SMTConfig, channels: int):
+        super().__init__()
+        heads = config.num_modulation_heads
+        head_channels = channels // heads
+        expanded = channels * config.expand_ratio
+        self.value = nn.Linear(channels, channels, bias=config.qkv_bias)
+        self.context = nn.Linear(channels, channels, bias=config.qkv_bias)
+        self.head_convs = nn.ModuleList(DepthwiseConv(head_channels, 3 + 2 * i) for i in range(heads))
+        self.expand = nn.Conv2d(channels, expanded, kernel_size=1, groups=head_channels)
+        self.batch_norm = nn.BatchNorm2d(expanded, eps=config.batch_norm_eps)
+        self.activation = ACT2FN[config.hidden_act]
+        self.reduce = nn.Conv2d(expanded, channels, kernel_size=1)
+        self.projection = nn.Linear(channels, channels)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (batch_size, height, width, channels)."""
+        heads = self.context(hidden_states).chunk(len(self.head_convs), dim=-1)
+        heads = [conv(head) for conv, head in zip(self.head_convs, heads, strict=True)]
+        # channel c of every head side by side, (N, H, W, C / heads, heads) -> (N, H, W, C) -> (N, C, H, W):
+        # each group of the 1x1 convolution mixes the scales of one channel
+        mixed = torch.stack(heads, dim=-1).flatten(-2).permute(0, 3, 1, 2)
+        modulator = self.reduce(self.activation(self.batch_norm(self.expand(mixed))))
+        modulated = modulator.permute(0, 2, 3, 1) * self.value(hidden_states)
+        return self.dropout(self.projection(modulated))
+
+
+class SMTAttention(nn.Module):
+    """Multi-head self-attention over all positions, plus a depthwise convolution of the values."""
+
+    def __init__(self, config: SMTConfig, channels: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(channels, channels, bias=config.qkv_bias)
+        self.key_value = nn.Linear(channels, 2 * channels, bias=config.qkv_bias)
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.local_conv = DepthwiseConv(channels, kernel_size=3)
+        self.projection = nn.Linear(channels, channels)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        # (N, H, W, C) -> (N, H * W, heads, C / heads) -> (N, heads, H * W, C / heads)
+        return tokens.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (batch_size, height, width, channels)."""
+        query = self.query(hidden_states)
+        key, value = self.key_value(hidden_states).chunk(2, dim=-1)
+        attended = F.scaled_dot_product_attention(
+            self._split_heads(query),
+            self._split_heads(key),
+            self._split_heads(value),
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        # (N, heads, H * W, C / heads) -> (N, H * W, heads, C / heads) -> (N, H, W, C)
+        attended = attended.transpose(1, 2).reshape(hidden_states.shape)
+        return self.dropout(self.projection(attended + self.local_conv(value)))
+
+
+class SMTMLP(nn.Module):
+    """Feed-forward network with a depthwise convolution between its linear layers."""
+
+    def __init__(self, config: SMTConfig, channels: int, ratio: float):
+        super().__init__()
+        hidden = int(channels * ratio)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.depthwise_conv = DepthwiseConv(hidden, kernel_size=3)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden, channels)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (batch_size, height, width, channels)."""
+        hidden_states = self.fc1(hidden_states)
+        hidden_states = self.dropout(self.activation(hidden_states + self.depthwise_conv(hidden_states)))
+        return self.dropout(self.fc2(hidden_states))
+
+
+class SMTLayer(GradientCheckpointingLayer):
+    """Token mixer and feed-forward network, each normalised before and added to its input."""
+
+    def __init__(self, config: SMTConfig, stage: int, layer: int, drop_path_rate: float):
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        if config.layer_uses_attention(stage, layer):
+            self.mixer = SMTAttention(config, channels, config.num_attention_heads[stage])
+        else:
+            self.mixer = SMTModulation(config, channels)
+        self.layer_scale1 = residual_scale(channels, config.layer_scale_init_value)
+        self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+        self.mlp = SMTMLP(config, channels, config.mlp_ratios[stage])
+        self.layer_scale2 = residual_scale(channels, config.layer_scale_init_value)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (batch_size, height, width, channels)."""
+        hidden_states = hidden_states + self.drop_path(self.layer_scale1(self.mixer(self.norm1(hidden_states))))
+        return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
+
+
+class SMTEmbeddings(nn.Module):
+    """Stem: a strided convolution, BatchNorm and ReLU, then non-overlapping 2x2 patches. Stride 4."""
+
+    def __init__(self, config: SMTConfig):
+        super().__init__()
+        channels, kernel_size = config.hidden_sizes[0], config.stem_kernel_size
+        self.conv1 = nn.Conv2d(
+            config.num_channels, channels, kernel_size, stride=2, padding=kernel_size // 2, bias=False
+        )
+        self.batch_norm = nn.BatchNorm2d(channels, eps=config.batch_norm_eps)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=2, stride=2)
+        self.norm = LayerNorm2d(channels, eps=config.embedding_norm_eps)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(batch_size, num_channels, height, width) -> (batch_size, channels, height / 4, width / 4)."""
+        return self.norm(self.conv2(F.relu(self.batch_norm(self.conv1(pixel_values)))))
+
+
+class SMTDownsample(nn.Module):
+    """Patch embedding between stages: halves the resolution."""
+
+    def __init__(self, config: SMTConfig, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
+        self.norm = LayerNorm2d(out_channels, eps=config.embedding_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height / 2, width / 2)."""
+        return self.norm(self.conv(hidden_states))
+
+
+class SMTStage(nn.Module):
+    """Downsampling (but in the first stage), layers and a norm whose output is the stage's feature map."""
+
+    def __init__(self, config: SMTConfig, stage: int, drop_path_rates: list[float]):
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        self.downsample = SMTDownsample(config, config.hidden_sizes[stage - 1], channels) if stage else nn.Identity()
+        self.layers = nn.ModuleList(SMTLayer(config, stage, i, rate) for i, rate in enumerate(drop_path_rates))
+        self.norm = nn.LayerNorm(channels, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns a map in (batch_size, channels, height, width)."""
+        hidden_states = self.downsample(hidden_states).permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states)
+        return self.norm(hidden_states).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+
+
+class SMTEncoder(HierarchicalEncoder):
+    def __init__(self, config: SMTConfig):
+        super().__init__([SMTStage(config, i, rates) for i, rates in enumerate(config.drop_path_rates())])
+
+
+class SMTPreTrainedModel(HierarchicalPreTrainedModel):
+    config_class = SMTConfig
+    base_model_prefix = "smt"
+    _no_split_modules = ["SMTEmbeddings", "SMTLayer"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As the original: convolutions are normal with variance 2 / fan_out."""
+        super()._init_weights(module)
+        if isinstance(module, nn.Conv2d):
+            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+            init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+            if module.bias is not None:
+                init.zeros_(module.bias)
+
+
+class SMTModel(SMTPreTrainedModel, HierarchicalModel):
+    """SMT without a head; `pooler_output` is the average of the last feature map."""
+
+    def __init__(self, config: SMTConfig):
+        super().__init__(config)
+        self.embeddings = SMTEmbeddings(config)
+        self.encoder = SMTEncoder(config)
+        self.pooler = GlobalAveragePooler()
+        self.post_init()
+
+
+class SMTForImageClassification(SMTPreTrainedModel, HierarchicalForImageClassification):
+    """SMT with a linear classifier on the pooled features."""
+
+    def __init__(self, config: SMTConfig):
+        super().__init__(config)
+        self._add_classifier(SMTModel(config))
+
+
+class SMTBackbone(SMTPreTrainedModel, HierarchicalBackbone):
+    """SMT as a backbone; a stage's feature map is the output of its final norm."""
+
+    def __init__(self, config: SMTConfig):
+        super().__init__(config)
+        self.embeddings = SMTEmbeddings(config)
+        self.encoder = SMTEncoder(config)
+        self.post_init()
+
+
+__all__ = ["SMTBackbone", "SMTForImageClassification", "SMTModel", "SMTPreTrainedModel"]

@@ -1,0 +1,5 @@
+"""Model cards for the Hub, rendered from the zoo and from measurements. Installed as `hf_models.model_cards`."""
+
+from .render import render_card
+
+__all__ = ["render_card"]

@@ -1,0 +1,84 @@
+"""Cards render for every checkpoint, the Hub can read their metadata, and no number on them is taken for ours."""
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoConfig
+
+from hf_models.model_cards import render_card
+from hf_models.zoo import get_model, list_models
+
+CONVERSION = {"source": "internimage_t_1k_224.pth", "sha256": "0123abcd" * 8}
+UNKNOWN = AutoConfig.for_model("smt", num_labels=10)
+
+
+def card_of(name: str, **kwargs) -> ModelCard:
+    model = get_model(name)
+    return ModelCard(render_card(model, model.config(), **kwargs))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_card(name):
+    model, card = get_model(name), card_of(name, conversion=CONVERSION)
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "image-classification"
+    assert card.data.license == model.license
+    assert model.family in card.data.tags
+    reported = {result.metric_name.split()[0]: result for result in card.data.eval_results or []}
+    assert {key: result.metric_value for key, result in reported.items()} == {
+        title: model.reported[key] for key, title in (("top1", "Top-1"), ("top5", "Top-5")) if key in model.reported
+    }
+    for result in reported.values():
+        assert result.source_url == model.repository
+        assert "reported by the authors" in result.metric_name and "not measured" in result.source_name
+
+    text = card.text
+    for needed in ("import hf_models", model.url, CONVERSION["sha256"], model.citation, *model.training_data):
+        assert needed in text
+    for note in model.notes:
+        assert note in text
+    assert "This project has not measured" in text
+    assert "{{" not in text and "{%" not in text and "None" not in text and "\n\n\n" not in text
+
+
+def test_metadata_is_plain_yaml():
+    text = str(card_of("smt_tiny"))
+    metadata = yaml.safe_load(text.split("---")[1])
+    assert metadata["datasets"] == ["imagenet-1k"]
+    (index,) = metadata["model-index"]
+    assert index["name"] == "smt_tiny"
+    assert [metric["value"] for metric in index["results"][0]["metrics"]] == [82.2, 96.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("smt_tiny", ["short side is resized to 256 pixels (bicubic)", "central 224 x 224", "[0.485, 0.456, 0.406]"]),
+        (
+            "smt_large_22k_384_ft",
+            ["Both sides are resized to 384 pixels", "Trained on ImageNet-22K, then ImageNet-1K"],
+        ),
+        ("RepLKNet-XL_MegData73M_ImageNet1K", ["mean [0.5, 0.5, 0.5]", "collected by Megvii", "335,435,752"]),
+        ("RepLKNet-XL_MegData73M_pretrain", ["names of the classes are not published", "report no accuracy"]),
+        ("internimage_t_1k_224", ["29,918,424 parameters", "| Top-1 accuracy | 83.5 % |", "MMPreTrain"]),
+    ],
+)
+def test_text(name, words):
+    text = card_of(name).text
+    assert all(word in text for word in words), text
+
+
+def test_measured_rows():
+    rows = [{"dataset": "ImageNet-1K", "n": 50_000, "top1": 83.47}, {"dataset": "V2", "n": 10_000, "top1": 73.1}]
+    card = card_of("internimage_t_1k_224", measured=rows)
+    assert "| dataset | n | top1 |\n| --- | --- | --- |\n| ImageNet-1K | 50000 | 83.47 |\n| V2 | 10000 |" in card.text
+    assert "has not measured" not in card.text
+    assert [result.metric_value for result in card.data.eval_results] == [83.5], "the index holds reported numbers"
+
+
+def test_checkpoint_that_the_zoo_does_not_know():
+    card = ModelCard(render_card(None, UNKNOWN, conversion=CONVERSION))
+    assert card.data.license is None and card.data.eval_results is None
+    assert "# SMT\n" in card.text and "10 classes" in card.text and CONVERSION["sha256"] in card.text
+    assert "not one that the authors of the architecture published" in card.text
+    assert "Nothing is recorded" in ModelCard(render_card(None, UNKNOWN)).text

@@ -1,0 +1,121 @@
+"""transformers' common tests for a hierarchical backbone; a family adds its classes and a tiny configuration."""
+
+import copy
+
+import torch
+from tests.test_backbone_common import BackboneTesterMixin
+from tests.test_configuration_common import ConfigTester
+from tests.test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor
+from transformers.testing_utils import torch_device
+
+import unittest
+
+
+class BackboneModelTester:
+    """Makes the tiny configuration and the inputs that the common tests ask for."""
+
+    batch_size = 13
+    image_size = 32
+    num_channels = 3
+    num_labels = 10
+    is_training = True
+
+    def __init__(self, config_class: type, tiny: dict):
+        self.config_class = config_class
+        self.tiny = {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 24, 32], **tiny}
+        self.hidden_sizes = self.tiny["hidden_sizes"]
+
+    def get_config(self):
+        return self.config_class(
+            num_channels=self.num_channels,
+            num_labels=self.num_labels,
+            out_features=["stage2", "stage3", "stage4"],
+            out_indices=[2, 3, 4],
+            **self.tiny,
+        )
+
+    def prepare_config_and_inputs(self):
+        pixel_values = floats_tensor([self.batch_size, self.num_channels, self.image_size, self.image_size])
+        return self.get_config(), pixel_values, ids_tensor([self.batch_size], self.num_labels)
+
+    def prepare_config_and_inputs_for_common(self):
+        config, pixel_values, _ = self.prepare_config_and_inputs()
+        return config, {"pixel_values": pixel_values}
+
+
+class ModelSuite(ModelTesterMixin):
+    """Tests of the base model, the classifier and the backbone as models; mix into a `unittest.TestCase`."""
+
+    config_class: type
+    tiny: dict = {}
+    test_resize_embeddings = False
+    test_can_init_all_missing_weights_before_2023 = True
+    has_attentions = False
+
+    def setUp(self):
+        self.model_tester = BackboneModelTester(self.config_class, self.tiny)
+        self.config_tester = ConfigTester(
+            self,
+            config_class=self.config_class,
+            has_text_modality=False,
+            common_properties=["num_channels", "hidden_sizes"],
+            **self.model_tester.tiny,
+        )
+
+    def test_config(self):
+        self.config_tester.run_common_tests()
+
+    @unittest.skip(reason="A backbone has no inputs_embeds")
+    def test_inputs_embeds(self):
+        pass
+
+    @unittest.skip(reason="A backbone has no input or output embeddings")
+    def test_model_get_set_embeddings(self):
+        pass
+
+    @unittest.skip(reason="A backbone has no feed-forward chunking")
+    def test_feed_forward_chunking(self):
+        pass
+
+    def test_outputs(self):
+        """Shapes of what each class returns."""
+        config, pixel_values, labels = self.model_tester.prepare_config_and_inputs()
+        batch_size, *_, width = self.model_tester.batch_size, *config.hidden_sizes
+        model_class, classifier_class, backbone_class = self.all_model_classes
+        pixel_values, labels = pixel_values.to(torch_device), labels.to(torch_device)
+        with torch.no_grad():
+            outputs = model_class(config).to(torch_device).eval()(pixel_values)
+            self.assertEqual(outputs.last_hidden_state.shape, (batch_size, width, 1, 1))
+            outputs = classifier_class(config).to(torch_device).eval()(pixel_values, labels=labels)
+            self.assertEqual(outputs.logits.shape, (batch_size, self.model_tester.num_labels))
+            self.assertEqual(outputs.loss.shape, ())
+            feature_maps = backbone_class(config).to(torch_device).eval()(pixel_values).feature_maps
+        self.assertEqual(
+            [tuple(feature_map.shape) for feature_map in feature_maps],
+            [(batch_size, c, s, s) for c, s in zip(config.hidden_sizes[1:], (4, 2, 1), strict=True)],
+        )
+
+    def test_hidden_states_output(self):
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        config_with_hidden_states = copy.deepcopy(config)
+        config_with_hidden_states.output_hidden_states = True
+        for model_class in self.all_model_classes:
+            inputs_for_class = self._prepare_for_class(inputs, model_class)
+            for model_config, kwargs in ((config, {"output_hidden_states": True}), (config_with_hidden_states, {})):
+                model = model_class(model_config).to(torch_device).eval()
+                with torch.no_grad():
+                    hidden_states = model(**inputs_for_class, **kwargs).hidden_states
+                self.assertEqual(
+                    [tuple(hidden_state.shape[1:]) for hidden_state in hidden_states],
+                    [(c, s, s) for c, s in zip([config.hidden_sizes[0], *config.hidden_sizes], (8, 8, 4, 2, 1))],
+                )
+
+
+class BackboneSuite(BackboneTesterMixin):
+    """Tests of the Backbone class as a backbone; mix into a `unittest.TestCase`."""
+
+    tiny: dict = {}
+    has_attentions = False
+
+    def setUp(self):
+        self.model_tester = BackboneModelTester(self.config_class, self.tiny)
