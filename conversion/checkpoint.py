@@ -31,6 +31,7 @@ class Checkpoint:
         tensors: Name, without the prefix of a wrapper -> tensor on the meta device.
         dropped: What else the files hold -> why it is not read.
         origins: Name -> file and name inside the file.
+        notes: What a reader should know.
     """
 
     source: Source
@@ -38,6 +39,7 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
     dropped: dict[str, str]
     origins: dict[str, tuple[Path, str]]
+    notes: list[str]
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """The tensors themselves, contiguous and of a storage each.
@@ -51,10 +53,8 @@ class Checkpoint:
         for name in names:
             path, raw = self.origins[name]
             tensor = contents[path][raw].detach()
-            storage = tensor.untyped_storage()
-            if not tensor.is_contiguous() or storage.nbytes() != tensor.nbytes or storage.data_ptr() in storages:
+            if _needs_copy(tensor, storages):
                 tensor = tensor.clone(memory_format=torch.contiguous_format)
-            storages.add(storage.data_ptr())
             found[name] = tensor
         return found
 
@@ -81,21 +81,41 @@ def open_checkpoint(source: Source, weights: str | None = None) -> Checkpoint:
     Raises:
         InputError: A file is damaged, is not a checkpoint, would run code, or leaves a choice open.
     """
-    tensors, dropped, origins = {}, {}, {}
+    if weights not in (None, *CONTAINERS):
+        raise InputError(f"--weights must be one of: {', '.join(CONTAINERS)}; got {weights}.")
+    tensors, dropped, origins, copied = {}, {}, {}, []
     for path in source.files:
         content, others, weights = _read_file(path, weights)
+        storages = set()
         dropped |= others
         for name, tensor in content.items():
             if name in tensors:
                 raise InputError(f"{path}: {name} is in {origins[name][0].name} too. Fetch the whole folder again.")
             tensors[name], origins[name] = _meta(path, name, tensor), (path, name)
+            if _needs_copy(tensor, storages):
+                copied.append(name)
     if source.shard_of is not None and source.shard_of != {name: path for name, (path, _) in origins.items()}:
         raise InputError(f"{source.given}: the index and the shards do not name the same tensors. Fetch it again.")
     for wrapper in WRAPPERS:
         if all(name.startswith(wrapper) for name in tensors):
             tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
             origins = {name.removeprefix(wrapper): origin for name, origin in origins.items()}
-    return Checkpoint(source, weights, tensors, dropped, origins)
+    notes = [f"tensors with a strided or shared storage were copied: {some(copied)}"] if copied else []
+    return Checkpoint(source, weights, tensors, dropped, origins, notes)
+
+
+def some(names: Iterable) -> str:
+    """The first names, on one line."""
+    names = [re.sub(r"\s+", " ", str(name)) for name in names]
+    return ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "") if names else "none"
+
+
+def _needs_copy(tensor: torch.Tensor, storages: set[int]) -> bool:
+    """Whether a tensor is not simply all of a storage that no other has; notes its storage."""
+    storage = tensor.untyped_storage()
+    shared = storage.data_ptr() in storages
+    storages.add(storage.data_ptr())
+    return shared or not tensor.is_contiguous() or storage.nbytes() != tensor.nbytes
 
 
 def _meta(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -119,36 +139,38 @@ def _read_file(path: Path, weights: str | None) -> tuple[dict[str, torch.Tensor]
 
 def _unwrap(path: Path, content: Any, weights: str | None) -> tuple[dict[str, torch.Tensor], dict[str, str], str]:
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors.")
-    if not any(isinstance(value, torch.Tensor) for value in content.values()):
-        present = {choice: [key for key in keys if key in content] for choice, keys in CONTAINERS.items()}
-        choices = [choice for choice, keys in present.items() if keys and weights in (None, choice)]
-        if not choices:
-            wanted = ", ".join(key for choice in (weights and [weights] or CONTAINERS) for key in CONTAINERS[choice])
-            raise InputError(f"{path}: holds no tensors and none of {wanted}. Its keys are: {_some(content)}.")
-        if len(choices) > 1:
-            keys = " and ".join(key for keys in present.values() for key in keys)
-            raise InputError(f"{path}: holds {keys}. Choose --weights model or ema (ema is the running average).")
-        weights = choices[0]
-        if len(present[weights]) > 1:
-            raise InputError(f"{path}: holds {' and '.join(present[weights])}. Keep one of them and save it again.")
-        (container,) = present[weights]
-        others = {key: f"not weights ({type(value).__name__})" for key, value in content.items() if key != container}
-        others |= {key: f"not chosen: --weights {weights}" for keys in present.values() for key in keys if key in others}
-        content = content[container]
-    else:
+        raise InputError(f"{path}: holds a {type(content).__name__}, not a dictionary of tensors. Save a state dict.")
+    dropped = {}
+    if any(isinstance(value, torch.Tensor) for value in content.values()):
         if weights == "ema":
             raise InputError(f"{path}: holds no model_ema, only one set of weights. Leave out --weights.")
-        weights, others = "model", {}
-    state = content if isinstance(content, dict) else {}
-    others |= {k: f"not a tensor ({type(v).__name__})" for k, v in state.items() if not isinstance(v, torch.Tensor)}
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
+        weights = "model"
+    else:
+        weights, container = _container(path, content, weights)
+        for key, value in content.items():
+            if key != container:
+                chosen = any(key in keys for keys in CONTAINERS.values())
+                dropped[key] = (
+                    f"not chosen: --weights {weights}" if chosen else f"not weights ({type(value).__name__})"
+                )
+        content = content[container] if isinstance(content[container], dict) else {}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
     if not tensors:
-        raise InputError(f"{path}: holds no tensors. Its keys are: {_some(state)}.")
-    return tensors, {str(key): reason for key, reason in others.items()}, weights
+        raise InputError(f"{path}: holds no tensors. Its keys are: {some(content)}.")
+    dropped |= {k: f"not a tensor ({type(v).__name__})" for k, v in content.items() if str(k) not in tensors}
+    return tensors, {str(key): reason for key, reason in dropped.items()}, weights
 
 
-def _some(names: Iterable) -> str:
-    """The first names, on one line."""
-    names = [re.sub(r"\s+", " ", str(name)) for name in names]
-    return ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "") if names else "none"
+def _container(path: Path, content: dict, weights: str | None) -> tuple[str, str]:
+    """Which weights to read from a training checkpoint, and the key that they are under."""
+    present = {choice: [key for key in keys if key in content] for choice, keys in CONTAINERS.items()}
+    if weights is None:
+        found = [choice for choice, keys in present.items() if keys]
+        if len(found) > 1:
+            keys = " and ".join(key for keys in present.values() for key in keys)
+            raise InputError(f"{path}: holds {keys}. Choose --weights model or ema (the running average).")
+        weights = found[0] if found else "model"
+    if len(present[weights]) != 1:
+        what = " and ".join(present[weights]) or f"none of {', '.join(CONTAINERS[weights])}"
+        raise InputError(f"{path}: holds {what}, where one is wanted. Its keys are: {some(content)}.")
+    return weights, present[weights][0]

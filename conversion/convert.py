@@ -1,26 +1,29 @@
 """From an original checkpoint to a model repository for transformers."""
 
-import os
-import re
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from transformers import BaseImageProcessor, BitImageProcessorPil
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.utils import logging
 
 from hf_models.errors import InputError
 from hf_models.model_cards import render_card
 
-from .checkpoint import Checkpoint, open_checkpoint
+from .checkpoint import Checkpoint, open_checkpoint, some
+from .output import appearing, check_output
 from .plan import Plan, make_plan
-from .report import REPORT, write_json
-from .shards import check_shards, compare_shards, progress_bar, read_shards, sha256, source_batches, split, write_shards
+from .progress import progress_bar, sha256
+from .report import REPORT, hash_source, make_report, provenance, write_json
+from .shards import (
+    Transfer,
+    cast_floating,
+    check_shards,
+    compare_shards,
+    read_shards,
+    split,
+    write_shards,
+)
 from .source import Source, find_source
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -68,36 +71,70 @@ def convert(
     if name and original_config:
         raise InputError("--name and --original-config exclude each other. Pass one of them.")
     output = Path(output)
-    _check_output(output, Path(source), overwrite)
+    check_output(output, source, overwrite)
     found = find_source(source)
     checkpoint = open_checkpoint(found, weights)
     plan = make_plan(checkpoint, name, original_config)
-    target = _choose_dtype(checkpoint, plan, dtype)
-    for key, tensor in plan.expected.items():
-        plan.expected[key] = tensor.to(target) if tensor.is_floating_point() else tensor
-    shards = split(plan.expected, max_shard_size)
-    hashes = _hash(found, allow_unknown, progress)
-    report = _report(checkpoint, plan, target, hashes)
+    target = _choose_dtype(checkpoint, dtype)
+    transfer = Transfer(checkpoint, plan.source_of, cast_floating(plan.expected, target))
+    shards = split(transfer.expected, max_shard_size)
+    report = make_report(checkpoint, plan, target, hash_source(found, allow_unknown, progress))
     if dry_run:
-        for names in shards.values():
-            for _ in source_batches(checkpoint, names, plan.source_of, plan.expected):
-                pass  # reading finds values that are not finite
+        for _ in transfer.checked_batches(transfer.expected):
+            pass
         return report
-    size = sum(tensor.nbytes for tensor in plan.expected.values())
-    with _appearing(output, size) as folder:
-        write_shards(folder, shards, checkpoint, plan.source_of, plan.expected, progress)
+    with appearing(output, transfer.nbytes) as folder:
+        write_shards(folder, shards, transfer, progress)
         plan.config.architectures = [plan.family.model_class.__name__]
         plan.config.dtype = target
         plan.config.save_pretrained(folder)
         _image_processor(found, plan).save_pretrained(folder)
-        card = render_card(plan.zoo_model, plan.config, conversion=_provenance(report))
+        card = render_card(plan.zoo_model, plan.config, conversion=provenance(report))
         (folder / "README.md").write_text(card, encoding="utf-8")
         written = read_shards(folder)
-        check_shards(folder, written, plan.expected, progress)
-        compare_shards(folder, written, checkpoint, plan.source_of, plan.expected, progress)
-        if size < RELOAD_BYTES:
+        check_shards(folder, written, transfer.expected)
+        compare_shards(folder, written, transfer, progress)
+        if transfer.nbytes < RELOAD_BYTES:
             _reload(folder, plan)
-        with progress_bar("hash", size, progress) as bar:
+        with progress_bar("hash output", sum((folder / file).stat().st_size for file in written), progress) as bar:
             report["files"] = {file: sha256(folder / file, bar) for file in written}
         write_json(folder / REPORT, report)
     return report
+
+
+def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
+    """What the user asks for, or the type that all weights have, or float32."""
+    if requested is not None:
+        if requested not in DTYPES:
+            raise InputError(f"--dtype must be one of: {', '.join(DTYPES)}; got {requested}.")
+        return DTYPES[requested]
+    found = {tensor.dtype for tensor in checkpoint.tensors.values() if tensor.is_floating_point()}
+    return found.pop() if len(found) == 1 and found <= set(DTYPES.values()) else torch.float32
+
+
+def _image_processor(source: Source, plan: Plan) -> BaseImageProcessor:
+    """A stock processor: the published recipe, upstream's, or the usual one at the config's image size."""
+    if plan.zoo_model:
+        return plan.zoo_model.image_processor()
+    upstream = source.preprocessor or {}
+    size = plan.config.image_size
+    return BitImageProcessorPil(
+        size={"shortest_edge": upstream.get("size", size)},
+        crop_size=upstream.get("crop_size", size),
+        resample=upstream.get("resample", 3),  # bicubic
+        image_mean=upstream.get("image_mean", list(IMAGENET_DEFAULT_MEAN)),
+        image_std=upstream.get("image_std", list(IMAGENET_DEFAULT_STD)),
+    )
+
+
+def _reload(folder: Path, plan: Plan) -> None:
+    """Load the folder as a user would."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        _, info = plan.family.model_class.from_pretrained(folder, output_loading_info=True)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    if problems := {kind: some(sorted(map(str, names))) for kind, names in info.items() if names}:
+        raise InputError(f"{folder.name}: does not load completely: {problems}. Nothing was written.")

@@ -57,8 +57,11 @@ def differences(shown: Facts, stated: Facts) -> dict[str, tuple[Any, Any]]:
 
     What the weights do not show, because tensors are missing, is no difference.
     """
-    known = {name: value for name, value in shown.items() if None not in (value if isinstance(value, list) else [value])}
-    return {name: (value, stated[name]) for name, value in known.items() if value != stated[name]}
+    return {
+        name: (value, stated[name])
+        for name, value in shown.items()
+        if value != stated[name] and None not in (value if isinstance(value, list) else [value])
+    }
 
 
 def size(shapes: Shapes, name: str, axis: int = 0) -> int | None:
@@ -87,23 +90,29 @@ def by_stage(shapes: Shapes, name: str, axis: int = 0) -> list[int | None]:
     return [size(shapes, f"encoder.stages.{stage}.{name}", axis) for stage in range(len(depths(shapes)))]
 
 
-def arguments(original: Mapping[str, Any], *, required=(), defaults=None, only=None, ignored=()) -> dict[str, Any]:
+def arguments(
+    original: Mapping[str, Any],
+    *,
+    required: Mapping[str, type],
+    defaults: Mapping[str, Any],
+    only: Mapping[str, tuple],
+    ignored: tuple[str, ...] = (),
+) -> dict[str, Any]:
     """Take the original constructor's arguments apart.
 
     Args:
         original: The arguments as the user gave them.
-        required: Arguments without a default.
+        required: Arguments without a default: name -> type.
         defaults: Arguments with their defaults.
         only: Arguments of which we support certain values: name -> those values, the default first.
         ignored: Arguments that do not change what the network computes.
 
     Returns:
-        Every required argument and every one with a default.
+        Every required argument and every one with a default, as floats where the default is one.
 
     Raises:
-        InputError: An argument is missing, unknown, or has a value that we do not support.
+        InputError: An argument is missing, unknown, of another type, or has a value that we do not support.
     """
-    defaults, only = defaults or {}, only or {}
     if missing := [name for name in required if name not in original]:
         raise InputError(f"argument {', '.join(missing)} is missing. Give what the original constructor was given.")
     known = {*required, *defaults, *only, *ignored, "family"}
@@ -112,4 +121,12 @@ def arguments(original: Mapping[str, Any], *, required=(), defaults=None, only=N
     for name, supported in only.items():
         if original.get(name, supported[0]) not in supported:
             raise InputError(f"{name}={original[name]!r} is not supported, only {supported[0]!r} is.")
-    return {**defaults, **{name: original[name] for name in (*required, *defaults) if name in original}}
+    given = {**defaults, **{name: original[name] for name in (*required, *defaults) if name in original}}
+    kinds = {**required, **{name: type(value) for name, value in defaults.items() if value is not None}}
+    for name, kind in kinds.items():
+        # JSON and YAML write 4 for 4.0
+        if kind is float and type(given[name]) is int:
+            given[name] = float(given[name])
+        if type(given[name]) is not kind:
+            raise InputError(f"{name} must be of type {kind.__name__}, got {given[name]!r}.")
+    return given

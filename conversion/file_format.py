@@ -94,7 +94,7 @@ def _forbidden_globals(path: Path, kind: FileFormat, reason: str) -> list[str]:
             return []
     if named := re.search(r"GLOBAL (\S+)", reason):
         return [named[1]]
-    culprits, strings = [], []
+    culprits, strings, memo, last = [], [], [], None
     try:
         with path.open("rb") as file:
             for opcode, argument, _ in pickletools.genops(file):
@@ -102,8 +102,13 @@ def _forbidden_globals(path: Path, kind: FileFormat, reason: str) -> list[str]:
                     culprits.append(argument.replace(" ", "."))
                 elif opcode.name == "STACK_GLOBAL":  # takes module and name from the stack
                     culprits.append(".".join(strings[-2:]))
+                elif opcode.name in ("BINGET", "LONG_BINGET"):
+                    strings.append(str(memo[argument]) if argument < len(memo) else "?")
+                elif opcode.name == "MEMOIZE":
+                    memo.append(last)
                 elif isinstance(argument, str):
                     strings.append(argument)
+                last = argument
     except ValueError:  # not a pickle after all
         pass
     return sorted(set(culprits))[:5]

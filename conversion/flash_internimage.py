@@ -1,4 +1,7 @@
-"""FlashInternImage: names and arguments of https://github.com/OpenGVLab/DCNv4. Its stages are named as InternImage's."""
+"""FlashInternImage: names and arguments of https://github.com/OpenGVLab/DCNv4.
+
+Its stages, stem and head are named as those of InternImage.
+"""
 
 from hf_models.configuration_flash_internimage import FlashInternImageConfig
 from hf_models.errors import InputError
@@ -36,7 +39,7 @@ def _facts_of_config(config: FlashInternImageConfig) -> Facts:
 def _config_from_original(original: dict, shown: Facts) -> FlashInternImageConfig:
     given = arguments(
         original,
-        required=("channels", "depths", "groups"),
+        required={"channels": int, "depths": list, "groups": list},
         defaults=DEFAULTS | {"layer_scale": None, "mlp_fc2_bias": False, "dcn_output_bias": False},
         only=ONLY
         | {

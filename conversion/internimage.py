@@ -49,6 +49,8 @@ RULES = (
     Rule(r"^clip_projector\.cross_dcn\.proj\.", "pooler.projection.", optional=True),
     Rule(r"^fc_norm\.0\.", "pooler.norm.", optional=True),
 )
+# constants of the original's attention pooler: output channels, PixelShuffle factor, heads, output width
+HEAD = {"dim": 1024, "stride": 2, "heads": 16, "out": 768}
 # what the constructors of InternImage and FlashInternImage share
 DEFAULTS = {
     "num_classes": 1000,
@@ -70,7 +72,8 @@ ONLY = {
 
 def layer_scale(original: dict, shown: Facts) -> float | None:
     """The initial layer scale, by the weights where the arguments leave it open: 1.0 is what fine-tuning used."""
-    return original.get("layer_scale", 1.0 if shown["layer_scale"] else None)
+    value = original.get("layer_scale", 1.0 if shown["layer_scale"] else None)
+    return float(value) if type(value) is int else value
 
 
 def stage_facts_of_weights(shapes: Shapes) -> Facts:
@@ -134,7 +137,7 @@ def _facts_of_config(config: InternImageConfig) -> Facts:
 def _config_from_original(original: dict, shown: Facts) -> InternImageConfig:
     given = arguments(
         original,
-        required=("channels", "depths", "groups"),
+        required={"channels": int, "depths": list, "groups": list},
         defaults=DEFAULTS
         | {
             "layer_scale": None,
@@ -143,16 +146,17 @@ def _config_from_original(original: dict, shown: Facts) -> InternImageConfig:
             "level2_post_norm": False,
             "level2_post_norm_block_ids": None,
             "use_clip_projector": False,
-            # constants of the original's code: output channels, PixelShuffle factor, heads, output width
-            "head": {"dim": 1024, "stride": 2, "heads": 16, "out": 768},
+            "head": HEAD,
         },
         only=ONLY | {"core_op": ("DCNv3", "DCNv3_pytorch")},
         ignored=("with_cp",),
     )
-    head = given["head"]
+    head = HEAD | given["head"]
     initial_scale = layer_scale(original, shown)
     if given["res_post_norm"] and (given["post_norm"] or initial_scale is not None):
-        raise InputError("res_post_norm=True is not supported beside post_norm or layer_scale: the original ignores it.")
+        raise InputError(
+            "res_post_norm=True is not supported beside post_norm or layer_scale: the original ignores it."
+        )
     return InternImageConfig(
         num_labels=given["num_classes"],
         hidden_sizes=[given["channels"] * 2**stage for stage in range(len(given["depths"]))],

@@ -14,7 +14,7 @@ from hf_models.auto import FAMILIES as REGISTERED
 from hf_models.errors import InputError
 from hf_models.zoo import ZooModel, get_model, list_models
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, some
 from .family import Facts, Family, differences
 from .source import read_json
 
@@ -37,6 +37,7 @@ class Plan:
         config_from: Where the config comes from, in words.
         source_of: Our name -> the checkpoint's name, for every tensor of the model.
         expected: Our name -> tensor on the meta device, with the shape and the type that the model has.
+        buffers: Names of those that are no parameters.
     """
 
     family: Family
@@ -45,6 +46,7 @@ class Plan:
     config_from: str
     source_of: dict[str, str]
     expected: dict[str, torch.Tensor]
+    buffers: set[str]
 
 
 def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | Path | None) -> Plan:
@@ -62,7 +64,7 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     family = find_family(checkpoint)
     renamed = family_names(family, checkpoint)
     shown = family.facts_of_weights({new: tuple(checkpoint.tensors[old].shape) for old, new in renamed.items()})
-    original, origin = _original_arguments(checkpoint, original_config)
+    original, where = _original_arguments(checkpoint, family, original_config)
     zoo_model = None if original_config else _published(checkpoint, name)
     if zoo_model and zoo_model.family != family.model_type:
         raise InputError(f"{label}: looks like {family.model_type}, not {zoo_model.name}.{_advice(family, shown)}")
@@ -71,23 +73,19 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
             f"{label}: not the name of a published file. Pass --name, or --original-config with the arguments it was "
             f"trained with.{_advice(family, shown)}"
         )
-    try:
-        config = family.config_from_original(original, shown) if original is not None else None
-        if zoo_model:
-            upstream, config = config, zoo_model.config(None if zoo_model.num_labels else shown["num_classes"])
-            _same_architecture(label, upstream, config)
-            origin = f"published checkpoint {zoo_model.name}"
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        if isinstance(error, InputError) and error.args[0].startswith(label):
-            raise
-        raise InputError(f"{origin}: {' '.join(str(error).split())}") from error
+    config = None if original is None else _config_from_original(family, original, shown, where)
+    config_from = Path(where).name
+    if zoo_model:
+        published = zoo_model.config(None if zoo_model.num_labels else shown["num_classes"])
+        _check_same_architecture(label, config, published)
+        config, config_from = published, f"published checkpoint {zoo_model.name}"
     family.adopt(config, shown)
     if wrong := differences(shown, family.facts_of_config(config)):
-        raise InputError(_mismatch(label, family, shown, wrong, zoo_model, origin))
-    expected = model_tensors(family, config)
+        raise InputError(_mismatch(label, family, shown, wrong, zoo_model, where))
+    expected, buffers = model_tensors(family, config)
     source_of = {family.full_name(new): old for old, new in renamed.items()}
     _check_tensors(label, checkpoint, source_of, expected)
-    return Plan(family, config, zoo_model, origin, source_of, expected)
+    return Plan(family, config, zoo_model, config_from, source_of, expected, buffers)
 
 
 def find_family(checkpoint: Checkpoint) -> Family:
@@ -97,8 +95,7 @@ def find_family(checkpoint: Checkpoint) -> Family:
             return family
     known = ", ".join(FAMILIES)
     raise InputError(
-        f"{checkpoint.source.given}: not a checkpoint of {known}. Its first keys are "
-        f"{', '.join(list(checkpoint.tensors)[:4])}."
+        f"{checkpoint.source.given}: not a checkpoint of {known}. Its first keys are {some(checkpoint.tensors)}."
     )
 
 
@@ -110,22 +107,37 @@ def family_names(family: Family, checkpoint: Checkpoint) -> dict[str, str]:
         raise InputError(f"{checkpoint.source.given}: {error}") from error
 
 
-def model_tensors(family: Family, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
-    """Names, shapes and types of a model's parameters and buffers, as tensors on the meta device."""
+def model_tensors(family: Family, config: PreTrainedConfig) -> tuple[dict[str, torch.Tensor], set[str]]:
+    """A model's parameters and buffers as tensors on the meta device, and the names of the buffers."""
     with torch.device("meta"):
-        return family.model_class(config).state_dict()
+        model = family.model_class(config)
+    return dict(model.state_dict()), {name for name, _ in model.named_buffers()}
 
 
-def _original_arguments(checkpoint: Checkpoint, original_config: str | Path | None) -> tuple[dict | None, str]:
-    """The original constructor's arguments, from the user's file or upstream's config.json, and where they are from."""
+def _original_arguments(
+    checkpoint: Checkpoint, family: Family, original_config: str | Path | None
+) -> tuple[dict | None, str]:
+    """The original constructor's arguments, from a file or upstream's config.json, and where they are."""
+    label, original = checkpoint.source.given, checkpoint.source.original
     if original_config:
-        return read_json(Path(original_config)), str(original_config)
-    original, label = checkpoint.source.original, checkpoint.source.given
-    if original is None:
-        return None, label
-    generic = TRANSFORMERS_FIELDS | PreTrainedConfig().to_dict().keys()
-    original = {k: v for k, v in original.items() if k not in generic and not k.startswith("_")}
-    return original, f"{label}: config.json"
+        original = read_json(Path(original_config))
+        if original.get("family", family.model_type) != family.model_type:
+            stated = original["family"]
+            raise InputError(
+                f"{label}: looks like {family.model_type}, not {stated}. Correct family in {original_config}."
+            )
+        return original, str(original_config)
+    if original is not None:
+        generic = TRANSFORMERS_FIELDS | PreTrainedConfig().to_dict().keys()
+        original = {k: v for k, v in original.items() if k not in generic and not k.startswith("_")}
+    return original, str(Path(label) / "config.json")
+
+
+def _config_from_original(family: Family, original: dict, shown: Facts, where: str) -> PreTrainedConfig:
+    try:
+        return family.config_from_original(original, shown)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise InputError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def _published(checkpoint: Checkpoint, name: str | None) -> ZooModel | None:
@@ -141,15 +153,15 @@ def _published(checkpoint: Checkpoint, name: str | None) -> ZooModel | None:
     return None
 
 
-def _same_architecture(label: str, upstream: PreTrainedConfig | None, config: PreTrainedConfig) -> None:
+def _check_same_architecture(label: str, upstream: PreTrainedConfig | None, published: PreTrainedConfig) -> None:
     """Hold what upstream's config.json says against the published config: weights cannot show `offset_scale`."""
     if upstream is None:
         return
     shared = {"drop_path_rate", "image_size", *(field.name for field in fields(PreTrainedConfig))}
-    for field in fields(config):
+    for field in fields(published):
         if field.name in shared or field.name.startswith("_"):
             continue
-        theirs, ours = (_plain(getattr(c, field.name)) for c in (upstream, config))
+        theirs, ours = (_plain(getattr(config, field.name)) for config in (upstream, published))
         if theirs != ours:
             raise InputError(
                 f"{label}: its config.json says {field.name} {theirs}, the published checkpoint has {ours}. "
@@ -161,11 +173,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _mismatch(label, family: Family, shown: Facts, wrong: dict, zoo_model: ZooModel | None, origin: str) -> str:
+def _mismatch(label, family: Family, shown: Facts, wrong: dict, zoo_model: ZooModel | None, where: str) -> str:
     fact, (weights, config) = next(iter(wrong.items()))
     others = f" (also different: {', '.join(list(wrong)[1:])})" if len(wrong) > 1 else ""
     if zoo_model is None:
-        return f"{label}: {fact} is {json.dumps(weights)} in the weights, {json.dumps(config)} in {origin}{others}."
+        both = f"{json.dumps(weights)} in the weights, {json.dumps(config)} in {where}"
+        return f"{label}: {fact} is {both}{others}. Correct it."
     fitting = _fitting(family, shown)
     looks = f"like {fitting[0]}" if fitting else "different"
     return (
@@ -176,10 +189,8 @@ def _mismatch(label, family: Family, shown: Facts, wrong: dict, zoo_model: ZooMo
 
 def _fitting(family: Family, shown: Facts) -> list[str]:
     """The published checkpoints that show the same facts."""
-    names = list_models(family=family.model_type)
-    return [
-        name for name in names if not differences(shown, family.facts_of_config(get_model(name).config(shown["num_classes"])))
-    ]
+    configs = {name: get_model(name).config() for name in list_models(family=family.model_type)}
+    return [name for name, config in configs.items() if not differences(shown, family.facts_of_config(config))]
 
 
 def _advice(family: Family, shown: Facts) -> str:
@@ -191,16 +202,14 @@ def _check_tensors(label: str, checkpoint: Checkpoint, source_of: dict[str, str]
     unused = [old for new, old in source_of.items() if new not in expected]
     unfilled = [new for new in expected if new not in source_of]
     if unused or unfilled:
-        parts = [f"{len(unused)} checkpoint keys were not used: {_first(unused)}"] if unused else []
-        parts += [f"{len(unfilled)} parameters not filled: {_first(unfilled)}"] if unfilled else []
+        parts = [f"{len(unused)} checkpoint keys were not used: {some(unused)}"] if unused else []
+        parts += [f"{len(unfilled)} parameters not filled: {some(unfilled)}"] if unfilled else []
         raise InputError(f"{label}: {'; '.join(parts)}. Nothing was written.")
     for new, tensor in expected.items():
         found = checkpoint.tensors[source_of[new]]
         if found.shape != tensor.shape:
-            raise InputError(f"{label}: {source_of[new]} is {tuple(found.shape)}, expected {tuple(tensor.shape)}.")
+            raise InputError(
+                f"{label}: {source_of[new]} is {tuple(found.shape)}, expected {tuple(tensor.shape)}. Refused."
+            )
         if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
             raise InputError(f"{label}: {source_of[new]} is {found.dtype}, expected {tensor.dtype}. Refused.")
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -70,8 +70,15 @@ def _facts_of_config(config: RepLKNetConfig) -> Facts:
 def _config_from_original(original: dict, shown: Facts) -> RepLKNetConfig:
     given = arguments(
         original,
-        required=("large_kernel_sizes", "layers", "channels", "small_kernel"),
-        defaults={"num_classes": 1000, "in_channels": 3, "dw_ratio": 1, "ffn_ratio": 4, "drop_path_rate": 0.0},
+        required=dict.fromkeys(("large_kernel_sizes", "layers", "channels"), list),
+        defaults={
+            "num_classes": 1000,
+            "in_channels": 3,
+            "small_kernel": None,
+            "dw_ratio": 1.0,
+            "ffn_ratio": 4.0,
+            "drop_path_rate": 0.0,
+        },
         only={"out_indices": (None,), "norm_intermediate_features": (False,)},
         ignored=("use_checkpoint", "use_sync_bn", "small_kernel_merged"),
     )

@@ -1,42 +1,26 @@
 """Writing tensors in shards of bounded size, and comparing what was written with where it came from."""
 
-import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from hf_models.errors import InputError
 
 from .checkpoint import Checkpoint
 from .file_format import FileFormat, file_format
+from .progress import progress_bar
 from .source import read_index
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
-
-
-@contextmanager
-def progress_bar(what: str, size: int, shown: bool) -> Iterator[tqdm]:
-    """A bar that counts bytes; only on a terminal."""
-    with tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=None if shown else True) as bar:
-        yield bar
-
-
-def sha256(path: Path, bar: tqdm) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-            bar.update(len(block))
-    return digest.hexdigest()
 
 
 def split(expected: dict[str, torch.Tensor], max_shard_size: str) -> dict[str, list[str]]:
@@ -48,52 +32,79 @@ def split(expected: dict[str, torch.Tensor], max_shard_size: str) -> dict[str, l
     return plan.filename_to_tensors
 
 
-def cast(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The tensor in the type it is written in.
+def cast_floating(tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Tensors on the meta device in another floating-point type; integer ones keep theirs."""
+    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Refuse NaN and infinity.
 
     Raises:
-        InputError: Values are not finite, before or after.
+        InputError: There are such values.
     """
-    cast = tensor.to(dtype)
-    if cast.is_floating_point() and not (finite := cast.isfinite()).all():
-        bad = finite.logical_not().sum().item()
-        was_finite = tensor.isfinite().all().item()
-        kind = f"too large for {dtype}" if was_finite else "NaN" if tensor.isnan().any() else "infinite"
-        way_out = " Pass --dtype float32 or bfloat16." if was_finite else ""
-        raise InputError(f"{name}: {bad} of {tensor.numel()} values are {kind}. Refused.{way_out}")
-    return cast
+    # a finite sum has finite terms: one quick pass that needs no memory, for all tensors but the bad ones
+    if not tensor.is_floating_point() or tensor.sum(dtype=torch.float32).isfinite():
+        return
+    nan, infinite = tensor.isnan().sum().item(), tensor.isinf().sum().item()
+    if nan or infinite:
+        kind = "NaN" if nan else f"infinite in {tensor.dtype}".replace("torch.", "")
+        raise InputError(f"{name}: {nan or infinite} of {tensor.numel()} values are {kind}. Refused.")
 
 
-def source_batches(
-    checkpoint: Checkpoint, names: Iterable[str], source_of: dict[str, str], expected: dict[str, torch.Tensor]
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Our name -> tensor to write, for every name, some at a time."""
-    ours = {source_of[name]: name for name in names}
-    for batch in checkpoint.batches(ours):
-        yield {ours[source]: cast(source, tensor, expected[ours[source]].dtype) for source, tensor in batch.items()}
+@dataclass
+class Transfer:
+    """What goes where.
+
+    Args:
+        checkpoint: Where values come from.
+        source_of: Our name -> the checkpoint's.
+        expected: Our name -> tensor on the meta device, with the shape and the type to write.
+    """
+
+    checkpoint: Checkpoint
+    source_of: dict[str, str]
+    expected: dict[str, torch.Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.expected.values())
+
+    def batches(self, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+        """Our name -> tensor to write, for every name, some at a time."""
+        ours = {self.source_of[name]: name for name in names}
+        for batch in self.checkpoint.batches(ours):
+            yield {ours[source]: tensor.to(self.expected[ours[source]].dtype) for source, tensor in batch.items()}
+
+    def checked_batches(self, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+        """The same, refusing values that are not finite."""
+        for batch in self.batches(names):
+            for name, tensor in batch.items():
+                check_finite(f"{self.checkpoint.source.given}: {self.source_of[name]}", tensor)
+            yield batch
 
 
-def write_shards(
-    folder: Path,
-    shards: dict[str, list[str]],
-    checkpoint: Checkpoint,
-    source_of: dict[str, str],
-    expected: dict[str, torch.Tensor],
-    shown: bool,
-) -> None:
+def write_shards(folder: Path, shards: dict[str, list[str]], transfer: Transfer, shown: bool) -> None:
     """Write every tensor, and the index if there are several shards. At most one shard is resident."""
-    size = sum(tensor.nbytes for tensor in expected.values())
-    with progress_bar("write", size, shown) as bar:
+    with progress_bar("write", transfer.nbytes, shown) as bar:
         for file, names in shards.items():
             tensors = {}
-            for batch in source_batches(checkpoint, names, source_of, expected):
+            for batch in transfer.checked_batches(names):
                 tensors |= batch
+                bar.update(sum(tensor.nbytes for tensor in batch.values()))
             save_file(tensors, folder / file, metadata={"format": "pt"})
-            bar.update(sum(tensor.nbytes for tensor in tensors.values()))
+            # safetensors makes its files private
+            (folder / file).chmod(0o666 & ~_umask())
     if len(shards) > 1:
         weight_map = {name: file for file, names in shards.items() for name in names}
-        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
+        index = {"metadata": {"total_size": transfer.nbytes}, "weight_map": dict(sorted(weight_map.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def read_shards(folder: Path) -> dict[str, list[str]]:
@@ -131,32 +142,8 @@ def open_shard(path: Path) -> Iterator[safe_open]:
         raise InputError(f"{path}: damaged ({error}). Convert it again.") from error
 
 
-def compare_shards(
-    folder: Path,
-    shards: dict[str, list[str]],
-    checkpoint: Checkpoint,
-    source_of: dict[str, str],
-    expected: dict[str, torch.Tensor],
-    shown: bool,
-) -> None:
-    """Read back every tensor and hold it against the source, bit by bit.
-
-    Raises:
-        InputError: They differ.
-    """
-    with progress_bar("compare", sum(tensor.nbytes for tensor in expected.values()), shown) as bar:
-        for file, names in shards.items():
-            for batch in source_batches(checkpoint, names, source_of, expected):
-                # opened anew for each batch, so that pages leave memory
-                with open_shard(folder / file) as shard:
-                    for name, tensor in batch.items():
-                        if not torch.equal(shard.get_tensor(name), tensor):
-                            raise InputError(f"{folder / file}: {name} differs from the source. Convert it again.")
-                bar.update(sum(tensor.nbytes for tensor in batch.values()))
-
-
-def check_shards(folder: Path, shards: dict[str, list[str]], expected: dict[str, torch.Tensor], shown: bool) -> None:
-    """Check that the files hold exactly the model's tensors: names, shapes, types, finite values.
+def check_shards(folder: Path, shards: dict[str, list[str]], expected: dict[str, torch.Tensor]) -> None:
+    """Check that the files hold exactly the model's tensors: names, shapes, types.
 
     Raises:
         InputError: They do not.
@@ -165,16 +152,45 @@ def check_shards(folder: Path, shards: dict[str, list[str]], expected: dict[str,
     if found != expected.keys():
         names = ", ".join(sorted(found ^ expected.keys())[:4])
         raise InputError(f"{folder}: tensors missing or superfluous for its config: {names}. Convert it again.")
-    with progress_bar("check", sum(tensor.nbytes for tensor in expected.values()), shown) as bar:
-        for file, names in shards.items():
+    for file, names in shards.items():
+        with open_shard(folder / file) as shard:
             for name in names:
-                with open_shard(folder / file) as shard:
-                    tensor = shard.get_tensor(name)
-                wanted = expected[name]
+                tensor, wanted = shard.get_tensor(name), expected[name]
                 if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
                     raise InputError(
                         f"{folder / file}: {name} is {tuple(tensor.shape)} {tensor.dtype}, "
                         f"expected {tuple(wanted.shape)} {wanted.dtype}. Convert it again."
                     )
-                cast(name, tensor, wanted.dtype)
+
+
+def check_values(folder: Path, shards: dict[str, list[str]], shown: bool) -> None:
+    """Check that all values are finite.
+
+    Raises:
+        InputError: Some are not.
+    """
+    with progress_bar("check", sum((folder / file).stat().st_size for file in shards), shown) as bar:
+        for file, names in shards.items():
+            for name in names:
+                # opened anew for each tensor, so that pages leave memory
+                with open_shard(folder / file) as shard:
+                    tensor = shard.get_tensor(name)
+                check_finite(f"{folder / file}: {name}", tensor)
                 bar.update(tensor.nbytes)
+
+
+def compare_shards(folder: Path, shards: dict[str, list[str]], transfer: Transfer, shown: bool) -> None:
+    """Read back every tensor and hold it against the source, bit by bit.
+
+    Raises:
+        InputError: They differ.
+    """
+    with progress_bar("compare", transfer.nbytes, shown) as bar:
+        for file, names in shards.items():
+            for batch in transfer.batches(names):
+                # opened anew for each batch, so that pages leave memory
+                with open_shard(folder / file) as shard:
+                    for name, tensor in batch.items():
+                        if not torch.equal(shard.get_tensor(name), tensor):
+                            raise InputError(f"{folder / file}: {name} differs from the source. Convert it again.")
+                bar.update(sum(tensor.nbytes for tensor in batch.values()))

@@ -91,7 +91,7 @@ def _facts_of_config(config: SMTConfig) -> Facts:
 def _config_from_original(original: dict, shown: Facts) -> SMTConfig:
     given = arguments(
         original,
-        required=("embed_dims", "depths", "ca_num_heads", "sa_num_heads", "mlp_ratios"),
+        required=dict.fromkeys(("embed_dims", "depths", "ca_num_heads", "sa_num_heads", "mlp_ratios"), list),
         defaults={
             "num_classes": 1000,
             "img_size": 224,
@@ -113,7 +113,9 @@ def _config_from_original(original: dict, shown: Facts) -> SMTConfig:
     types = ["alternating" if stage == 2 and t == "modulation" else t for stage, t in enumerate(types)]
     heads = {n for n, t in zip(given["ca_num_heads"], types, strict=True) if t != "attention"}
     if len(heads) > 1:
-        raise InputError(f"ca_num_heads={given['ca_num_heads']} is not supported: one number of heads for all stages is.")
+        raise InputError(
+            f"ca_num_heads={given['ca_num_heads']} is not supported: one number of heads for all stages is."
+        )
     return SMTConfig(
         num_labels=given["num_classes"],
         image_size=given["img_size"],

@@ -55,7 +55,9 @@ def find_source(given: str | Path) -> Source:
     if HUB_ID.match(given) and Path(given).suffix not in CHECKPOINT_SUFFIXES:
         patterns = ["*.json", "model*.safetensors"]
         return _folder(given, Path(_download(given, snapshot_download, repo_id=given, allow_patterns=patterns)))
-    raise InputError(f"{given}: no such file, folder or Hub id. Check the path; a file on the Hub is hf://ORG/REPO/FILE.")
+    raise InputError(
+        f"{given}: no such file, folder or Hub id. Check the path; a file on the Hub is hf://ORG/REPO/FILE."
+    )
 
 
 def inside(folder: Path, name: str, index: str) -> Path:
@@ -73,11 +75,11 @@ def read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file.") from None
+        raise InputError(f"{path}: no such file. Check the path.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}).") from error
+        raise InputError(f"{path}: not readable as JSON ({error}). Fetch or write it again.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a JSON {type(content).__name__}, not an object.")
+        raise InputError(f"{path}: holds a JSON {type(content).__name__}, an object is wanted.")
     return content
 
 
@@ -96,7 +98,9 @@ def _folder(given: str, folder: Path) -> Source:
     if "hidden_sizes" in original:
         raise InputError(f"{given}: is converted already (its config has hidden_sizes). Load it with AutoModel.")
     preprocessor = folder / "preprocessor_config.json"
-    source = Source(given, [], original=original, preprocessor=preprocessor.is_file() and read_json(preprocessor) or None)
+    source = Source(given, [], original=original)
+    if preprocessor.is_file():
+        source.preprocessor = read_json(preprocessor)
     for name in FOLDER_WEIGHTS:
         if (folder / f"{name}.index.json").is_file():
             source.shard_of = read_index(folder, f"{name}.index.json")

@@ -1,0 +1,75 @@
+"""Repeating the checks of a conversion later."""
+
+from pathlib import Path
+
+from huggingface_hub.errors import StrictDataclassError
+
+from hf_models.errors import InputError
+
+from .checkpoint import open_checkpoint
+from .convert import DTYPES
+from .plan import FAMILIES, family_names, find_family, model_tensors
+from .progress import progress_bar, sha256
+from .report import REPORT, hash_source
+from .shards import (
+    Transfer,
+    cast_floating,
+    check_shards,
+    check_values,
+    compare_shards,
+    read_shards,
+)
+from .source import find_source, read_json
+
+
+def verify(folder: str | Path, *, source: str | Path | None = None, progress: bool = True) -> dict:
+    """Check a converted folder: against itself, its report and, if given, its source.
+
+    Args:
+        folder: What `convert` wrote.
+        source: What it was converted from, to compare sha256 and every value.
+        progress: Show progress bars, on a terminal.
+
+    Returns:
+        `{"folder": str, "tensors": int, "files": int, "source": str | None}`: what was checked.
+
+    Raises:
+        InputError: Something is missing, damaged, outside the folder, or not what report or source say.
+    """
+    folder = Path(folder)
+    report = read_json(folder / REPORT)
+    content = read_json(folder / "config.json")
+    family = FAMILIES.get(content.get("model_type"))
+    if family is None:
+        raise InputError(f"{folder}: model_type {content.get('model_type')!r} is not one of: {', '.join(FAMILIES)}.")
+    try:
+        config = family.model_class.config_class.from_dict(content)
+        dtype = DTYPES[report["dtype"]]
+        recorded, (files, weights) = report["files"], (report["source"][key] for key in ("files", "weights"))
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder}: config.json or {REPORT} is damaged ({' '.join(str(error).split())}).") from error
+    expected = cast_floating(model_tensors(family, config)[0], dtype)
+    shards = read_shards(folder)
+    check_shards(folder, shards, expected)
+    check_values(folder, shards, progress)
+    with progress_bar("hash output", sum((folder / file).stat().st_size for file in shards), progress) as bar:
+        found = {file: sha256(folder / file, bar) for file in shards}
+    if found != recorded:
+        changed = ", ".join(file for file in sorted(found | recorded) if found.get(file) != recorded.get(file))
+        raise InputError(f"{folder}: {changed} changed since the conversion (sha256 differs from {REPORT}).")
+    if source is not None:
+        checkpoint = open_checkpoint(find_source(source), weights)
+        hashes = [file["sha256"] for file in hash_source(checkpoint.source, allow_unknown=True, shown=progress)]
+        if hashes != [file["sha256"] for file in files]:
+            raise InputError(
+                f"{source}: not the file that {folder} was converted from (sha256 differs from {REPORT})."
+            )
+        names = family_names(find_family(checkpoint), checkpoint)
+        source_of = {family.full_name(new): old for old, new in names.items()}
+        compare_shards(folder, shards, Transfer(checkpoint, source_of, expected), progress)
+    return {
+        "folder": str(folder),
+        "tensors": len(expected),
+        "files": len(shards),
+        "source": None if source is None else str(source),
+    }
