@@ -10,10 +10,10 @@ import math
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from .layers import DepthwiseConv
+from .hub_kernels import get_function
+from .layers import DepthwiseConv, XavierLinear, ZeroLinear
 
 Pair = int | tuple[int, int]
 
@@ -39,7 +39,8 @@ def _check(value, offset, weight, kernel_size, stride, padding, dilation, remove
     if tuple(weight.shape) != expected:
         raise ValueError(f"weight: expected {expected}, got {tuple(weight.shape)}")
     if not value.dtype == offset.dtype == weight.dtype:
-        raise TypeError(f"value, offset and weight must share a dtype, got {value.dtype}, {offset.dtype}, {weight.dtype}")
+        dtypes = f"{value.dtype}, {offset.dtype}, {weight.dtype}"
+        raise TypeError(f"value, offset and weight: expected one dtype, got {dtypes}")
 
 
 def deformable_aggregate(
@@ -64,6 +65,8 @@ def deformable_aggregate(
     (y alike; centre = dilation * (kernel_size - 1) // 2), in pixels of the unpadded input; pixels outside are zero.
     Points run column by column: k = k_x * kernel_height + k_y. A sample whose position is not finite adds nothing.
 
+    A compiled kernel computes it where there is one (see `hf-models kernels status`), else the PyTorch reference.
+
     Args:
         value: (N, H, W, G, D), the features in G groups of D channels.
         offset: (N, H_out, W_out, G, K, 2), learned displacement (x, y) of each sample in pixels. May be strided.
@@ -81,6 +84,35 @@ def deformable_aggregate(
         ValueError: A shape does not fit the others.
         TypeError: The dtypes differ.
     """
+    kernel = get_function("deformable-conv", "deformable_aggregate", value.device.type)
+    return (kernel or deformable_aggregate_reference)(
+        value,
+        offset,
+        weight,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        offset_scale=offset_scale,
+        remove_center=remove_center,
+        softmax=softmax,
+    )
+
+
+def deformable_aggregate_reference(
+    value: torch.Tensor,
+    offset: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+) -> torch.Tensor:
+    """`deformable_aggregate` in PyTorch alone: what a kernel must compute, and what runs where there is none."""
     kernel_size, stride, padding, dilation = map(_pair, (kernel_size, stride, padding, dilation))
     _check(value, offset, weight, kernel_size, stride, padding, dilation, remove_center)
     dtype = torch.promote_types(value.dtype, torch.float32)
@@ -121,7 +153,7 @@ def _bilinear_sum(value, x, y, weight):
     right_share, bottom_share = x - left, y - top
     left, top = left.long(), top.long()
 
-    # A table with one row of D channels for each (image, pixel, group), and a last row of zeros for every pixel outside:
+    # A table with a row of D channels for each (image, pixel, group), and a last row of zeros for all pixels outside:
     # multiplying a real pixel by zero instead would let its NaN or infinity through.
     table = torch.cat((value.reshape(-1, channels), value.new_zeros(1, channels)))
     image = torch.arange(batch, device=value.device)[:, None, None, None, None]
@@ -149,7 +181,7 @@ def _packed_size(size: int) -> int:
     return math.ceil(size / 8) * 8
 
 
-class CenterFeatureScale(nn.Linear):
+class CenterFeatureScale(ZeroLinear):
     """A gate in (0, 1) for each group, that blends the input of the aggregation into its output."""
 
     def __init__(self, channels: int, groups: int):
@@ -199,17 +231,11 @@ class DCNv3(nn.Module):
         self.depthwise_conv = DepthwiseConv(channels, depthwise_kernel_size)
         self.norm = nn.LayerNorm(channels, eps=layer_norm_eps)
         self.activation = ACT2FN[hidden_act]
-        self.offset = nn.Linear(channels, groups * points * 2)
-        self.mask = nn.Linear(channels, groups * points)
-        self.input_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.offset = ZeroLinear(channels, groups * points * 2)
+        self.mask = ZeroLinear(channels, groups * points)
+        self.input_proj = XavierLinear(channels, channels)
+        self.output_proj = XavierLinear(channels, channels)
         self.center_feature_scale = CenterFeatureScale(channels, groups) if center_feature_scale else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Zero offsets and equal weights: training starts from a regular grid."""
-        _zero(self.offset, self.mask, self.center_feature_scale)
-        _xavier(self.input_proj, self.output_proj)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
@@ -228,7 +254,7 @@ class DCNv3(nn.Module):
 
 
 class DCNv4(nn.Module):
-    """Deformable convolution v4 (DCNv4, section 3.1): unbounded weights, predicted with the offsets by one linear layer.
+    """Deformable convolution v4 (DCNv4, section 3.1): unbounded weights, predicted by one layer with the offsets.
 
     The output has the size of the input.
 
@@ -265,16 +291,10 @@ class DCNv4(nn.Module):
         self.depthwise_conv = (
             nn.Identity() if depthwise_kernel_size is None else DepthwiseConv(channels, depthwise_kernel_size)
         )
-        self.offset_mask = nn.Linear(channels, _packed_size(groups * self.points * 3))
-        self.value_proj = nn.Linear(channels, channels) if pointwise else nn.Identity()
-        self.output_proj = nn.Linear(channels, channels, bias=output_bias) if pointwise else nn.Identity()
+        self.offset_mask = ZeroLinear(channels, _packed_size(groups * self.points * 3))
+        self.value_proj = XavierLinear(channels, channels) if pointwise else nn.Identity()
+        self.output_proj = XavierLinear(channels, channels, bias=output_bias) if pointwise else nn.Identity()
         self.center_feature_scale = CenterFeatureScale(channels, groups) if center_feature_scale else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Zero offsets and weights: at first the output is the bias of the output projection."""
-        _zero(self.offset_mask, self.center_feature_scale)
-        _xavier(self.value_proj, self.output_proj)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
@@ -298,18 +318,3 @@ def _same_size_args(kernel_size: int, dilation: int, offset_scale: float) -> dic
         raise ValueError(f"kernel_size must be odd for an output of the input's size, got {kernel_size}")
     padding = dilation * (kernel_size // 2)
     return {"kernel_size": kernel_size, "padding": padding, "dilation": dilation, "offset_scale": offset_scale}
-
-
-def _zero(*layers: nn.Module | None) -> None:
-    for layer in layers:
-        if layer is not None:
-            init.zeros_(layer.weight)
-            init.zeros_(layer.bias)
-
-
-def _xavier(*layers: nn.Module) -> None:
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                init.zeros_(layer.bias)

@@ -1,0 +1,246 @@
+// From tensors to the compute paths: checks, strides, the sampling grid, the split into tasks.
+#include "deformable_conv_cpu.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "cpu_path.h"
+#include "problem.h"
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace deformable_conv {
+namespace {
+
+struct Geometry {
+  std::vector<int64_t> kernel_size, stride, padding, dilation;
+  double offset_scale;
+  bool remove_center, softmax;
+
+  int64_t points() const { return kernel_size[0] * kernel_size[1] - (remove_center ? 1 : 0); }
+  int64_t output_size(int64_t size, int axis) const {
+    return (size + 2 * padding[axis] - dilation[axis] * (kernel_size[axis] - 1) - 1) / stride[axis] + 1;
+  }
+  int64_t centre(int axis) const { return dilation[axis] * (kernel_size[axis] - 1) / 2; }
+};
+
+std::string shape_of(const std::vector<int64_t>& sizes) {
+  std::ostringstream text;
+  text << "(";
+  for (size_t i = 0; i < sizes.size(); ++i) text << (i ? ", " : "") << sizes[i];
+  text << ")";
+  return text.str();
+}
+
+std::vector<int64_t> sizes_of(const Tensor& tensor) {
+  return std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end());
+}
+
+void check_shape(const char* name, const Tensor& tensor, const std::vector<int64_t>& expected) {
+  const std::vector<int64_t> actual = sizes_of(tensor);
+  STD_TORCH_CHECK(actual == expected, name, ": expected ", shape_of(expected), ", got ", shape_of(actual));
+}
+
+// The shape of weight; offset has two numbers where weight has one
+std::vector<int64_t> check(const Tensor& value, const Tensor& offset, const Tensor& weight, const Geometry& g) {
+  STD_TORCH_CHECK(value.dim() == 5, "value: expected (N, H, W, G, D), got ", shape_of(sizes_of(value)));
+  for (const auto* pair : {&g.kernel_size, &g.stride, &g.padding, &g.dilation})
+    STD_TORCH_CHECK(pair->size() == 2, "kernel_size, stride, padding, dilation: expected (height, width), got ",
+                    shape_of(*pair));
+  for (const auto* pair : {&g.kernel_size, &g.stride, &g.dilation})
+    STD_TORCH_CHECK((*pair)[0] > 0 && (*pair)[1] > 0, "kernel_size, stride, dilation: expected at least (1, 1), got ",
+                    shape_of(*pair));
+  const std::vector<int64_t> expected = {value.size(0), g.output_size(value.size(1), 0),
+                                         g.output_size(value.size(2), 1), value.size(3), g.points()};
+  std::vector<int64_t> of_offset = expected;
+  of_offset.push_back(2);
+  check_shape("offset", offset, of_offset);
+  check_shape("weight", weight, expected);
+  STD_TORCH_CHECK(value.scalar_type() == offset.scalar_type() && value.scalar_type() == weight.scalar_type(),
+                  "value, offset and weight must share a dtype");
+  STD_TORCH_CHECK(value.is_cpu() && offset.is_cpu() && weight.is_cpu(), "value, offset and weight must be on the CPU");
+  STD_TORCH_CHECK(value.size(1) < INT32_MAX / std::max<int64_t>(value.size(2), 1),
+                  "value: expected fewer than 2^31 pixels in an image, got ", shape_of(sizes_of(value)));
+  return expected;
+}
+
+// The tensor itself where a pixel's numbers lie together and a row is the pixels of its width, else a copy.
+Tensor with_regular_pixels(const Tensor& value) {
+  const bool regular = value.stride(4) == 1 && value.stride(3) == value.size(4) &&
+                       (value.size(1) == 1 || value.stride(1) == value.size(2) * value.stride(2));
+  return regular ? value : torch::stable::contiguous(value);
+}
+
+// The tensor itself where the points of a group lie together, else a copy. This is so for views of a packed tensor.
+Tensor with_contiguous_points(const Tensor& tensor) {
+  int64_t stride = 1;
+  for (int64_t axis = tensor.dim() - 1; axis > 3; stride *= tensor.size(axis--))
+    if (tensor.stride(axis) != stride && tensor.size(axis) != 1) return torch::stable::contiguous(tensor);
+  return tensor;
+}
+
+template <typename A>
+struct Grid {  // positions of the points relative to the kernel's centre, column by column
+  std::vector<A> x, y;
+  explicit Grid(const Geometry& g) {
+    const int64_t centre = g.kernel_size[0] * g.kernel_size[1] / 2;
+    for (int64_t point = 0; point < g.kernel_size[0] * g.kernel_size[1]; ++point) {
+      if (g.remove_center && point == centre) continue;
+      x.push_back(A(point / g.kernel_size[0] * g.dilation[1] - g.centre(1)));
+      y.push_back(A(point % g.kernel_size[0] * g.dilation[0] - g.centre(0)));
+    }
+    x.resize((x.size() + 15) / 16 * 16);
+    y.resize(x.size());
+  }
+};
+
+PointStrides strides_of(const Tensor& tensor) {
+  return {tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
+}
+
+template <typename T>
+Problem<T> make_problem(const Tensor& value, const Tensor& offset, const Tensor& weight, const Geometry& g,
+                        const Grid<Compute<T>>& grid) {
+  using A = Compute<T>;
+  Problem<T> p{};
+  p.batch = value.size(0), p.height = value.size(1), p.width = value.size(2);
+  p.groups = value.size(3), p.channels = value.size(4);
+  p.out_height = offset.size(1), p.out_width = offset.size(2), p.points = g.points();
+  p.value = static_cast<const T*>(value.const_data_ptr());
+  p.image_stride = value.stride(0), p.pixel_stride = value.size(2) > 1 ? value.stride(2) : value.stride(1);
+  p.offset = static_cast<const T*>(offset.const_data_ptr()), p.offset_strides = strides_of(offset);
+  p.weight = static_cast<const T*>(weight.const_data_ptr()), p.weight_strides = strides_of(weight);
+  p.softmax = g.softmax;
+  p.grid_x = grid.x.data(), p.grid_y = grid.y.data();
+  p.origin_x = A(g.centre(1) - g.padding[1]), p.origin_y = A(g.centre(0) - g.padding[0]);
+  p.stride_x = A(g.stride[1]), p.stride_y = A(g.stride[0]), p.offset_scale = A(g.offset_scale);
+  return p;
+}
+
+template <typename T>
+void run_forward(CpuPath path, const Problem<T>& p, T* output, int64_t begin, int64_t end) {
+  switch (path) {
+#if defined(__x86_64__)
+    case CpuPath::avx512:
+      return avx512::forward(p, output, begin, end);
+    case CpuPath::avx2:
+      return avx2::forward(p, output, begin, end);
+#endif
+    default:
+      return portable::forward(p, output, begin, end);
+  }
+}
+
+template <typename T>
+void run_backward(CpuPath path, const Problem<T>& p, const Gradients<T>& gradients, int64_t begin, int64_t end) {
+  switch (path) {
+#if defined(__x86_64__)
+    case CpuPath::avx512:
+      return avx512::backward(p, gradients, begin, end);
+    case CpuPath::avx2:
+      return avx2::backward(p, gradients, begin, end);
+#endif
+    default:
+      return portable::backward(p, gradients, begin, end);
+  }
+}
+
+// Call f with a number of the storage type
+template <typename F>
+void dispatch(ScalarType type, F f) {
+  switch (type) {
+    case ScalarType::Float:
+      return f(float());
+    case ScalarType::Double:
+      return f(double());
+    case ScalarType::BFloat16:
+      return f(BFloat16());
+    case ScalarType::Half:
+      return f(Half());
+    default:
+      STD_TORCH_CHECK(false, "value: expected float32, float64, bfloat16 or float16");
+  }
+}
+
+}  // namespace
+}  // namespace deformable_conv
+
+using namespace deformable_conv;
+
+Tensor deformable_aggregate_forward(const Tensor& value, const Tensor& offset, const Tensor& weight,
+                                    std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+                                    std::vector<int64_t> padding, std::vector<int64_t> dilation, double offset_scale,
+                                    bool remove_center, bool softmax) {
+  const Geometry geometry{kernel_size, stride, padding, dilation, offset_scale, remove_center, softmax};
+  const std::vector<int64_t> expected = check(value, offset, weight, geometry);
+  Tensor output =
+      torch::stable::new_empty(value, {expected[0], expected[1], expected[2], value.size(3) * value.size(4)});
+  if (output.numel() == 0) return output;
+  if (value.numel() == 0 || geometry.points() == 0) return torch::stable::zero_(output);
+
+  const Tensor regular = with_regular_pixels(value);
+  const Tensor offsets = with_contiguous_points(offset), weights = with_contiguous_points(weight);
+  const CpuPath path = choose_path();
+  dispatch(value.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    const Grid<Compute<T>> grid(geometry);
+    const Problem<T> problem = make_problem<T>(regular, offsets, weights, geometry, grid);
+    T* out = static_cast<T*>(output.mutable_data_ptr());
+    // a task of some 256 units takes some 10 microseconds, about what it costs to wake a thread
+    const int64_t grain = std::max<int64_t>(1, 256 / problem.groups);
+    torch::stable::parallel_for(0, problem.batch * problem.out_height * problem.out_width, grain,
+                                [&](int64_t begin, int64_t end) { run_forward(path, problem, out, begin, end); });
+  });
+  return output;
+}
+
+std::tuple<Tensor, Tensor, Tensor> deformable_aggregate_backward(
+    const Tensor& grad_output, const Tensor& value, const Tensor& offset, const Tensor& weight,
+    std::vector<int64_t> kernel_size, std::vector<int64_t> stride, std::vector<int64_t> padding,
+    std::vector<int64_t> dilation, double offset_scale, bool remove_center, bool softmax) {
+  const Geometry geometry{kernel_size, stride, padding, dilation, offset_scale, remove_center, softmax};
+  const std::vector<int64_t> expected = check(value, offset, weight, geometry);
+  check_shape("grad_output", grad_output, {expected[0], expected[1], expected[2], value.size(3) * value.size(4)});
+  STD_TORCH_CHECK(grad_output.scalar_type() == value.scalar_type(), "grad_output and value must share a dtype");
+  Tensor grad_value = torch::stable::new_empty(value, sizes_of(value));
+  Tensor grad_offset = torch::stable::new_empty(offset, sizes_of(offset));
+  Tensor grad_weight = torch::stable::new_empty(weight, sizes_of(weight));
+  if (value.numel() == 0 || weight.numel() == 0) {
+    for (Tensor* gradient : {&grad_value, &grad_offset, &grad_weight}) torch::stable::zero_(*gradient);
+    return {grad_value, grad_offset, grad_weight};
+  }
+
+  const Tensor gradient = torch::stable::contiguous(grad_output), regular = with_regular_pixels(value);
+  const Tensor offsets = with_contiguous_points(offset), weights = with_contiguous_points(weight);
+  const CpuPath path = choose_path();
+  dispatch(value.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    const Grid<Compute<T>> grid(geometry);
+    const Problem<T> problem = make_problem<T>(regular, offsets, weights, geometry, grid);
+    Gradients<T> gradients{
+        static_cast<const T*>(gradient.const_data_ptr()), static_cast<T*>(grad_value.mutable_data_ptr()),
+        static_cast<T*>(grad_offset.mutable_data_ptr()), static_cast<T*>(grad_weight.mutable_data_ptr()), 4};
+    // four groups at a time are fastest; fewer where there would be fewer tasks than threads
+    const int64_t threads = torch::stable::get_num_threads();
+    const auto blocks = [&] { return (problem.groups + gradients.group_block - 1) / gradients.group_block; };
+    while (gradients.group_block > 1 && problem.batch * blocks() < threads) gradients.group_block /= 2;
+    torch::stable::parallel_for(0, problem.batch * blocks(), 1, [&](int64_t begin, int64_t end) {
+      run_backward(path, problem, gradients, begin, end);
+    });
+  });
+  return {grad_value, grad_offset, grad_weight};
+}
+
+std::string cpu_path() {
+  switch (choose_path()) {
+    case CpuPath::avx512:
+      return "avx512";
+    case CpuPath::avx2:
+      return "avx2";
+    default:
+      return "portable";
+  }
+}

@@ -1,0 +1,19 @@
+// The path for processors with AVX2, FMA and F16C (Haswell, Zen and later), compiled for them (see build.toml).
+#define DEFORMABLE_CONV_PATH avx2
+#include "vector_avx2.h"
+
+namespace deformable_conv::avx2 {
+template <typename T>
+struct Path {
+  using Vector = Floats8;
+  static constexpr bool kSpecialised = true;
+};
+template <>
+struct Path<double> {
+  using Vector = Lanes<double, 4>;
+  static constexpr bool kSpecialised = false;
+};
+}  // namespace deformable_conv::avx2
+
+#include "backward.h"
+#include "instantiate.h"

@@ -1,0 +1,15 @@
+// The path for every processor, compiled without extra instruction sets.
+#define DEFORMABLE_CONV_PATH portable
+#include "vector_lanes.h"
+
+namespace deformable_conv::portable {
+// the vector of a type, and whether 3x3 kernels with 16, 32 and 64 channels are compiled apart
+template <typename T>
+struct Path {
+  using Vector = Lanes<Compute<T>, 4>;
+  static constexpr bool kSpecialised = false;
+};
+}  // namespace deformable_conv::portable
+
+#include "backward.h"
+#include "instantiate.h"

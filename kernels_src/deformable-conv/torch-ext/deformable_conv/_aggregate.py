@@ -1,0 +1,106 @@
+"""The public function, and what PyTorch must know of the operators: shapes for tracing, and the gradient."""
+
+from __future__ import annotations
+
+import torch
+
+from ._ops import add_op_namespace_prefix, ops
+
+
+def deformable_aggregate(
+    value: torch.Tensor,
+    offset: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+) -> torch.Tensor:
+    """Sum K weighted bilinear samples of `value` for each output position and group.
+
+    Sample k of the output at (row, column) reads `value` at
+
+        x = column * stride - padding + centre + (k_x * dilation - centre + offset_x) * offset_scale
+
+    (y alike; centre = dilation * (kernel_size - 1) // 2), in pixels of the unpadded input; pixels outside are zero.
+    Points run column by column: k = k_x * kernel_height + k_y. A sample whose position is not finite adds nothing.
+
+    Args:
+        value: (N, H, W, G, D), the features in G groups of D channels; float32, float64, bfloat16 or float16.
+        offset: (N, H_out, W_out, G, K, 2), learned displacement (x, y) of each sample in pixels. Read without a copy
+            where the points of a group lie together, whatever the other strides are.
+        weight: (N, H_out, W_out, G, K), the weight of each sample. Strides as for `offset`.
+        kernel_size: (height, width) or one number for both, as for `stride`, `padding` and `dilation`.
+            K = height * width, less one with `remove_center`.
+        offset_scale: Factor on the sampling grid and the offsets.
+        remove_center: Leave out the kernel's centre point (odd kernels).
+        softmax: Normalise `weight` over K first (DCNv3).
+
+    Returns:
+        (N, H_out, W_out, G * D) in the dtype of `value`; arithmetic is in float32 at least, with one rounding.
+
+    Raises:
+        ValueError: A shape does not fit the others.
+        TypeError: The dtypes differ.
+    """
+    geometry = (_pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation))
+    _check(value, offset, weight, *geometry, remove_center)
+    return ops.deformable_aggregate_forward(value, offset, weight, *geometry, offset_scale, remove_center, softmax)
+
+
+def cpu_path() -> str:
+    """The instruction set that the operator runs with on this processor: avx512, avx2 or portable.
+
+    The environment variable `DEFORMABLE_CONV_CPU_PATH` chooses a lesser one, for tests.
+    """
+    return ops.cpu_path()
+
+
+def _pair(size) -> list[int]:
+    return [size, size] if isinstance(size, int) else list(size)
+
+
+def _check(value, offset, weight, kernel_size, stride, padding, dilation, remove_center) -> None:
+    if value.ndim != 5:
+        raise ValueError(f"value: expected (N, H, W, G, D), got {tuple(value.shape)}")
+    batch, height, width, groups, _ = value.shape
+    height = (height + 2 * padding[0] - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1
+    width = (width + 2 * padding[1] - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1
+    expected = (batch, height, width, groups, kernel_size[0] * kernel_size[1] - remove_center)
+    if offset.shape != (*expected, 2):
+        raise ValueError(f"offset: expected {(*expected, 2)}, got {tuple(offset.shape)}")
+    if weight.shape != expected:
+        raise ValueError(f"weight: expected {expected}, got {tuple(weight.shape)}")
+    if not value.dtype == offset.dtype == weight.dtype:
+        raise TypeError(
+            f"value, offset and weight must share a dtype, got {value.dtype}, {offset.dtype}, {weight.dtype}"
+        )
+
+
+@torch.library.register_fake(add_op_namespace_prefix("deformable_aggregate_forward"))
+def _forward_fake(value, offset, weight, *options):
+    return value.new_empty((*offset.shape[:3], value.shape[3] * value.shape[4]))
+
+
+@torch.library.register_fake(add_op_namespace_prefix("deformable_aggregate_backward"))
+def _backward_fake(grad_output, value, offset, weight, *options):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, offset, weight))
+
+
+def _setup_context(ctx, inputs, output):
+    value, offset, weight, *ctx.options = inputs
+    ctx.save_for_backward(value, offset, weight)
+
+
+def _backward(ctx, grad_output):
+    gradients = ops.deformable_aggregate_backward(grad_output, *ctx.saved_tensors, *ctx.options)
+    return (*gradients, *(None for _ in ctx.options))
+
+
+torch.library.register_autograd(
+    add_op_namespace_prefix("deformable_aggregate_forward"), _backward, setup_context=_setup_context
+)

@@ -1,0 +1,3 @@
+#pragma once
+
+#include "deformable_conv_cpu.h"
