@@ -32,7 +32,7 @@ def read_image(path: str | Path) -> Image.Image:
     except OSError as error:
         raise InputError(f"{path}: cannot be read completely ({error}). Fetch the file again.") from None
     if image.mode.startswith(("I", "F")):
-        raise InputError(f"{path}: image with more than 8 bits per channel (mode {image.mode}). Convert to 8-bit first.")
+        raise InputError(f"{path}: more than 8 bits per channel (mode {image.mode}). Convert to 8-bit first.")
     ratio = max(image.size) / min(image.size)
     if ratio > MAX_ASPECT_RATIO:
         raise InputError(f"{path}: aspect ratio {ratio:.0f}:1 exceeds {MAX_ASPECT_RATIO}:1. Crop the image.")

@@ -21,6 +21,8 @@ class HierarchicalConfig(BackboneConfigMixin, PreTrainedConfig):
         out_indices: The same as indices into `stage_names`.
     """
 
+    attribute_map = {"num_hidden_layers": "num_stages"}  # where `output_hidden_states=[-1]` counts from
+
     num_channels: int = 3
     image_size: int = 224
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)

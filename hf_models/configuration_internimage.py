@@ -9,7 +9,7 @@ from .configuration_base import HierarchicalConfig
 
 @strict
 class InternImageConfig(HierarchicalConfig):
-    """Configuration of [`InternImageModel`]; the fields that all families share are described in [`HierarchicalConfig`].
+    """Configuration of [`InternImageModel`]; shared fields are described in [`HierarchicalConfig`].
 
     Args:
         groups: Aggregation groups of the DCNv3 operator in each stage; must divide `hidden_sizes`.

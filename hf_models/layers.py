@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 
@@ -86,3 +87,21 @@ class DepthwiseConv(nn.Conv2d):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         # (N, H, W, C) seen as (N, C, H, W): a channels-last convolution without a copy
         return super().forward(hidden_states.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class ZeroLinear(nn.Linear):
+    """Linear layer that starts at zero."""
+
+    def reset_parameters(self) -> None:
+        init.zeros_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class XavierLinear(nn.Linear):
+    """Linear layer that starts with Xavier-uniform weights and no bias."""
+
+    def reset_parameters(self) -> None:
+        init.xavier_uniform_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)

@@ -14,10 +14,17 @@ from transformers.modeling_outputs import (
     ImageClassifierOutputWithNoAttention,
 )
 from transformers.modeling_utils import PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_base import HierarchicalConfig
-from .layers import LayerScale
+from .layers import LayerScale, XavierLinear, ZeroLinear
+
+
+class HierarchicalStage(nn.Module):
+    """Base of the stages. Its output is what `output_hidden_states` records."""
 
 
 class HierarchicalEncoder(nn.Module):
@@ -44,11 +51,18 @@ class HierarchicalPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": HierarchicalStage}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Truncated normal for linear layers, PyTorch's default for convolutions, ones and zeros for norms."""
-        if isinstance(module, nn.Linear):
+        """Truncated normal for linear layers, PyTorch's default for convolutions, ones and zeros for norms.
+
+        Outside transformers' own models this is never called for modules without parameters of their own, so that each
+        layer which starts differently has a class with its own `reset_parameters`.
+        """
+        if isinstance(module, (ZeroLinear, XavierLinear)):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -71,16 +85,15 @@ class HierarchicalPreTrainedModel(PreTrainedModel):
         pixel_values = pixel_values.to(weight.dtype).contiguous(memory_format=torch.channels_last)
         return self.encoder(self.embeddings(pixel_values))
 
-    def _wants_hidden_states(self, output_hidden_states: bool | None) -> bool:
-        return self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-
 
 class HierarchicalModel(HierarchicalPreTrainedModel):
     """Base of `<Family>Model`: sets no module itself, expects `embeddings`, `encoder` and `pooler`."""
 
-    @can_return_tuple
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: torch.Tensor | None = None, output_hidden_states: bool | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPoolingAndNoAttention:
         """Compute the features of a batch of images.
 
@@ -97,20 +110,20 @@ class HierarchicalModel(HierarchicalPreTrainedModel):
         return BaseModelOutputWithPoolingAndNoAttention(
             last_hidden_state=feature_maps[-1],
             pooler_output=self.pooler(feature_maps),
-            hidden_states=feature_maps if self._wants_hidden_states(output_hidden_states) else None,
         )
 
 
 class HierarchicalForImageClassification(HierarchicalPreTrainedModel):
-    """Base of `<Family>ForImageClassification`: a linear classifier on the pooled features."""
+    """Base of `<Family>ForImageClassification`: a linear classifier on the pooled features of `model_class`."""
 
+    model_class: type[HierarchicalModel]
     accepts_loss_kwargs = False
 
-    def _add_classifier(self, model: HierarchicalModel) -> None:
-        pooled_size = self.config.pooled_size
-        self.num_labels = self.config.num_labels
-        setattr(self, self.base_model_prefix, model)
-        self.classifier = nn.Linear(pooled_size, self.num_labels) if self.num_labels > 0 else nn.Identity()
+    def __init__(self, config: HierarchicalConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        setattr(self, self.base_model_prefix, self.model_class(config))
+        self.classifier = nn.Linear(config.pooled_size, self.num_labels) if self.num_labels > 0 else nn.Identity()
         self.post_init()
 
     @can_return_tuple
@@ -118,8 +131,7 @@ class HierarchicalForImageClassification(HierarchicalPreTrainedModel):
         self,
         pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutputWithNoAttention:
         """Classify a batch of images.
 
@@ -132,7 +144,7 @@ class HierarchicalForImageClassification(HierarchicalPreTrainedModel):
         Returns:
             `logits` (batch_size, num_labels), the `loss` if labels were given, and `hidden_states`.
         """
-        outputs = self.base_model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+        outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None
         if labels is not None:
@@ -149,9 +161,11 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
         super().__init__(config)
         self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
 
-    @can_return_tuple
+    @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: torch.Tensor, output_hidden_states: bool | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BackboneOutput:
         """Compute feature maps.
 
@@ -170,8 +184,4 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
             for name, feature_map in zip(self.stage_names, hidden_states, strict=True)
             if name in self.out_features
         )
-        return BackboneOutput(
-            feature_maps=feature_maps,
-            hidden_states=hidden_states if self._wants_hidden_states(output_hidden_states) else None,
-        )
-
+        return BackboneOutput(feature_maps=feature_maps)

@@ -60,12 +60,6 @@ class FlashInternImagePreTrainedModel(HierarchicalPreTrainedModel):
     base_model_prefix = "flash_internimage"
     _no_split_modules = ["InternImageEmbeddings", "FlashInternImageLayer"]
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, DCNv4):
-            module.reset_parameters()
-
 
 class FlashInternImageModel(FlashInternImagePreTrainedModel, HierarchicalModel):
     """FlashInternImage without a head; `pooler_output` is what the classifier of the published models consumes."""
@@ -81,9 +75,7 @@ class FlashInternImageModel(FlashInternImagePreTrainedModel, HierarchicalModel):
 class FlashInternImageForImageClassification(FlashInternImagePreTrainedModel, HierarchicalForImageClassification):
     """FlashInternImage with a linear classifier on the pooled features."""
 
-    def __init__(self, config: FlashInternImageConfig):
-        super().__init__(config)
-        self._add_classifier(FlashInternImageModel(config))
+    model_class = FlashInternImageModel
 
 
 class FlashInternImageBackbone(FlashInternImagePreTrainedModel, HierarchicalBackbone):

@@ -16,6 +16,7 @@ from .modeling_base import (
     HierarchicalForImageClassification,
     HierarchicalModel,
     HierarchicalPreTrainedModel,
+    HierarchicalStage,
 )
 
 
@@ -107,7 +108,7 @@ class InternImageDownsample(nn.Module):
         return self.norm(self.conv(hidden_states))
 
 
-class InternImageStage(nn.Module):
+class InternImageStage(HierarchicalStage):
     """Downsampling (but in the first stage), layers, and a norm in the variants that have one.
 
     Args:
@@ -150,7 +151,7 @@ class InternImageEncoder(HierarchicalEncoder):
         super().__init__(stages)
 
 
-class InternImageAttentionPooler(nn.Module):
+class InternImageQueryPooler(nn.Module):
     """Attention pooling over the sum of the last two stages (InternImage-H and G, `clip_projector`).
 
     The mean token asks, all tokens answer; there is no residual connection and no position embedding.
@@ -200,12 +201,6 @@ class InternImagePreTrainedModel(HierarchicalPreTrainedModel):
     base_model_prefix = "internimage"
     _no_split_modules = ["InternImageEmbeddings", "InternImageLayer"]
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, DCNv3):
-            module.reset_parameters()
-
 
 class InternImageModel(InternImagePreTrainedModel, HierarchicalModel):
     """InternImage without a head; `pooler_output` is what the classifier of the published models consumes."""
@@ -214,16 +209,14 @@ class InternImageModel(InternImagePreTrainedModel, HierarchicalModel):
         super().__init__(config)
         self.embeddings = InternImageEmbeddings(config)
         self.encoder = InternImageEncoder(config)
-        self.pooler = InternImageAttentionPooler(config) if config.pooler_type == "attention" else ConvPooler(config)
+        self.pooler = InternImageQueryPooler(config) if config.pooler_type == "attention" else ConvPooler(config)
         self.post_init()
 
 
 class InternImageForImageClassification(InternImagePreTrainedModel, HierarchicalForImageClassification):
     """InternImage with a linear classifier on the pooled features."""
 
-    def __init__(self, config: InternImageConfig):
-        super().__init__(config)
-        self._add_classifier(InternImageModel(config))
+    model_class = InternImageModel
 
 
 class InternImageBackbone(InternImagePreTrainedModel, HierarchicalBackbone):

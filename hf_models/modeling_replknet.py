@@ -14,6 +14,7 @@ from .modeling_base import (
     HierarchicalForImageClassification,
     HierarchicalModel,
     HierarchicalPreTrainedModel,
+    HierarchicalStage,
 )
 
 
@@ -116,8 +117,12 @@ class RepLKNetEmbeddings(nn.Module):
         """(batch_size, num_channels, height, width) -> (batch_size, channels, height / 4, width / 4)."""
         return self.layers(pixel_values)
 
+    def fold_batch_norm(self) -> None:
+        for layer in self.layers:
+            layer.fold()
 
-class RepLKNetStage(nn.Module):
+
+class RepLKNetStage(HierarchicalStage):
     """Transition (but in the first stage) that halves the resolution, then layers."""
 
     def __init__(self, config: RepLKNetConfig, stage: int, drop_path_rates: list[float]):
@@ -137,6 +142,10 @@ class RepLKNetStage(nn.Module):
         for layer in self.layers:
             hidden_states = layer(hidden_states)
         return hidden_states
+
+    def fold_batch_norm(self) -> None:
+        for layer in self.downsample.children():
+            layer.fold()
 
 
 class RepLKNetEncoder(HierarchicalEncoder):
@@ -188,11 +197,8 @@ class RepLKNetPreTrainedModel(HierarchicalPreTrainedModel):
         self.config.reparameterized = True
         if fold_batch_norm and not self.config.batch_norm_folded:
             for module in list(self.modules()):
-                if isinstance(module, FoldablePreNormBlock):
+                if isinstance(module, (RepLKNetEmbeddings, RepLKNetStage, FoldablePreNormBlock)):
                     module.fold_batch_norm()
-                elif isinstance(module, (RepLKNetEmbeddings, RepLKNetStage)):
-                    for conv in module.layers if isinstance(module, RepLKNetEmbeddings) else module.downsample.children():
-                        conv.fold()
             self.config.batch_norm_folded = True
         return self
 
@@ -211,9 +217,7 @@ class RepLKNetModel(RepLKNetPreTrainedModel, HierarchicalModel):
 class RepLKNetForImageClassification(RepLKNetPreTrainedModel, HierarchicalForImageClassification):
     """RepLKNet with a linear classifier on the pooled features."""
 
-    def __init__(self, config: RepLKNetConfig):
-        super().__init__(config)
-        self._add_classifier(RepLKNetModel(config))
+    model_class = RepLKNetModel
 
 
 class RepLKNetBackbone(RepLKNetPreTrainedModel, HierarchicalBackbone):

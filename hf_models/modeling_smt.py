@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
 from .layers import DepthwiseConv, DropPath, GlobalAveragePooler, LayerNorm2d, residual_scale
@@ -17,6 +18,7 @@ from .modeling_base import (
     HierarchicalForImageClassification,
     HierarchicalModel,
     HierarchicalPreTrainedModel,
+    HierarchicalStage,
 )
 
 
@@ -53,11 +55,27 @@ class SMTModulation(nn.Module):
         return self.dropout(self.projection(modulated))
 
 
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`attn_implementation="eager"`: takes (N, heads, L, D), returns (N, L, heads, D) and the weights."""
+    weights = F.dropout((query @ key.mT * scaling).softmax(dim=-1), p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2), weights
+
+
 class SMTAttention(nn.Module):
     """Multi-head self-attention over all positions, plus a depthwise convolution of the values."""
 
     def __init__(self, config: SMTConfig, channels: int, num_heads: int):
         super().__init__()
+        self.config = config
         self.num_heads = num_heads
         self.query = nn.Linear(channels, channels, bias=config.qkv_bias)
         self.key_value = nn.Linear(channels, 2 * channels, bias=config.qkv_bias)
@@ -74,14 +92,18 @@ class SMTAttention(nn.Module):
         """Takes and returns (batch_size, height, width, channels)."""
         query = self.query(hidden_states)
         key, value = self.key_value(hidden_states).chunk(2, dim=-1)
-        attended = F.scaled_dot_product_attention(
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attended, _ = attention(
+            self,
             self._split_heads(query),
             self._split_heads(key),
             self._split_heads(value),
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            attention_mask=None,
+            scaling=(query.shape[-1] // self.num_heads) ** -0.5,
+            dropout=self.attention_dropout if self.training else 0.0,
+            is_causal=False,
         )
-        # (N, heads, H * W, C / heads) -> (N, H * W, heads, C / heads) -> (N, H, W, C)
-        attended = attended.transpose(1, 2).reshape(hidden_states.shape)
+        attended = attended.reshape(hidden_states.shape)  # (N, H * W, heads, C / heads) -> (N, H, W, C)
         return self.dropout(self.projection(attended + self.local_conv(value)))
 
 
@@ -158,7 +180,7 @@ class SMTDownsample(nn.Module):
         return self.norm(self.conv(hidden_states))
 
 
-class SMTStage(nn.Module):
+class SMTStage(HierarchicalStage):
     """Downsampling (but in the first stage), layers and a norm whose output is the stage's feature map."""
 
     def __init__(self, config: SMTConfig, stage: int, drop_path_rates: list[float]):
@@ -184,6 +206,7 @@ class SMTEncoder(HierarchicalEncoder):
 class SMTPreTrainedModel(HierarchicalPreTrainedModel):
     config_class = SMTConfig
     base_model_prefix = "smt"
+    _supports_sdpa = True
     _no_split_modules = ["SMTEmbeddings", "SMTLayer"]
 
     @torch.no_grad()
@@ -211,9 +234,7 @@ class SMTModel(SMTPreTrainedModel, HierarchicalModel):
 class SMTForImageClassification(SMTPreTrainedModel, HierarchicalForImageClassification):
     """SMT with a linear classifier on the pooled features."""
 
-    def __init__(self, config: SMTConfig):
-        super().__init__(config)
-        self._add_classifier(SMTModel(config))
+    model_class = SMTModel
 
 
 class SMTBackbone(SMTPreTrainedModel, HierarchicalBackbone):

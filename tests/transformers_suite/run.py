@@ -37,7 +37,11 @@ def main() -> int:
     if not WORK.exists():
         download_tests(WORK)
     shutil.copytree(HERE / "standins", WORK, dirs_exist_ok=True)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(WORK), str(HERE / "external")]), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(WORK), str(HERE / "external")]),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # pytest-xdist already uses the cores
+    }
     command = [sys.executable, "-m", "pytest", str(HERE / "external"), "-c", str(HERE / "pytest.ini"), *sys.argv[1:]]
     return subprocess.run(command, cwd=WORK, env=environment).returncode
 

@@ -1,14 +1,13 @@
 """transformers' common tests for a hierarchical backbone; a family adds its classes and a tiny configuration."""
 
 import copy
+import unittest
 
 import torch
 from tests.test_backbone_common import BackboneTesterMixin
 from tests.test_configuration_common import ConfigTester
 from tests.test_modeling_common import ModelTesterMixin, floats_tensor, ids_tensor
 from transformers.testing_utils import torch_device
-
-import unittest
 
 
 class BackboneModelTester:
@@ -23,7 +22,6 @@ class BackboneModelTester:
     def __init__(self, config_class: type, tiny: dict):
         self.config_class = config_class
         self.tiny = {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 24, 32], **tiny}
-        self.hidden_sizes = self.tiny["hidden_sizes"]
 
     def get_config(self):
         return self.config_class(
@@ -80,7 +78,7 @@ class ModelSuite(ModelTesterMixin):
     def test_outputs(self):
         """Shapes of what each class returns."""
         config, pixel_values, labels = self.model_tester.prepare_config_and_inputs()
-        batch_size, *_, width = self.model_tester.batch_size, *config.hidden_sizes
+        batch_size, width = self.model_tester.batch_size, config.hidden_sizes[-1]
         model_class, classifier_class, backbone_class = self.all_model_classes
         pixel_values, labels = pixel_values.to(torch_device), labels.to(torch_device)
         with torch.no_grad():
@@ -105,9 +103,10 @@ class ModelSuite(ModelTesterMixin):
                 model = model_class(model_config).to(torch_device).eval()
                 with torch.no_grad():
                     hidden_states = model(**inputs_for_class, **kwargs).hidden_states
+                channels = [config.hidden_sizes[0], *config.hidden_sizes]
                 self.assertEqual(
                     [tuple(hidden_state.shape[1:]) for hidden_state in hidden_states],
-                    [(c, s, s) for c, s in zip([config.hidden_sizes[0], *config.hidden_sizes], (8, 8, 4, 2, 1))],
+                    [(c, s, s) for c, s in zip(channels, (8, 8, 4, 2, 1), strict=True)],
                 )
 
 

@@ -5,17 +5,15 @@ from collections import Counter, defaultdict
 
 from transformers.models.auto import modeling_auto
 
-import hf_models  # noqa: F401  (registers the families with the Auto classes)
+from hf_models.auto import FAMILIES
 
 YARDSTICK = "convnext"
 
 # The common tests look classes up by name, in tables that `AutoModel.register` leaves alone.
-for mapping, names in (
-    (modeling_auto.MODEL_MAPPING, modeling_auto.MODEL_MAPPING_NAMES),
-    (modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES),
-    (modeling_auto.MODEL_FOR_BACKBONE_MAPPING, modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES),
-):
-    names.update({config.model_type: model.__name__ for config, model in mapping._extra_content.items()})
+for config, model, classifier, backbone in FAMILIES:
+    modeling_auto.MODEL_MAPPING_NAMES[config.model_type] = model.__name__
+    modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[config.model_type] = classifier.__name__
+    modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES[config.model_type] = backbone.__name__
 
 outcomes = defaultdict(Counter)  # family -> outcome -> number of tests
 skips = defaultdict(dict)  # family -> (test, reason without class names) -> node id

@@ -1,0 +1,46 @@
+# Everything runs in $(VENV), which the first target that needs it creates.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.installed
+KERNELS = $(VENV)/.kernels
+export HF_MODELS_KERNELS_DIR = $(abspath $(VENV))/kernels
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+.PHONY: help demo test test-slow test-transformers lint wheel clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: $(KERNELS)  ## classify the sample photo with the embedded checkpoint
+	$(BIN)/hf-models classify examples/sample.jpg
+
+test: $(KERNELS)  ## run the tests
+	$(PYTEST) -m "not slow"
+
+test-slow: $(KERNELS)  ## run the tests that need minutes or gigabytes
+	$(PYTEST) -m slow
+
+test-transformers: $(KERNELS)  ## run transformers' own common tests against every family
+	$(BIN)/python tests/transformers_suite/run.py
+
+lint: $(READY)  ## check lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+wheel: $(READY)  ## build the source distribution, and the wheel from it, into dist/
+	rm -rf dist
+	$(BIN)/python -m build
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# without a C++ compiler this fails and is passed over: the models run on the PyTorch reference
+$(KERNELS): $(READY) $(wildcard kernels_src/*.py kernels_src/*/build.toml kernels_src/*/*/*.* kernels_src/*/*/*/*.py)
+	-$(BIN)/hf-models kernels build
+	touch $@

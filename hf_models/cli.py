@@ -1,0 +1,197 @@
+"""`hf-models`: each command is one call into the room that does the work.
+
+Rooms are imported inside the commands, so that no command waits for what it does not need.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import InputError
+
+app = typer.Typer(
+    help="Vision backbones for transformers: convert, verify, list, classify; compiled kernels.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def one_line_errors(verbose: bool) -> Iterator[None]:
+    """Turn an [`InputError`] into its one line on stderr and exit status 2."""
+    try:
+        yield
+    except InputError as error:
+        if verbose:
+            raise
+        print(" ".join(str(error).split()), file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Checkpoint file, folder or Hub id, or hf://ORG/REPO/FILE.")],
+    output: Annotated[Path, typer.Argument(help="Folder to create.")],
+    name: Annotated[str | None, typer.Option(help="Published checkpoint that SOURCE is.")] = None,
+    original_config: Annotated[
+        Path | None, typer.Option(help="JSON file with the original constructor's arguments.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Which weights of a training checkpoint: model or ema.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; that of SOURCE by default.")] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Largest weight file.")] = "5GB",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUTPUT if it is a model repository.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but write; print the report.")] = False,
+    allow_unknown: Annotated[
+        bool, typer.Option("--allow-unknown", help="Convert a file whose sha256 is not the published one.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Convert a checkpoint of the original code into a complete model repository."""
+    with one_line_errors(verbose):
+        from .conversion import convert
+
+        report = convert(
+            source,
+            output,
+            name=name,
+            original_config=original_config,
+            weights=weights,
+            dtype=dtype,
+            max_shard_size=max_shard_size,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            allow_unknown=allow_unknown,
+        )
+    if dry_run:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    for key, reason in report["dropped"].items():
+        print(f"dropped {key}: {reason}")
+    for note in report["notes"]:
+        print(f"note: {note}")
+    print(f"{output}: {report['parameters']:,} parameters from {report['config_from']}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="Folder that `hf-models convert` wrote.")],
+    source: Annotated[str | None, typer.Option(help="What it was converted from, to compare every value.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Repeat the checks of a conversion."""
+    with one_line_errors(verbose):
+        from .conversion import verify
+
+        report = verify(folder, source=source)
+    against = f", equal to {source}" if source else ""
+    print(f"{folder}: {report['tensors']} tensors in {report['files']} file(s), as converted{against}")
+
+
+@app.command("list")
+def list_command(
+    pattern: Annotated[str | None, typer.Argument(help="Shell-style pattern for the name, such as '*22k*'.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only this family, such as internimage.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only this task, such as image-classification.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the published checkpoints that can be converted."""
+    with one_line_errors(verbose):
+        from .zoo import get_model, list_models
+
+        models = [get_model(name) for name in list_models(pattern, family=family, task=task)]
+    if as_json:
+        keys = ("name", "family", "title", "task", "url", "license", "num_labels", "parameters", "reported")
+        print(json.dumps([{key: getattr(model, key) for key in keys} for model in models], indent=2))
+        return
+    width = max((len(model.name) for model in models), default=0)
+    for model in models:
+        top1 = f"{model.reported['top1']:.1f} %" if "top1" in model.reported else "-"
+        parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
+        print(f"{model.name:{width}}  {model.title:18}  {parameters:>10}  {top1:>7}  {model.task}")
+    print(f"{len(models)} checkpoints; accuracy on ImageNet-1K as their authors report it", file=sys.stderr)
+
+
+@app.command()
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[str | None, typer.Option(help="Folder or Hub id; the embedded checkpoint by default.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what is on images."""
+    with one_line_errors(verbose):
+        from .classify import classify_images
+
+        results = classify_images(images, model=model, top_k=top_k)
+    if as_json:
+        print(json.dumps([{"image": str(i), "labels": labels} for i, labels in zip(images, results, strict=True)]))
+        return
+    for image, labels in zip(images, results, strict=True):
+        print(image)
+        for entry in labels:
+            print(f"  {entry['score']:6.1%}  {entry['label']}")
+
+
+kernels_app = typer.Typer(help="Compiled kernels: build them, see which of them run.", no_args_is_help=True)
+app.add_typer(kernels_app, name="kernels")
+
+
+@kernels_app.command("build")
+def kernels_build(
+    names: Annotated[list[str] | None, typer.Argument(help="Kernels to build; all by default.")] = None,
+    backend: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    verbose: Verbose = False,
+) -> None:
+    """Compile kernels for this machine; needs a C++ compiler. Models use them from then on."""
+    with one_line_errors(verbose):
+        from .hub_kernels import KERNELS, default_directory
+        from .kernels_src.build import SOURCES, build_kernel
+
+        for name in names or KERNELS:
+            if name not in KERNELS:
+                raise InputError(f"{name}: no such kernel. There are: {', '.join(KERNELS)}.")
+            print(build_kernel(SOURCES / name, backend, default_directory() / name / "build"))
+
+
+@kernels_app.command("status")
+def kernels_status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, verbose: Verbose = False
+) -> None:
+    """Say which kernel runs on which device, or why the PyTorch reference does."""
+    with one_line_errors(verbose):
+        from .hub_kernels import status
+
+        rows = [asdict(row) for row in status()]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(f"{row['kernel']} on {row['device']}: {row['chosen']} ({row['reason']})")
+        if row["path"]:
+            print(f"  {row['version']} in {row['path']}, {', '.join(row['dtypes'])}")
+
+
+def main() -> None:
+    """Entry point of `hf-models`."""
+    app()
+
+
+def convert_main() -> None:
+    """Entry point of `python -m hf_models.conversion`."""
+    typer.run(convert)
+
+
+if __name__ == "__main__":
+    main()
