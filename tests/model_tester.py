@@ -24,6 +24,7 @@ class ModelTester:
 
     config_class: type
     config_kwargs: dict
+    amplifies_rounding = False  # whether rounding its random weights alone moves the logits by more than 3 %
 
     def config(self, **kwargs):
         return self.config_class(**{"num_labels": 10, **self.config_kwargs, **kwargs})
@@ -154,10 +155,11 @@ class ModelTester:
         half = AutoModelForImageClassification.from_pretrained(tmp_path, dtype=dtype).eval()
         with torch.no_grad():
             expected, logits = model(self.images()).logits, half(self.images()).logits
-            # the part of the error that no implementation can avoid: the same network with its weights rounded
-            rounding = (half.float()(self.images()).logits - expected).abs().max()
+            error = (logits.float() - expected).abs().max()
+            if self.amplifies_rounding:  # then less the error of the same network in float32 with its weights rounded
+                error -= (half.float()(self.images()).logits - expected).abs().max()
         assert logits.dtype == dtype
-        assert (logits.float() - expected).abs().max() < 3e-2 * expected.abs().max() + rounding
+        assert error < 3e-2 * expected.abs().max()
 
     @pytest.mark.parametrize("auto", [AutoModel, AutoModelForImageClassification])
     def test_saves_and_loads_whole(self, auto, tmp_path):

@@ -9,6 +9,7 @@ from .model_tester import ModelTester
 class TestFlashInternImage(ModelTester):
     config_class = FlashInternImageConfig
     config_kwargs = {"hidden_sizes": (32, 64, 128, 256), "depths": (1, 1, 2, 1), "groups": (2, 4, 8, 16)}
+    amplifies_rounding = True
 
     def test_offsets_start_at_zero(self):
         for layer in FlashInternImageForImageClassification(self.config()).modules():
@@ -33,3 +34,4 @@ class TestFlashInternImagePostNorm(TestFlashInternImage):
         "dcn_output_bias": True,
         "offset_scale": 2.0,
     }
+    amplifies_rounding = False
