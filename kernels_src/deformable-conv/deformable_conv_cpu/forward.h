@@ -113,7 +113,7 @@ void forward_units(const Problem<T>& p, T* output, int64_t begin, int64_t end) {
 
   // In an image that the second-level cache does not hold, the rows to come are asked for ahead: the samples' order is
   // no pattern that the processor would foresee.
-  const bool prefetch = p.height * p.width * p.pixel_stride * int64_t(sizeof(T)) > kCacheBytes;
+  const bool prefetch = p.batch * p.height * p.width * p.pixel_stride * int64_t(sizeof(T)) > kCacheBytes;
   Units<T> located(p, begin);
   const T* values[kRing];
   const int64_t units = (end - begin) * p.groups;
