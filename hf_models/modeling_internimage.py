@@ -9,7 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
-from .layers import ConvPooler, DropPath, LayerNorm2d, residual_scale
+from .layers import ConvPooler, DropPath, LayerNorm2d, Linear, residual_scale
 from .modeling_base import (
     HierarchicalBackbone,
     HierarchicalEncoder,
@@ -26,9 +26,9 @@ class InternImageMLP(nn.Module):
     def __init__(self, config: HierarchicalConfig, channels: int, output_bias: bool = True):
         super().__init__()
         hidden = int(channels * config.mlp_ratio)
-        self.fc1 = nn.Linear(channels, hidden)
+        self.fc1 = Linear(channels, hidden)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(hidden, channels, bias=output_bias)
+        self.fc2 = Linear(hidden, channels, bias=output_bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (..., channels)."""
@@ -167,10 +167,10 @@ class InternImageQueryPooler(nn.Module):
         self.query_norm = nn.LayerNorm(width, eps=eps)
         self.key_norm = nn.LayerNorm(width, eps=eps)
         self.value_norm = nn.LayerNorm(width, eps=eps)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.projection = nn.Linear(width, config.pooler_output_size)
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
+        self.projection = Linear(width, config.pooler_output_size)
         self.norm = nn.LayerNorm(config.pooler_output_size, eps=eps)
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:

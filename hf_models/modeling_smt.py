@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
-from .layers import DepthwiseConv, DropPath, GlobalAveragePooler, LayerNorm2d, residual_scale
+from .layers import DepthwiseConv, DropPath, GlobalAveragePooler, LayerNorm2d, Linear, residual_scale
 from .modeling_base import (
     HierarchicalBackbone,
     HierarchicalEncoder,
@@ -33,14 +33,14 @@ class SMTModulation(nn.Module):
         heads = config.num_modulation_heads
         head_channels = channels // heads
         expanded = channels * config.expand_ratio
-        self.value = nn.Linear(channels, channels, bias=config.qkv_bias)
-        self.context = nn.Linear(channels, channels, bias=config.qkv_bias)
+        self.value = Linear(channels, channels, bias=config.qkv_bias)
+        self.context = Linear(channels, channels, bias=config.qkv_bias)
         self.head_convs = nn.ModuleList(DepthwiseConv(head_channels, 3 + 2 * i) for i in range(heads))
         self.expand = nn.Conv2d(channels, expanded, kernel_size=1, groups=head_channels)
         self.batch_norm = nn.BatchNorm2d(expanded, eps=config.batch_norm_eps)
         self.activation = ACT2FN[config.hidden_act]
         self.reduce = nn.Conv2d(expanded, channels, kernel_size=1)
-        self.projection = nn.Linear(channels, channels)
+        self.projection = Linear(channels, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -77,11 +77,11 @@ class SMTAttention(nn.Module):
         super().__init__()
         self.config = config
         self.num_heads = num_heads
-        self.query = nn.Linear(channels, channels, bias=config.qkv_bias)
-        self.key_value = nn.Linear(channels, 2 * channels, bias=config.qkv_bias)
+        self.query = Linear(channels, channels, bias=config.qkv_bias)
+        self.key_value = Linear(channels, 2 * channels, bias=config.qkv_bias)
         self.attention_dropout = config.attention_probs_dropout_prob
         self.local_conv = DepthwiseConv(channels, kernel_size=3)
-        self.projection = nn.Linear(channels, channels)
+        self.projection = Linear(channels, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -113,10 +113,10 @@ class SMTMLP(nn.Module):
     def __init__(self, config: SMTConfig, channels: int, ratio: float):
         super().__init__()
         hidden = int(channels * ratio)
-        self.fc1 = nn.Linear(channels, hidden)
+        self.fc1 = Linear(channels, hidden)
         self.depthwise_conv = DepthwiseConv(hidden, kernel_size=3)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(hidden, channels)
+        self.fc2 = Linear(hidden, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
