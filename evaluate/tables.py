@@ -1,6 +1,5 @@
 """Markdown tables of the benchmarks, rendered from their CSV files."""
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,13 +30,11 @@ def render_models(rows: list[dict[str, str]]) -> str:
 
 
 def _sections(rows: list[dict[str, str]], keys: tuple[str, ...], render: Callable) -> str:
-    def key(row):
-        return tuple(row[column] for column in (*keys, "threads", "device"))
-
-    order = {name: place for place, name in enumerate(dict.fromkeys(map(key, rows)))}
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[column] for column in (*keys, "threads", "device")), []).append(row)
     sections = []
-    for (*names, threads, device), group in itertools.groupby(sorted(rows, key=lambda row: order[key(row)]), key):
-        group = list(group)
+    for (*names, threads, device), group in groups.items():
         versions = ["; ".join(sorted({row[column] for row in group})) for column in ("torch", "kernel", "date")]
         title = f"**{', '.join(names)}, {threads} thread{'s' * (threads != '1')}**"
         sections.append(f"{title} ({device}; torch {', '.join(versions)})\n\n{render(group)}\n")
