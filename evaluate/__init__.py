@@ -1,4 +1,4 @@
-"""Accuracy and speed of models on real data. Installed as `hf_models.evaluate`."""
+"""Accuracy of models on real data, speed beside their peers. Installed as `hf_models.evaluate`."""
 
 if __name__ == "evaluate":
     raise ImportError(

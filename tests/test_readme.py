@@ -1,18 +1,21 @@
-"""The README says what is true: its table is the zoo's, its code runs.
+"""The README says what is true: its tables are those of the zoo and of the measurements, its code runs.
 
     python tests/test_readme.py
 
-renders the table anew.
+renders the tables anew, and that on the kernel's card.
 """
 
 import re
 from pathlib import Path
 
+import pytest
+
+from hf_models.evaluate import tables
 from hf_models.zoo import get_model, list_models
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-TABLE = re.compile(r"(?<=`python tests/test_readme.py` -->\n).*(?=<!-- end of models -->)", re.S)
+CARD = ROOT / "kernels_src" / "deformable-conv" / "CARD.md"
 
 
 def models_table() -> str:
@@ -27,9 +30,25 @@ def models_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def test_table_is_the_zoo():
-    (table,) = TABLE.findall(README.read_text(encoding="utf-8"))
-    assert table == models_table(), "run `python tests/test_readme.py`"
+TABLES = [
+    (README, "models", models_table),
+    (README, "speed of models", tables.models_table),
+    (README, "speed of operators", tables.operators_table),
+    (CARD, "speed of operators", tables.operators_table),
+]
+
+
+def between_markers(name: str) -> re.Pattern:
+    return re.compile(
+        rf"(<!-- {name}: rendered from [^\n]* by `python tests/test_readme.py` -->\n)(.*?)(<!-- end of {name} -->)",
+        re.S,
+    )
+
+
+@pytest.mark.parametrize(("path", "name", "render"), TABLES)
+def test_table_is_what_it_is_rendered_from(path, name, render):
+    ((_, table, _),) = between_markers(name).findall(path.read_text(encoding="utf-8"))
+    assert table == render(), "run `python tests/test_readme.py`"
 
 
 def test_quickstart_runs(monkeypatch, capsys):
@@ -43,4 +62,6 @@ def test_quickstart_runs(monkeypatch, capsys):
 
 
 if __name__ == "__main__":
-    README.write_text(TABLE.sub(models_table(), README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, name, render in TABLES:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(between_markers(name).sub(rf"\g<1>{render()}\g<3>", text), encoding="utf-8")

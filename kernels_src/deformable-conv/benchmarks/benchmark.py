@@ -1,25 +1,16 @@
-"""Time the operator beside what PyTorch offers for the same work, interleaved in one process.
+"""Benchmarks for `kernels benchmark` (it needs `tabulate`): the operator beside the same written with `grid_sample`.
 
-    python benchmark.py [--kernel DIR] [--rounds N] [--shapes seed56 ...] [--no-backward] [--output FILE.csv]
+    kernels benchmark FOLDER [--iterations 20 --warmup 2]
 
-Peers: the aggregation written with `grid_sample` (what users without a kernel run) and a depthwise 7x7 convolution
-(oneDNN, channels last), which reads and writes as many channels. In each round every implementation runs twice, and
-the second run counts: its inputs are where a layer before it would have left them. Each row of the CSV is one shape,
-dtype and implementation, with minimum and median over the rounds.
-
-Set OMP_NUM_THREADS before the start, and MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296, without
-which the C library returns each large result to the system and a good part of every time is page faults.
+FOLDER is this kernel's folder with a build in it, or the kernel's id on the Hub with its version (ID@v1). The command
+knows no implementation but the kernel and its reference, and times one after the other: `hf-models benchmark ops`
+compares more of them, interleaved, in other dtypes. Its results are what the card shows.
 """
 
-import argparse
-import csv
-import statistics
-import sys
-import time
-from pathlib import Path
+from functools import partialmethod
 
 import torch
-from kernels import get_local_kernel
+from kernels.benchmark import Benchmark
 from torch.nn import functional as F
 
 SHAPES = {  # images, height, width, groups, channels of a group; kernel 3x3, stride 1, padding 1
@@ -35,15 +26,26 @@ SHAPES = {  # images, height, width, groups, channels of a group; kernel 3x3, st
     "hi200": (1, 200, 320, 4, 32),
     "hi128": (1, 128, 128, 4, 32),
 }
-COLUMNS = ("shape", "dtype", "implementation", "threads", "rounds", "minimum_ms", "median_ms", "minimum_ns_per_unit")
+
+
+def make_inputs(shape, device):
+    """Value, offset, and weights before their softmax.
+
+    Offsets keep away from whole numbers of pixels, where the gradient jumps.
+    """
+    points = (*shape[:4], 9)
+    offset = torch.randn(*points, 2, device=device).floor() + 0.1 + 0.8 * torch.rand(*points, 2, device=device)
+    return torch.randn(shape, device=device), offset, torch.randn(points, device=device)
 
 
 def grid_sample_core(value, offset, weight):
-    """The aggregation with grid_sample, in the steps of the published PyTorch cores."""
+    """The aggregation with `grid_sample`, in the steps of the published PyTorch cores."""
     batch, height, width, groups, channels = value.shape
-    points = torch.arange(3.0) - 1
-    x = torch.arange(float(width))[:, None, None] + points.repeat_interleave(3) + offset[..., 0]
-    y = torch.arange(float(height))[:, None, None, None] + points.repeat(3) + offset[..., 1]
+    points = torch.arange(3.0, device=value.device) - 1
+    column = torch.arange(float(width), device=value.device)[:, None, None]
+    row = torch.arange(float(height), device=value.device)[:, None, None, None]
+    x = column + points.repeat_interleave(3) + offset[..., 0]
+    y = row + points.repeat(3) + offset[..., 1]
     grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)  # (N, H, W, G, 9, 2)
     grid = grid.permute(0, 3, 1, 2, 4, 5).reshape(batch * groups, height * width, 9, 2)
     images = value.permute(0, 3, 4, 1, 2).reshape(batch * groups, channels, height, width)
@@ -53,98 +55,61 @@ def grid_sample_core(value, offset, weight):
     return summed.view(batch, groups * channels, height, width).permute(0, 2, 3, 1).contiguous()
 
 
-def forward_runs(kernel, shape, dtype):
-    """Name -> function, for one shape and dtype."""
-    batch, height, width, groups, channels = shape
-    value = torch.randn(shape)
-    offset, logits = torch.randn(*shape[:4], 9, 2), torch.randn(*shape[:4], 9)
-    weight = logits.softmax(-1)
-    image = torch.randn(batch, groups * channels, height, width).to(dtype, memory_format=torch.channels_last)
-    depthwise = torch.randn(groups * channels, 1, 7, 7).to(dtype)
-    ours = [tensor.to(dtype) for tensor in (value, offset, weight)]
-    expected = grid_sample_core(value, offset, weight)
-    actual = kernel.deformable_aggregate(*ours, kernel_size=3, padding=1).float()
-    # half precision rounds the offsets too, so only the size of the error is checked
-    assert (actual - expected).norm() <= (1e-5 if dtype == torch.float32 else 2e-2) * expected.norm()
-    runs = {
-        "ours": lambda: kernel.deformable_aggregate(*ours, kernel_size=3, padding=1),
-        "ours, fused softmax": lambda: kernel.deformable_aggregate(*ours, kernel_size=3, padding=1, softmax=True),
-        "depthwise 7x7": lambda: F.conv2d(image, depthwise, padding=3, groups=groups * channels),
-    }
-    if dtype == torch.float32:
-        runs["grid_sample"] = lambda: grid_sample_core(value, offset, weight)
-    return runs
+def for_each_shape(benchmark):
+    """Give a class the methods that the command looks for: setup_SHAPE, benchmark_SHAPE and verify_SHAPE."""
+    for name, shape in SHAPES.items():
+        setattr(benchmark, f"setup_{name}", partialmethod(benchmark.prepare, shape))
+        setattr(benchmark, f"benchmark_{name}", benchmark.run)
+        setattr(benchmark, f"verify_{name}", benchmark.reference)
+    return benchmark
 
 
-def backward_runs(kernel, shape):
-    """Name -> function that returns the seconds of a backward pass."""
+@for_each_shape
+class Forward(Benchmark):
+    seed = 0
 
-    def timed(function):
-        inputs = [torch.randn(shape), torch.randn(*shape[:4], 9, 2), torch.randn(*shape[:4], 9)]
-        inputs = [tensor.requires_grad_() for tensor in inputs]
-        gradient = torch.randn(*shape[:3], shape[3] * shape[4])
+    def prepare(self, shape):
+        self.value, self.offset, logits = make_inputs(shape, self.device)
+        self.weight = logits.softmax(-1)
 
-        def run():
-            out = function(*inputs)
-            start = time.perf_counter()
-            torch.autograd.grad(out, inputs, gradient)
-            return time.perf_counter() - start
+    def run(self):
+        self.out = self.kernel.deformable_aggregate(self.value, self.offset, self.weight, kernel_size=3, padding=1)
 
-        return run
-
-    return {
-        "ours, backward": timed(lambda *inputs: kernel.deformable_aggregate(*inputs, kernel_size=3, padding=1)),
-        "grid_sample, backward": timed(grid_sample_core),
-    }
+    def reference(self):
+        return grid_sample_core(self.value, self.offset, self.weight)
 
 
-def measure(runs, rounds):
-    """Seconds of each run in each round; one after the other, so that all meet the same machine."""
-    seconds = {name: [] for name in runs}
-    for function in runs.values():
-        function()
-    for _ in range(rounds):
-        for name, function in runs.items():
-            function()
-            start = time.perf_counter()
-            result = function()
-            elapsed = time.perf_counter() - start
-            seconds[name].append(result if isinstance(result, float) else elapsed)
-    return seconds
+@for_each_shape
+class ForwardWithSoftmax(Benchmark):
+    seed = 0
+
+    def prepare(self, shape):
+        self.inputs = make_inputs(shape, self.device)
+
+    def run(self):
+        self.out = self.kernel.deformable_aggregate(*self.inputs, kernel_size=3, padding=1, softmax=True)
+
+    def reference(self):
+        value, offset, logits = self.inputs
+        return grid_sample_core(value, offset, logits.softmax(-1))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kernel", type=Path, default=Path(__file__).resolve().parents[1], help="kernel or its build")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--no-backward", action="store_true")
-    parser.add_argument("--output", type=Path, help="CSV file; standard output by default")
-    arguments = parser.parse_args()
-    torch.manual_seed(0)
-    kernel = get_local_kernel(arguments.kernel.absolute())
-    print(f"{kernel.cpu_path()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}", file=sys.stderr)
-    rows = []
-    for name in arguments.shapes:
-        shape = SHAPES[name]
-        with torch.inference_mode():
-            measured = {
-                (implementation, dtype): seconds
-                for dtype in (torch.float32, torch.bfloat16)
-                for implementation, seconds in measure(forward_runs(kernel, shape, dtype), arguments.rounds).items()
-            }
-        if not arguments.no_backward:
-            for implementation, seconds in measure(backward_runs(kernel, shape), arguments.rounds).items():
-                measured[implementation, torch.float32] = seconds
-        for (implementation, dtype), seconds in measured.items():
-            minimum, median = min(seconds) * 1e3, statistics.median(seconds) * 1e3
-            per_unit = minimum * 1e6 / (shape[0] * shape[1] * shape[2] * shape[3])
-            row = (name, str(dtype).removeprefix("torch."), implementation, torch.get_num_threads(), arguments.rounds)
-            rows.append((*row, f"{minimum:.3f}", f"{median:.3f}", f"{per_unit:.1f}"))
-            print(f"{name:8} {row[1]:9} {implementation:22} {minimum:9.3f} ms", file=sys.stderr)
-    with arguments.output.open("w", newline="") if arguments.output else sys.stdout as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+@for_each_shape
+class Backward(Benchmark):
+    """The gradients of all three inputs; the forward passes before it are not timed."""
 
+    seed = 0
 
-if __name__ == "__main__":
-    main()
+    def prepare(self, shape):
+        self.inputs = [tensor.requires_grad_() for tensor in make_inputs(shape, self.device)]
+        self.grad_output = torch.randn(*shape[:3], shape[3] * shape[4], device=self.device)
+        self.ours = self.kernel.deformable_aggregate(*self.inputs, kernel_size=3, padding=1)
+        self.expected = grid_sample_core(*self.inputs)
+
+    def run(self):
+        self.gradients = torch.autograd.grad(self.ours, self.inputs, self.grad_output, retain_graph=True)
+
+    def reference(self):
+        self.out = torch.cat([gradient.flatten() for gradient in self.gradients])  # the command compares one tensor
+        expected = torch.autograd.grad(self.expected, self.inputs, self.grad_output, retain_graph=True)
+        return torch.cat([gradient.flatten() for gradient in expected])

@@ -1,0 +1,108 @@
+"""The classifiers that `hf-models benchmark models` times: ours, and what users would run instead."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoModelForImageClassification
+
+from hf_models import deformable_conv
+from hf_models.errors import InputError
+from hf_models.layers import ZeroLinear
+from hf_models.zoo import get_model
+
+from .peers import grid_sample_core
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model to time.
+
+    Args:
+        title: For tables.
+        build: Makes it, in evaluation mode.
+        original: The entry that is the same model as the original's users run it; the logits must agree.
+    """
+
+    title: str
+    build: Callable[[], nn.Module]
+    original: str | None = None
+
+
+class PyTorchCore(nn.Module):
+    """InternImage with the aggregation of `grid_sample` and a softmax before it: the original without its operator."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with patch.object(deformable_conv, "deformable_aggregate", _softmax_and_grid_sample):
+            return self.model(images).logits
+
+
+class DefaultLayout(nn.Module):
+    """RepLKNet as the original runs: every map contiguous in (N, C, H, W), kernels not merged."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        base = self.model.base_model  # whose own `forward` would change the layout
+        return self.model.classifier(base.pooler(base.encoder(base.embeddings(images.contiguous()))))
+
+
+def from_zoo(name: str) -> nn.Module:
+    """A model of the zoo with random weights.
+
+    Layers that start at zero get weights too: trained offsets differ from pixel to pixel, by about one pixel.
+    """
+    torch.manual_seed(0)
+    model = AutoModelForImageClassification.from_config(get_model(name).config()).eval()
+    for module in model.modules():
+        if isinstance(module, ZeroLinear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    return model
+
+
+def from_timm(name: str) -> nn.Module:
+    """A model of timm with random weights."""
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises a RuntimeError
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{name}: timm does not import ({reason}). Run `pip install 'hf-models[benchmark]'`."
+        ) from None
+    return timm.create_model(name, pretrained=False).eval()
+
+
+def _softmax_and_grid_sample(value, offset, weight, *, softmax, **geometry):
+    if not softmax or geometry != {"kernel_size": 3, "padding": 1, "dilation": 1, "offset_scale": 1.0}:
+        raise NotImplementedError(f"the PyTorch core here is that of InternImage-T, got {softmax=}, {geometry}")
+    return grid_sample_core(value, offset, F.softmax(weight, dim=-1))
+
+
+MODELS = {
+    "internimage-t": Entry("InternImage-T", lambda: from_zoo("internimage_t_1k_224"), "internimage-t-original"),
+    "internimage-t-original": Entry(
+        "InternImage-T, original PyTorch core", lambda: PyTorchCore(from_zoo("internimage_t_1k_224"))
+    ),
+    "flash-internimage-t": Entry("FlashInternImage-T", lambda: from_zoo("flash_intern_image_t_1k_224")),
+    "smt-t": Entry("SMT-T", lambda: from_zoo("smt_tiny")),
+    "replknet-31b": Entry("RepLKNet-31B", lambda: from_zoo("RepLKNet-31B_ImageNet-1K_224"), "replknet-31b-original"),
+    "replknet-31b-merged": Entry(
+        "RepLKNet-31B, merged",
+        lambda: from_zoo("RepLKNet-31B_ImageNet-1K_224").merge_reparameterization(),
+        "replknet-31b-original",
+    ),
+    "replknet-31b-original": Entry(
+        "RepLKNet-31B, original's layout", lambda: DefaultLayout(from_zoo("RepLKNet-31B_ImageNet-1K_224"))
+    ),
+    "convnext-t": Entry("ConvNeXt-T (timm)", lambda: from_timm("convnext_tiny")),
+    "swin-t": Entry("Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224")),
+}

@@ -1,0 +1,97 @@
+"""The CSV files of the benchmarks: reading, and replacing the rows that were measured again."""
+
+import csv
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_models.errors import InputError
+
+from .timing import CONDITIONS
+
+FOLDER = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True)
+class Format:
+    """The columns of a file.
+
+    Args:
+        keys: What was measured where; there is one row for each combination.
+        texts: What else describes it.
+        numbers: What came out.
+    """
+
+    keys: tuple[str, ...]
+    texts: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.keys, *self.texts, *self.numbers, *CONDITIONS)
+
+    def key(self, row: dict[str, str]) -> tuple[str, ...]:
+        return tuple(row[column] for column in self.keys)
+
+
+OPERATORS = Format(
+    keys=("shape", "batch_size", "dtype", "direction", "implementation", "threads", "device"),
+    texts=("size",),
+    numbers=("rounds", "minimum_ms", "median_ms", "minimum_ns_per_unit"),
+)
+MODELS = Format(
+    keys=("model", "batch_size", "dtype", "threads", "device"),
+    texts=(),
+    numbers=("rounds", "minimum_ms", "median_ms", "images_per_second", "median_images_per_second"),
+)
+
+
+def read_results(path: Path, form: Format) -> list[dict[str, str]]:
+    """The rows of a file, none if it does not exist.
+
+    Raises:
+        InputError: The file is no such CSV.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
+        if tuple(reader.fieldnames or ()) != form.columns:
+            raise ValueError(f"its columns are not {', '.join(form.columns)}")
+        for number, row in enumerate(rows, 2):
+            if None in row or None in row.values():
+                raise ValueError(f"row {number} has more or fewer than {len(form.columns)} fields")
+            for column in form.numbers:
+                if not float(row[column]) > 0:
+                    raise ValueError(f"row {number}: {column} is {row[column]}")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path}: not a results file of this benchmark ({error}). Name another, or move it."
+        ) from None
+    return rows
+
+
+def merge_results(path: Path, rows: list[dict[str, str]], form: Format) -> None:
+    """Add rows to a file, in the place of those with the same keys; the file is whole at every moment.
+
+    Raises:
+        InputError: The file is no such CSV, or cannot be written.
+    """
+    merged = {form.key(row): row for row in [*read_results(path, form), *rows]}
+    try:
+        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(descriptor, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, form.columns, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(merged.values())
+            os.chmod(beside, 0o644)  # mkstemp makes it private
+            os.replace(beside, path)
+        except BaseException:
+            os.unlink(beside)
+            raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}). Name another file.") from None

@@ -1,0 +1,116 @@
+"""Times implementations beside each other, and records under which conditions."""
+
+import datetime
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from hf_models.errors import InputError
+from hf_models.hub_kernels import status
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CONDITIONS = ("kernel", "torch", "malloc_thresholds", "load", "date")
+MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+def seconds(function: Callable, device: str) -> float:
+    """Wall time of one call, to the end of its work on a GPU."""
+    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    result = function()  # kept until the clock has stopped: freeing it is not the function's work
+    synchronize()
+    elapsed = time.perf_counter() - start
+    del result
+    return elapsed
+
+
+def interleave(runs: Mapping[str, Callable[[], float]], rounds: int, advance: Callable[[], object]) -> dict:
+    """Seconds of each run in each round.
+
+    The runs of a round follow one another, so that all of them meet the same machine. Each runs twice and the second
+    time counts: it finds its inputs and code in the caches, where a layer before it would have left them, and not
+    what the run before it left.
+
+    Args:
+        runs: Name -> what runs once and returns how long that took.
+        rounds: How often.
+        advance: Called after each round.
+    """
+    measured = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            run()
+            measured[name].append(run())
+        advance()
+    return measured
+
+
+def milliseconds(times: list[float]) -> dict[str, str]:
+    """The columns that sum up the seconds of all rounds."""
+    return {
+        "rounds": str(len(times)),
+        "minimum_ms": f"{min(times) * 1e3:.4f}",
+        "median_ms": f"{statistics.median(times) * 1e3:.4f}",
+    }
+
+
+@contextmanager
+def thread_count(count: int) -> Iterator[None]:
+    """PyTorch runs on `count` threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def conditions(device: str) -> dict[str, str]:
+    """What every row of a benchmark says of this machine now; `device` is "cpu" or "cuda".
+
+    Warns on stderr where the C library is to return each large result to the system, which costs page faults.
+    """
+    raised = all(name in os.environ for name in MALLOC)
+    if device == "cpu" and not raised:
+        advice = " ".join(f"{name}=4294967296" for name in MALLOC)
+        print(f"warning: page faults are measured too; set {advice} before the start", file=sys.stderr)
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "kernel": "; ".join(
+            row.version or f"{row.kernel}: PyTorch reference" for row in status() if row.device == device
+        ),
+        "torch": torch.__version__,
+        "malloc_thresholds": "raised" if raised else "default",
+        "load": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "",
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def check_choice(what: str, chosen: Iterable[str], known: Iterable[str]) -> None:
+    """Raise an [`InputError`] that lists what there is, if something chosen is not among it."""
+    known = list(known)
+    for name in chosen:
+        if name not in known:
+            raise InputError(f"{name}: no such {what}. Choose from {', '.join(known)}.")
+
+
+def check_device(device: str) -> None:
+    """Raise an [`InputError`] for a device that is not there."""
+    check_choice("device", [device], ("cpu", "cuda"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("cuda: PyTorch finds no GPU. Use --device cpu.")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
