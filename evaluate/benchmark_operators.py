@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from hf_models.deformable_conv import deformable_aggregate
+from hf_models.deformable_aggregate import deformable_aggregate
 
 from .peers import MISSING_ATTENTION, Implementation, check_agreement, deformable_attention, grid_sample_core, peers
 from .results import OPERATORS, merge_results

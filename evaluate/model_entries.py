@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification
 
 from hf_models import deformable_conv
 from hf_models.errors import InputError
-from hf_models.layers import ZeroLinear
+from hf_models.layers import Linear, ZeroLinear
 from hf_models.zoo import get_model
 
 from .peers import grid_sample_core
@@ -33,14 +33,17 @@ class Entry:
 
 
 class PyTorchCore(nn.Module):
-    """InternImage with the aggregation of `grid_sample` and a softmax before it: the original without its operator."""
+    """InternImage as the original without its operator: `grid_sample`, a softmax before it, and nn.Linear."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        with patch.object(deformable_conv, "deformable_aggregate", _softmax_and_grid_sample):
+        with (
+            patch.object(deformable_conv, "deformable_aggregate", _softmax_and_grid_sample),
+            patch.object(Linear, "forward", nn.Linear.forward),
+        ):
             return self.model(images).logits
 
 

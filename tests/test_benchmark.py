@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from typer.testing import CliRunner
 
 from hf_models.cli import app
-from hf_models.deformable_conv import deformable_aggregate_reference
+from hf_models.deformable_aggregate import deformable_aggregate_reference
 from hf_models.errors import InputError
 from hf_models.evaluate import benchmark_models, benchmark_operators, model_entries, peers, tables
 from hf_models.evaluate.results import MODELS, OPERATORS, merge_results, read_results

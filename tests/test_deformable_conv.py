@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hf_models.deformable_aggregate import deformable_aggregate_reference as deformable_aggregate
 from hf_models.deformable_conv import DCNv3, DCNv4
-from hf_models.deformable_conv import deformable_aggregate_reference as deformable_aggregate
 
 FIXTURES = Path(__file__).parent / "fixtures" / "operators"
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}

@@ -8,7 +8,7 @@ import torch
 from kernels import KernelizeFallback, LocalLayerRepository, Mode, get_local_kernel, kernelize, use_kernel_mapping
 from kernels import use_kernel_forward_from_hub as layer_name
 
-from hf_models.deformable_conv import deformable_aggregate_reference as reference
+from hf_models.deformable_aggregate import deformable_aggregate_reference as reference
 
 from . import test_deformable_conv as reference_tests
 from .kernel_builder import built_kernel

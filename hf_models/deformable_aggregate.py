@@ -1,0 +1,171 @@
+"""The operator of DCNv3 and DCNv4: gather K bilinear samples at learned positions, add them up with learned weights.
+
+DCNv3: https://arxiv.org/abs/2211.05778 (InternImage); DCNv4: https://arxiv.org/abs/2401.06197 (FlashInternImage).
+"""
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from .hub_kernels import get_function
+
+Pair = int | tuple[int, int]
+
+
+def _pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _output_size(size: int, kernel_size: int, stride: int, padding: int, dilation: int) -> int:
+    return (size + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1
+
+
+def _check(value, offset, weight, kernel_size, stride, padding, dilation, remove_center) -> None:
+    if value.ndim != 5:
+        raise ValueError(f"value: expected (N, H, W, G, D), got {tuple(value.shape)}")
+    height, width = (
+        _output_size(*sizes) for sizes in zip(value.shape[1:3], kernel_size, stride, padding, dilation, strict=True)
+    )
+    points = math.prod(kernel_size) - remove_center
+    expected = (value.shape[0], height, width, value.shape[3], points)
+    if tuple(offset.shape) != (*expected, 2):
+        raise ValueError(f"offset: expected {(*expected, 2)}, got {tuple(offset.shape)}")
+    if tuple(weight.shape) != expected:
+        raise ValueError(f"weight: expected {expected}, got {tuple(weight.shape)}")
+    if not value.dtype == offset.dtype == weight.dtype:
+        dtypes = f"{value.dtype}, {offset.dtype}, {weight.dtype}"
+        raise TypeError(f"value, offset and weight: expected one dtype, got {dtypes}")
+
+
+def deformable_aggregate(
+    value: torch.Tensor,
+    offset: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+) -> torch.Tensor:
+    """Sum K weighted bilinear samples of `value` for each output position and group.
+
+    Sample k of the output at (row, column) reads `value` at
+
+        x = column * stride - padding + centre + (k_x * dilation - centre + offset_x) * offset_scale
+
+    (y alike; centre = dilation * (kernel_size - 1) // 2), in pixels of the unpadded input; pixels outside are zero.
+    Points run column by column: k = k_x * kernel_height + k_y. A sample whose position is not finite adds nothing.
+
+    A compiled kernel computes it where there is one (see `hf-models kernels status`), else the PyTorch reference.
+
+    Args:
+        value: (N, H, W, G, D), the features in G groups of D channels.
+        offset: (N, H_out, W_out, G, K, 2), learned displacement (x, y) of each sample in pixels. May be strided.
+        weight: (N, H_out, W_out, G, K), the weight of each sample. May be strided.
+        kernel_size: (height, width) or one number for both, as for `stride`, `padding` and `dilation`.
+            K = height * width, less one with `remove_center`.
+        offset_scale: Factor on the sampling grid and the offsets.
+        remove_center: Leave out the kernel's centre point (odd kernels).
+        softmax: Normalise `weight` over K first (DCNv3).
+
+    Returns:
+        (N, H_out, W_out, G * D) in the dtype of `value`; arithmetic is in float32 at least.
+
+    Raises:
+        ValueError: A shape does not fit the others.
+        TypeError: The dtypes differ.
+    """
+    kernel = get_function("deformable-conv", "deformable_aggregate", value.device.type)
+    return (kernel or deformable_aggregate_reference)(
+        value,
+        offset,
+        weight,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        offset_scale=offset_scale,
+        remove_center=remove_center,
+        softmax=softmax,
+    )
+
+
+def deformable_aggregate_reference(
+    value: torch.Tensor,
+    offset: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+    softmax: bool = False,
+) -> torch.Tensor:
+    """`deformable_aggregate` in PyTorch alone: what a kernel must compute, and what runs where there is none."""
+    kernel_size, stride, padding, dilation = map(_pair, (kernel_size, stride, padding, dilation))
+    _check(value, offset, weight, kernel_size, stride, padding, dilation, remove_center)
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    if softmax:
+        weight = weight.softmax(dim=-1, dtype=dtype)
+    x, y = _sample_positions(offset.to(dtype), kernel_size, stride, padding, dilation, offset_scale, remove_center)
+    return _bilinear_sum(value.to(dtype), x, y, weight.to(dtype)).to(value.dtype)
+
+
+def _sample_positions(offset, kernel_size, stride, padding, dilation, offset_scale, remove_center):
+    """The x and the y of every sample in pixels of the unpadded input, (N, H_out, W_out, G, K) each."""
+    height_out, width_out = offset.shape[1:3]
+    kernel_y, kernel_x = (
+        torch.arange(size, device=offset.device, dtype=offset.dtype) * step - step * (size - 1) // 2
+        for size, step in zip(kernel_size, dilation, strict=True)
+    )
+    kernel_x, kernel_y = (axis.flatten() for axis in torch.meshgrid(kernel_x, kernel_y, indexing="ij"))
+    points = torch.stack((kernel_x, kernel_y), dim=-1)  # (K, 2) relative to the kernel's centre, x outermost
+    if remove_center:
+        centre = points.shape[0] // 2
+        points = torch.cat((points[:centre], points[centre + 1 :]))
+    centre_y, centre_x = (
+        torch.arange(size_out, device=offset.device, dtype=offset.dtype) * step + spread * (size - 1) // 2 - pad
+        for size_out, size, step, pad, spread in zip(
+            (height_out, width_out), kernel_size, stride, padding, dilation, strict=True
+        )
+    )
+    x, y = ((points + offset) * offset_scale).unbind(dim=-1)
+    return centre_x[:, None, None] + x, centre_y[:, None, None, None] + y
+
+
+def _bilinear_sum(value, x, y, weight):
+    """Sum over K of `weight` times the bilinear sample of `value` at (x, y): (N, H_out, W_out, G * D)."""
+    batch, height, width, groups, channels = value.shape
+    sampled = (x > -1) & (y > -1) & (x < width) & (y < height)
+    x, y = torch.where(sampled, x, 0), torch.where(sampled, y, 0)
+    left, top = x.floor(), y.floor()
+    right_share, bottom_share = x - left, y - top
+    left, top = left.long(), top.long()
+
+    # A table with a row of D channels for each (image, pixel, group), and a last row of zeros for all pixels outside:
+    # multiplying a real pixel by zero instead would let its NaN or infinity through.
+    table = torch.cat((value.reshape(-1, channels), value.new_zeros(1, channels)))
+    image = torch.arange(batch, device=value.device)[:, None, None, None, None]
+    group = torch.arange(groups, device=value.device)[:, None]
+    rows, shares = [], []
+    for pixel_x, share_x in ((left, 1 - right_share), (left + 1, right_share)):
+        for pixel_y, share_y in ((top, 1 - bottom_share), (top + 1, bottom_share)):
+            exists = sampled & (pixel_x >= 0) & (pixel_y >= 0) & (pixel_x < width) & (pixel_y < height)
+            row = ((image * height + pixel_y) * width + pixel_x) * groups + group
+            rows.append(torch.where(exists, row, table.shape[0] - 1))
+            shares.append(torch.where(exists, share_x * share_y * weight, 0))
+
+    # (N, H_out, W_out, G, 4 K) rows and shares: for each position and group, one bag of an embedding
+    bags = F.embedding_bag(
+        torch.cat(rows, dim=-1).flatten(0, -2),
+        table,
+        per_sample_weights=torch.cat(shares, dim=-1).flatten(0, -2),
+        mode="sum",
+    )
+    return bags.view(*x.shape[:3], groups * channels)
