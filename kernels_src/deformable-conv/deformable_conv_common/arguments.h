@@ -79,6 +79,12 @@ inline std::vector<int64_t> check(const Tensor& value, const Tensor& offset, con
   return expected;
 }
 
+inline void check_grad_output(const Tensor& grad_output, const Tensor& value, const std::vector<int64_t>& expected) {
+  check_shape("grad_output", grad_output, {expected[0], expected[1], expected[2], value.size(3) * value.size(4)});
+  check_device("grad_output", grad_output, value);
+  STD_TORCH_CHECK(grad_output.scalar_type() == value.scalar_type(), "grad_output and value must share a dtype");
+}
+
 // The tensor itself where a pixel's numbers lie together and a row is the pixels of its width, else a copy.
 inline Tensor with_regular_pixels(const Tensor& value) {
   const bool regular = value.stride(4) == 1 && value.stride(3) == value.size(4) &&

@@ -112,8 +112,7 @@ std::tuple<Tensor, Tensor, Tensor> deformable_aggregate_backward(
     bool /* deterministic: it always is */) {
   const Geometry geometry{kernel_size, stride, padding, dilation, offset_scale, remove_center, softmax};
   const std::vector<int64_t> expected = check(value, offset, weight, geometry);
-  check_shape("grad_output", grad_output, {expected[0], expected[1], expected[2], value.size(3) * value.size(4)});
-  STD_TORCH_CHECK(grad_output.scalar_type() == value.scalar_type(), "grad_output and value must share a dtype");
+  check_grad_output(grad_output, value, expected);
   Tensor grad_value = torch::stable::new_empty(value, sizes_of(value));
   Tensor grad_offset = torch::stable::new_empty(offset, sizes_of(offset));
   Tensor grad_weight = torch::stable::new_empty(weight, sizes_of(weight));
