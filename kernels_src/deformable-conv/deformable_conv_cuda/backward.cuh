@@ -55,7 +55,7 @@ struct SampleGradient {
 
 // gradients.value may be null: then only offset and weight get theirs.
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads, sizeof(Compute<T>) == 8 ? 4 : 8)
+__global__ void __launch_bounds__(kThreads, kBlocks<T>)
     backward_kernel(Problem<T> p, Gradients<T> gradients, int log2_lanes) {
   using A = Compute<T>;
   const Team team(log2_lanes);

@@ -26,7 +26,7 @@ Problem<T> make_problem(const Tensor& value, const Tensor& offset, const Tensor&
   p.offset = static_cast<const T*>(offset.const_data_ptr()), p.offset_strides = strides_of(offset);
   p.weight = static_cast<const T*>(weight.const_data_ptr()), p.weight_strides = strides_of(weight);
   p.softmax = g.softmax;
-  p.kernel_height = g.kernel_size[0];
+  p.kernel_height = g.kernel_size[0], p.inverse_kernel_height = 1.0f / float(g.kernel_size[0]);
   p.left_out = g.remove_center ? g.kernel_size[0] * g.kernel_size[1] / 2 : p.points;
   p.dilation_x = g.dilation[1], p.dilation_y = g.dilation[0], p.centre_x = g.centre(1), p.centre_y = g.centre(0);
   p.origin_x = A(g.centre(1) - g.padding[1]), p.origin_y = A(g.centre(0) - g.padding[0]);
@@ -38,8 +38,8 @@ Problem<T> make_problem(const Tensor& value, const Tensor& offset, const Tensor&
 Tensor check_sizes(const Tensor& value, const std::vector<int64_t>& expected) {
   STD_TORCH_CHECK(expected[1] < INT32_MAX / (expected[2] * expected[3]),
                   "weight: expected fewer than 2^31 output pixels times groups in an image, got ", shape_of(expected));
-  STD_TORCH_CHECK(value.size(3) < INT32_MAX / value.size(4) && expected[4] < INT32_MAX / 2,
-                  "value, weight: expected fewer than 2^31 channels and 2^30 points, got ", shape_of(sizes_of(value)),
+  STD_TORCH_CHECK(value.size(3) < INT32_MAX / value.size(4) && expected[4] < 1 << 22,
+                  "value, weight: expected fewer than 2^31 channels and 2^22 points, got ", shape_of(sizes_of(value)),
                   " and ", shape_of(expected));
   const Tensor regular = with_regular_pixels(value);
   return std::max(regular.stride(1), regular.stride(2)) < INT32_MAX ? regular : torch::stable::contiguous(value);

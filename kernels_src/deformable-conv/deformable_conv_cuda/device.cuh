@@ -18,6 +18,11 @@
 namespace deformable_conv {
 
 constexpr int kThreads = 128;  // of a block
+// Blocks that run on a multiprocessor at a time: as many as have registers enough without spilling any
+template <typename T>
+constexpr int kBlocks = sizeof(T) == 8   ? 4
+                        : sizeof(T) == 4 ? 6
+                                         : 7;
 constexpr unsigned kAllLanes = 0xffffffff;
 
 #ifdef __CUDACC__
@@ -59,17 +64,18 @@ struct alignas(sizeof(T) * kSize) Pack {
 template <int kSize, typename A>
 __device__ void atomic_add(A* sums, const A (&numbers)[kSize]) {
 #if __CUDA_ARCH__ >= 900 || !defined(__CUDACC__)
-  if constexpr (sizeof(A) == 4 && kSize == 4) {
-    atomicAdd(reinterpret_cast<float4*>(sums), make_float4(numbers[0], numbers[1], numbers[2], numbers[3]));
-    return;
-  }
-  if constexpr (sizeof(A) == 4 && kSize == 2) {
-    atomicAdd(reinterpret_cast<float2*>(sums), make_float2(numbers[0], numbers[1]));
-    return;
-  }
+  constexpr bool kHasVectors = sizeof(A) == 4;
+#else
+  constexpr bool kHasVectors = false;
 #endif
+  if constexpr (kHasVectors && kSize == 4) {
+    atomicAdd(reinterpret_cast<float4*>(sums), make_float4(numbers[0], numbers[1], numbers[2], numbers[3]));
+  } else if constexpr (kHasVectors && kSize == 2) {
+    atomicAdd(reinterpret_cast<float2*>(sums), make_float2(numbers[0], numbers[1]));
+  } else {
 #pragma unroll
-  for (int i = 0; i < kSize; ++i) atomicAdd(sums + i, numbers[i]);
+    for (int i = 0; i < kSize; ++i) atomicAdd(sums + i, numbers[i]);
+  }
 }
 
 // Lanes of a warp that work on one unit: neighbouring lanes on neighbouring channels. Teams stay together to the end of
@@ -84,12 +90,12 @@ struct Team {
 
   template <typename A>
   __device__ A sum(A x) const {
-    for (int step = lanes / 2; step; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+    for (int step = lanes >> 1; step; step >>= 1) x += __shfl_xor_sync(kAllLanes, x, step);
     return x;
   }
   template <typename A>
   __device__ A max(A x) const {
-    for (int step = lanes / 2; step; step /= 2) x = fmax(x, __shfl_xor_sync(kAllLanes, x, step));
+    for (int step = lanes >> 1; step; step >>= 1) x = fmax(x, __shfl_xor_sync(kAllLanes, x, step));
     return x;
   }
   // The sums of four numbers over the team, which has at least four lanes: lane 0 to 3 gets the one it may keep

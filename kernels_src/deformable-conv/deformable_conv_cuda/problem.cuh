@@ -20,10 +20,21 @@ struct Problem {
   PointStrides weight_strides;
   bool softmax;
   // Point k of the output at (row, column) samples value at
-  //   x = column * stride_x + origin_x + (grid_x + offset_x) * offset_scale, y alike,
-  // grid_x = column of the kernel * dilation_x - centre_x; points run column by column, without `left_out`.
+  //   x = column * stride_x + origin_x + (grid_x(k) + offset_x) * offset_scale, y alike;
+  // points run column by column, without `left_out`
   int32_t kernel_height, left_out, dilation_x, dilation_y, centre_x, centre_y;
+  float inverse_kernel_height;
   Compute<T> origin_x, origin_y, stride_x, stride_y, offset_scale;
+
+  // Where point k lies, relative to the kernel's centre
+  __device__ int32_t grid_x(int32_t k) const { return kernel_column(k) * dilation_x - centre_x; }
+  __device__ int32_t grid_y(int32_t k) const {
+    return (k + (k >= left_out) - kernel_column(k) * kernel_height) * dilation_y - centre_y;
+  }
+  // exact for fewer than 2^22 points, and faster than a division
+  __device__ int32_t kernel_column(int32_t k) const {
+    return int32_t((float(k + (k >= left_out)) + 0.5f) * inverse_kernel_height);
+  }
 
   // A unit is one output pixel and group: what has samples of its own.
   __host__ __device__ uint32_t image_units() const { return uint32_t(out_height) * out_width * groups; }

@@ -23,6 +23,8 @@ __host__ __device__ constexpr int capacity(int points) {
   return points < kMost ? points | 1 : kMost;
 }
 
+constexpr int kTogether = 3;  // points of a lane whose loads wait for memory together
+
 template <typename T>
 struct Unit {
   using A = Compute<T>;
@@ -81,16 +83,26 @@ struct Weights {
     if (!softmax) return;
     const int first = team ? team->lane : 0, step = team ? team->lanes : 1;
     shift = -INFINITY;
-    for (int k = first; k < p.points; k += step) shift = fmax(shift, widen(weight[k]));
+    for_points(first, step, p.points, [&](A x) { shift = fmax(shift, x); });
     if (team) shift = team->max(shift);
     A total = 0;
-    for (int k = first; k < p.points; k += step) total += exp(widen(weight[k]) - shift);
+    for_points(first, step, p.points, [&](A x) { total += exp(x - shift); });
     if (team) total = team->sum(total);
     factor = 1 / total;
   }
-  __device__ A operator[](int k) const {
-    const A x = widen(weight[k]);
-    return softmax ? exp(x - shift) * factor : x;
+  __device__ A operator()(T x) const { return softmax ? exp(widen(x) - shift) * factor : widen(x); }
+  __device__ A operator[](int k) const { return (*this)(weight[k]); }
+
+ private:
+  template <typename F>
+  __device__ void for_points(int first, int step, int points, F f) const {
+    for (int k = first; k < points; k += kTogether * step) {
+      A x[kTogether];
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) x[i] = k + i * step < points ? widen(weight[k + i * step]) : A(-INFINITY);
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) f(x[i]);
+    }
   }
 };
 
@@ -121,21 +133,16 @@ struct Sample {
   using A = Compute<T>;
   Place<A> x, y;
 
+  __device__ Sample(const Problem<T>& p, const Unit<T>& unit, int k, T offset_x, T offset_y)
+      : x(fma(widen(offset_x) + A(p.grid_x(k)), p.offset_scale, unit.x), p.width),
+        y(fma(widen(offset_y) + A(p.grid_y(k)), p.offset_scale, unit.y), p.height) {}
   __device__ Sample(const Problem<T>& p, const Unit<T>& unit, int k)
-      : x(position(unit.offset[2 * k], column(p, k) * p.dilation_x - p.centre_x, p.offset_scale, unit.x), p.width),
-        y(position(unit.offset[2 * k + 1], row(p, k) * p.dilation_y - p.centre_y, p.offset_scale, unit.y), p.height) {}
+      : Sample(p, unit, k, unit.offset[2 * k], unit.offset[2 * k + 1]) {}
 
   __device__ int32_t cell(const Problem<T>& p) const { return y.cell * p.width + x.cell; }
   __device__ bool has(int corner) const { return x.has[corner % 2] && y.has[corner / 2]; }
   __device__ A share(int corner, A weight) const {
     return has(corner) ? x.share[corner % 2] * y.share[corner / 2] * weight + A(0) : A(-0.0);  // -0 + 0 is 0
-  }
-
- private:
-  static __device__ int column(const Problem<T>& p, int k) { return (k + (k >= p.left_out)) / p.kernel_height; }
-  static __device__ int row(const Problem<T>& p, int k) { return (k + (k >= p.left_out)) % p.kernel_height; }
-  static __device__ A position(T offset, int grid, A scale, A origin) {
-    return fma(widen(offset) + A(grid), scale, origin);
   }
 };
 
@@ -165,14 +172,28 @@ struct Samples {
   __device__ void locate(const Problem<T>& p, const Unit<T>& unit, const Weights<T>& weights, const Team& team,
                          int first, int count) const {
     __syncwarp();  // the samples before these have been read
-    for (int k = team.lane; k < count; k += team.lanes) {
-      const Sample<T> sample(p, unit, first + k);
-      const A weight = weights[first + k];
-      Shares shared;
+    for (int start = team.lane; start < count; start += kTogether * team.lanes) {
+      T x[kTogether], y[kTogether], weight[kTogether];
 #pragma unroll
-      for (int corner = 0; corner < 4; ++corner) shared.corner[corner] = sample.share(corner, weight);
-      shares[k] = shared;
-      cells[k] = sample.cell(p);
+      for (int i = 0; i < kTogether; ++i) {
+        const int k = start + i * team.lanes;
+        if (k >= count) continue;
+        x[i] = unit.offset[2 * (first + k)];
+        y[i] = unit.offset[2 * (first + k) + 1];
+        weight[i] = unit.weight[first + k];
+      }
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        const int k = start + i * team.lanes;
+        if (k >= count) continue;
+        const Sample<T> sample(p, unit, first + k, x[i], y[i]);
+        const A normalised = weights(weight[i]);
+        Shares shared;
+#pragma unroll
+        for (int corner = 0; corner < 4; ++corner) shared.corner[corner] = sample.share(corner, normalised);
+        shares[k] = shared;
+        cells[k] = sample.cell(p);
+      }
     }
     __syncwarp();
   }
