@@ -55,7 +55,7 @@ struct SampleGradient {
 
 // gradients.value may be null: then only offset and weight get theirs.
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>)
+__global__ void __launch_bounds__(kThreads, blocks_at_a_time<T>())
     backward_kernel(Problem<T> p, Gradients<T> gradients, int log2_lanes) {
   using A = Compute<T>;
   const Team team(log2_lanes);
@@ -64,10 +64,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
   const Samples<A> samples(team, most);
   const Weights<T> weights(p, unit, &team);
   const int64_t pixel_stride = int64_t(p.groups) * p.channels;  // of the gradient of value
-  const int64_t image = unit.index / p.image_units(), group = unit.index % p.groups;
-  A* const grad_value = gradients.value && unit.exists
-                            ? gradients.value + (image * p.height * p.width * p.groups + group) * p.channels
-                            : nullptr;
+  A* const grad_value =
+      gradients.value && unit.exists
+          ? gradients.value + (int64_t(unit.image) * p.height * p.width * p.groups + unit.group) * p.channels
+          : nullptr;
   const T* const grad_output = gradients.output + unit.index * p.channels;
 
   // With softmax a weight's gradient needs the sum over all points: where they do not fit into shared memory at once,
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
                   p.width * pixel_stride, gradient, dots);
           }
           const A dot = team.sum_four(dots);
-          A& slot = samples.dots[4 * k + team.kept(team.lane)];
+          A& slot = samples.dots[4 * k + team.mine()];
           if (team.lane < 4) slot = base ? slot + dot : dot;
         }
       }

@@ -18,12 +18,14 @@
 namespace deformable_conv {
 
 constexpr int kThreads = 128;  // of a block
-// Blocks that run on a multiprocessor at a time: as many as have registers enough without spilling any
-template <typename T>
-constexpr int kBlocks = sizeof(T) == 8   ? 4
-                        : sizeof(T) == 4 ? 6
-                                         : 7;
 constexpr unsigned kAllLanes = 0xffffffff;
+
+// Blocks on a multiprocessor at a time: as many as leave registers enough to spill none
+template <typename T>
+constexpr int blocks_at_a_time() {
+  if (sizeof(T) == 8) return 4;
+  return sizeof(T) == 4 ? 6 : 7;
+}
 
 #ifdef __CUDACC__
 __device__ inline unsigned char* shared_memory() {
@@ -98,8 +100,8 @@ struct Team {
     for (int step = lanes >> 1; step; step >>= 1) x = fmax(x, __shfl_xor_sync(kAllLanes, x, step));
     return x;
   }
-  // The sums of four numbers over the team, which has at least four lanes: lane 0 to 3 gets the one it may keep
-  static __device__ int kept(int lane) { return (lane & 1) * 2 + (lane >> 1 & 1); }
+  // The sums of four numbers over the team, which has at least four lanes: each lane gets the sum of x[mine()].
+  __device__ int mine() const { return (lane & 1) * 2 + (lane >> 1 & 1); }
   template <typename A>
   __device__ A sum_four(const A (&x)[4]) const {
     const bool odd = lane & 1, upper = lane & 2;

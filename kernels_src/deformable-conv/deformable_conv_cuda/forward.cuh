@@ -36,7 +36,8 @@ __device__ bool has_nan(const A (&numbers)[kSize]) {
 }
 
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>) forward_kernel(Problem<T> p, T* output, int log2_lanes) {
+__global__ void __launch_bounds__(kThreads, blocks_at_a_time<T>())
+    forward_kernel(Problem<T> p, T* output, int log2_lanes) {
   using A = Compute<T>;
   const Team team(log2_lanes);
   const TeamUnit<T> unit(p, team);

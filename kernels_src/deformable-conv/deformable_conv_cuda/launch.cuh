@@ -20,9 +20,9 @@ template <int kMost, typename T, typename F>
 cudaError_t with_pack_size(const Problem<T>& p, const void* output, F f) {
   const uint64_t most = alignment(uint64_t(kMost), uint64_t(p.value), uint64_t(output), p.channels * sizeof(T),
                                   p.pixel_stride * sizeof(T), p.image_stride * sizeof(T));
-  if constexpr (kMost >= 16 && sizeof(T) <= 16)
+  if constexpr (kMost >= 16)
     if (most == 16) return f(std::integral_constant<int, 16 / sizeof(T)>());
-  if constexpr (kMost >= 8 && sizeof(T) <= 8)
+  if constexpr (kMost >= 8)
     if (most == 8) return f(std::integral_constant<int, 8 / sizeof(T)>());
   if constexpr (sizeof(T) <= 4)
     if (most == 4) return f(std::integral_constant<int, 4 / sizeof(T)>());
@@ -32,12 +32,14 @@ cudaError_t with_pack_size(const Problem<T>& p, const void* output, F f) {
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int shared_bytes, cudaStream_t stream,
                    Arguments... arguments) {
+  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(unsigned(blocks));
   config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  return error == cudaSuccess ? error : cudaGetLastError();  // which forgets it: it is not another launch's
 }
 
 // A team for each unit, with lanes for all its channels if a warp has them

@@ -28,14 +28,16 @@ constexpr int kTogether = 3;  // points of a lane whose loads wait for memory to
 template <typename T>
 struct Unit {
   using A = Compute<T>;
+  uint32_t image, group;
   int64_t index;  // in (batch, out_height, out_width, groups)
   const T* offset;
   const T* weight;
   const T* value;  // the unit's group in the image's first pixel
   A x, y;          // origin of the sampling grid
 
-  __device__ Unit(const Problem<T>& p, uint32_t image, uint32_t unit) {
-    const uint32_t pixel = unit / p.groups, group = unit - pixel * p.groups;
+  // `unit` counts the image's units.
+  __device__ Unit(const Problem<T>& p, uint32_t image, uint32_t unit) : image(image), group(unit % p.groups) {
+    const uint32_t pixel = unit / p.groups;
     const uint32_t row = pixel / p.out_width, column = pixel - row * p.out_width;
     const auto start = [&](const PointStrides& s) {
       return image * s.image + row * s.row + column * s.column + group * s.group;
@@ -117,7 +119,7 @@ struct Place {
     const int32_t last = size > 1 ? size - 2 : 0;
     const A whole = floor(position);
     cell = int32_t(fmin(fmax(whole, A(0)), A(last)));
-    if (cell > last) cell = last;  // a rounded A(last)
+    if (cell > last) cell = last;  // A(last) may be rounded up
     const A distance = position - A(cell), ahead = whole - A(cell);
     share[0] = fmax(1 - fabs(distance), A(0));
     share[1] = fmax(fmin(distance, 2 - distance), A(0));
