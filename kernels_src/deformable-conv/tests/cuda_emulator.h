@@ -18,7 +18,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <type_traits>
 
 #define __global__
 #define __device__
