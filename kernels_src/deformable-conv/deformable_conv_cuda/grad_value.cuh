@@ -1,8 +1,8 @@
 // The gradient of value in a fixed order: what it costs to be deterministic.
 //
-// A warp owns some pixels of one image and group. It looks at all samples of them, and adds what falls on its own
-// pixels, in the order of output pixels, points and corners. So each sum has one order, whoever owns it, and needs no
-// atomics; it is exact in every type and for numbers that are not finite, which fixed-point atomics would not be.
+// A warp owns some pixels of one image and group. It looks at all samples of them, 32 at a time and corner by corner,
+// and adds what falls on its own pixels. So each sum has one order, whoever owns it, and needs no atomics. Fixed-point
+// atomics would be faster, but have too few bits for float64 and none for numbers that are not finite.
 #pragma once
 
 #include "sampling.cuh"
