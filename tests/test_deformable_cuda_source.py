@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock
 from kernels import get_local_kernel
 
-from hf_models.deformable_conv import deformable_aggregate_reference as reference
+from hf_models.deformable_aggregate import deformable_aggregate_reference as reference
 
 from . import test_deformable_conv as reference_tests
 from . import test_deformable_kernel as kernel_tests
