@@ -9,9 +9,10 @@ NOT_MEASURED = "Not measured yet.\n"
 MODEL_PEERS = {"convnext-t": "ConvNeXt-T", "swin-t": "Swin-T"}
 
 
-def operators_table(path: Path = FOLDER / "operators.csv") -> str:
-    """A table for each direction, dtype and number of threads, with a row for each shape."""
-    return render_operators(read_results(path, OPERATORS))
+def operators_table(path: Path = FOLDER / "operators.csv", threads: str | None = None) -> str:
+    """A table for each direction, dtype and number of threads (or that one), with a row for each shape."""
+    rows = read_results(path, OPERATORS)
+    return render_operators([row for row in rows if threads in (None, row["threads"])])
 
 
 def models_table(path: Path = FOLDER / "models.csv") -> str:
