@@ -29,7 +29,6 @@ from tqdm import tqdm
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
-    BitImageProcessorPil,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -37,6 +36,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_models.configuration_smt import SMTConfig
+from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.modeling_smt import SMTForImageClassification
 from hf_models.zoo import wnid_names
 
@@ -46,8 +46,8 @@ IMAGE_SIZE = 64
 CROP_PADDING = 8
 
 
-def image_processor() -> BitImageProcessorPil:
-    return BitImageProcessorPil(
+def image_processor() -> ImageNetImageProcessor:
+    return ImageNetImageProcessor(
         size={"shortest_edge": IMAGE_SIZE},
         crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         resample=Image.Resampling.BICUBIC,
