@@ -11,6 +11,7 @@ import transformers
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_models.classify import default_checkpoint, load_model
+from hf_models.deformable_conv import DCNv3, DCNv4
 from hf_models.errors import InputError
 
 from .counting import Totals
@@ -130,6 +131,7 @@ def make_rows(
         "n": str(totals.n),
         "seconds": f"{totals.seconds:.1f}",
         **machine(settings.device),
+        **({} if _is_deformable(loaded.model) else {"kernel": "none"}),
         "transformers": transformers.__version__,
     }
     return [about | {"metric": metric, "value": f"{value:.4f}"} for metric, value in metrics.items()]
@@ -144,6 +146,10 @@ def check_finite(scores: torch.Tensor, dtype: str) -> None:
     """Refuse to count predictions from NaN."""
     if not scores.isfinite().all():
         raise InputError(f"the model returns NaN or infinity in {dtype}. Pass another --dtype.")
+
+
+def _is_deformable(model: PreTrainedModel) -> bool:
+    return any(isinstance(module, DCNv3 | DCNv4) for module in model.modules())
 
 
 def _recorded_name(folder: Path) -> str | None:

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from hf_models.errors import InputError

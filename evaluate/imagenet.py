@@ -1,4 +1,4 @@
-"""`hf-models evaluate imagenet`: top-1 and top-5 accuracy, through AutoImageProcessor and AutoModel as users run them."""
+"""`hf-models evaluate imagenet`: top-1 and top-5 accuracy through AutoImageProcessor and AutoModel, as users do."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from hf_models.zoo import wnid_names
 
 from .accuracy import Loaded, Settings, check_finite, keep_rows, key, load, make_rows
 from .counting import count
-from .image_data import ImageData, Sample
+from .image_data import Sample
 from .imagenet_classes import TEDDY_BEAR, outputs
 from .imagenet_data import Labels, check_labels, open_imagenet
 from .journal import Journal

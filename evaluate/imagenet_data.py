@@ -7,8 +7,8 @@ from pathlib import Path
 from hf_models.errors import InputError
 from hf_models.zoo import wnid_names
 
-from .imagenet_classes import wnids_of
 from .image_data import IMAGE_SUFFIXES, ImageData, from_files
+from .imagenet_classes import wnids_of
 from .table_data import open_tables
 
 FULL = "ImageNet-1K validation"
@@ -45,7 +45,7 @@ def open_imagenet(
         InputError: It is none of these, or a class folder is empty.
     """
     root = Path(data)
-    if split and (root / split).is_dir():
+    if split and root.is_dir():
         root = root / split
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     if not folders:

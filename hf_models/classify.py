@@ -6,6 +6,7 @@ from typing import BinaryIO
 import torch
 from PIL import Image, UnidentifiedImageError
 from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers.utils import logging
 
 from .errors import InputError
 
@@ -57,6 +58,8 @@ def load_model(
     Raises:
         InputError: There is no such model in `source`, or a part of its weights is missing.
     """
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of the weights in memory: it says nothing, and fills logs
     try:
         processor = AutoImageProcessor.from_pretrained(source)
         model, info = auto_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
@@ -64,6 +67,9 @@ def load_model(
         kind = "image classifier" if auto_class is AutoModelForImageClassification else "segmentation model"
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{source}: cannot be loaded as an {kind} ({reason})") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     if missing := sorted(info["missing_keys"]):
         raise InputError(
             f"{source}: {len(missing)} weights are missing, such as {missing[0]}. Convert or train it first."

@@ -16,7 +16,7 @@ from .cli_common import Verbose, one_line_errors
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify; evaluation; compiled kernels; benchmarks.",
+    help="Vision backbones for transformers: convert, verify, list, classify, evaluate; kernels; benchmarks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

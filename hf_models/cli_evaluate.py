@@ -10,8 +10,8 @@ from .cli_common import Verbose, one_line_errors
 
 app = typer.Typer(
     help="Accuracy on ImageNet and ADE20K, through the image processor and the model that users load.\n\n"
-    "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate ... --device cuda. The counts are exact: "
-    "they do not depend on the number of processes or on the batch size.",
+    "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate ... --device cuda. Every image counts "
+    "once, whatever the number of processes and the batch size.",
     no_args_is_help=True,
 )
 Model = Annotated[str, typer.Option(help="Folder, id on the Hub, or `default` for the embedded checkpoint.")]

@@ -39,7 +39,7 @@ def torchvision_recipe(image: Image.Image, resize: int | None, crop: int) -> np.
     elif min(width, height) != resize:
         long = int(resize * max(width, height) / min(width, height))
         image = image.resize((resize, long) if width <= height else (long, resize), Image.Resampling.BICUBIC)
-    left, top = int(round((image.width - crop) / 2.0)), int(round((image.height - crop) / 2.0))
+    left, top = round((image.width - crop) / 2.0), round((image.height - crop) / 2.0)
     return np.asarray(image)[top : top + crop, left : left + crop].transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
 
 
