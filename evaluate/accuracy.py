@@ -16,6 +16,7 @@ from hf_models.errors import InputError
 
 from .counting import Totals
 from .image_data import ImageData
+from .journal import Journal
 from .results import ACCURACY, merge_results, read_results
 from .timing import DTYPES, check_choice, check_device, machine
 
@@ -150,6 +151,13 @@ def check_finite(scores: torch.Tensor, dtype: str) -> None:
 
 def _is_deformable(model: PreTrainedModel) -> bool:
     return any(isinstance(module, DCNv3 | DCNv4) for module in model.modules())
+
+
+def check_total(data: ImageData, expected: int | None, n: int, journal: Journal) -> None:
+    """Refuse the result of a data set that held more or fewer images than it said."""
+    if n == 0 or expected not in (None, n):
+        journal.remove()
+        raise InputError(f"{data.name}: {n:,} images were read, {expected or 'some'} expected. Nothing was written.")
 
 
 def _recorded_name(folder: Path) -> str | None:

@@ -13,7 +13,7 @@ from hf_models.classify import read_image
 from hf_models.errors import InputError
 from hf_models.zoo import wnid_names
 
-from .accuracy import Loaded, Settings, check_finite, keep_rows, key, load, make_rows
+from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
 from .counting import count
 from .image_data import Sample
 from .imagenet_classes import TEDDY_BEAR, outputs
@@ -76,10 +76,7 @@ def evaluate_imagenet(
     )
     rows = []
     if processes.is_main:
-        if totals.n == 0 or labels.count not in (None, totals.n):
-            journal.remove()
-            expected = f"{labels.count:,} expected" if labels.count else "some expected"
-            raise InputError(f"{source.name}: {totals.n:,} images were read, {expected}. Nothing was written.")
+        check_total(source, labels.count, totals.n, journal)
         top1, top5, *real_counts = totals.sums
         metrics = {"top-1": 100 * top1 / totals.n, "top-5": 100 * top5 / totals.n}
         if real:

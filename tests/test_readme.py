@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hf_models.evaluate import tables
+from hf_models.evaluate.accuracy_table import accuracy_table
 from hf_models.zoo import get_model, list_models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +33,7 @@ def models_table() -> str:
 
 TABLES = [
     (README, "models", models_table),
+    (README, "accuracy", accuracy_table),
     (README, "speed of models", tables.models_table),
     (README, "speed of operators", tables.operators_table),
     (CARD, "speed of operators", tables.operators_table),
