@@ -26,6 +26,10 @@ DATASETS = {
     "Joint-427M": (None, "427 million images from LAION-400M, YFCC-15M and CC12M, each with terms of its own"),
     "MegData-73M": (None, "collected by Megvii and not public; its terms are unknown"),
 }
+WIDGET = [
+    {"src": f"https://huggingface.co/datasets/mishig/sample_images/resolve/main/{name}.jpg", "example_title": title}
+    for name, title in (("tiger", "Tiger"), ("teapot", "Teapot"))
+]
 METRICS = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy"}
 
 
@@ -69,6 +73,7 @@ def render_default_card(config: PreTrainedConfig) -> str:
         license_link="https://image-net.org/download",
         pipeline_tag="image-classification",
         tags=["vision", "image-classification", config.model_type],
+        widget=WIDGET,
     )
     measured = [{column: row[column] for column in MEASURED} for row in measured_rows("embedded default")]
     return str(
@@ -104,7 +109,6 @@ def _metadata(model: ZooModel | None, config: PreTrainedConfig, measured: list[d
             metric_type="accuracy",
             metric_name=f"{METRICS[REPORTED[row['data'], row['metric']]]} (measured, {row['dtype']})",
             metric_value=float(row["value"]),
-            source_name="Measured by hf_models",
         )
         for row in measured
         if REPORTED.get((row["data"], row["metric"])) in METRICS
@@ -114,6 +118,7 @@ def _metadata(model: ZooModel | None, config: PreTrainedConfig, measured: list[d
         library_name="transformers",
         pipeline_tag=model.task,
         tags=tags,
+        widget=WIDGET,
         datasets=[DATASETS[name][0] for name in model.training_data if DATASETS[name][0]] or None,
         metrics=["accuracy"] if results else None,
         model_name=model.name if results else None,

@@ -2,8 +2,10 @@
 
     python tests/test_model_cards.py
 
-renders the card of the embedded checkpoint anew.
+renders the committed cards anew: those in `model_cards/cards`, and that of the embedded checkpoint.
 """
+
+from pathlib import Path
 
 import pytest
 import yaml
@@ -96,15 +98,24 @@ def test_measured_rows():
     }, "a subset's number is no result of ImageNet"
 
 
-DEFAULT_CARD = hf_models.default_checkpoint() / "README.md"
+DEFAULT = hf_models.default_checkpoint()
+CARDS = Path(__file__).resolve().parents[1] / "model_cards" / "cards"
 
 
-def default_card() -> str:
-    return render_default_card(AutoConfig.from_pretrained(hf_models.default_checkpoint()))
+def committed_cards() -> dict[Path, str]:
+    """Each committed card and what it should say."""
+    cards = {CARDS / f"{name}.md": str(card_of(name)) for name in list_models()}
+    return cards | {DEFAULT / "README.md": render_default_card(AutoConfig.from_pretrained(DEFAULT))}
 
 
-def test_the_default_card_states_what_was_measured():
-    assert DEFAULT_CARD.read_text(encoding="utf-8") == default_card(), "run `python tests/test_model_cards.py`"
+def test_committed_cards_are_what_they_are_rendered_from():
+    cards = committed_cards()
+    assert set(CARDS.iterdir()) == cards.keys() - {DEFAULT / "README.md"}
+    for path, card in cards.items():
+        assert path.read_text(encoding="utf-8") == card, f"{path}: run `python tests/test_model_cards.py`"
+
+
+def test_the_default_was_measured():
     assert {row["metric"] for row in measured_rows("embedded default")} == {"subset top-1", "subset top-5"}
 
 
@@ -117,4 +128,8 @@ def test_checkpoint_that_the_zoo_does_not_know():
 
 
 if __name__ == "__main__":
-    DEFAULT_CARD.write_text(default_card(), encoding="utf-8")
+    CARDS.mkdir(exist_ok=True)
+    for path in CARDS.iterdir():
+        path.unlink()
+    for path, card in committed_cards().items():
+        path.write_text(card, encoding="utf-8")
