@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 
 import torch
 from PIL import Image
@@ -93,7 +94,7 @@ def evaluate_ade20k(
     processes = Processes(settings.device)
     counter = _Counter(loaded, inference, reduce_zero_label, settings.dtype, processes.device)
     totals = count(
-        (sample for sample in source.samples() if limit is None or sample.index < limit),
+        islice(source.samples(), limit),
         expected,
         counter.prepare,
         counter.measure,

@@ -1,9 +1,11 @@
 """`hf-models evaluate imagenet`: top-1 and top-5 accuracy through AutoImageProcessor and AutoModel, as users do."""
 
+import hashlib
 import json
 import re
 import sys
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -59,12 +61,13 @@ def evaluate_imagenet(
     source = open_imagenet(data, split, revision, image_column, label_column)
     labels = check_labels(source, subset, limit)
     loaded = load(model, AutoModelForImageClassification, settings.dtype)
-    options = {"limit": str(limit), "real": str(real)}
+    real_labels = real and _real_labels(real)
+    options = {"limit": str(limit), "ReaL labels": hashlib.sha256(json.dumps(real_labels).encode()).hexdigest()}
     journal = Journal(settings.results, key(loaded, source, options, settings), settings.resume)
     processes = Processes(settings.device)
-    counter = _Counter(loaded, labels, real and _real_labels(real), settings.dtype, processes.device)
+    counter = _Counter(loaded, labels, real_labels, settings.dtype, processes.device)
     totals = count(
-        (sample for sample in source.samples() if limit is None or sample.index < limit),
+        islice(source.samples(), limit),
         labels.count,
         counter.prepare,
         counter.measure,
@@ -82,10 +85,7 @@ def evaluate_imagenet(
         if real:
             metrics["ReaL top-1"] = 100 * real_counts[1] / max(real_counts[0], 1)
         if metrics["top-1"] < CHANCE and len(labels.wnid_of) == 1000:
-            print(
-                f"warning: {metrics['top-1']:.2f} % is chance level: is the order of the labels right?",
-                file=sys.stderr,
-            )
+            print("warning: top-1 is at chance level: is the order of the labels right?", file=sys.stderr)
         named = {labels.prefix + metric: value for metric, value in metrics.items()}
         rows = make_rows(loaded, source, labels.title, named, totals, settings, _size(loaded.processor))
         keep_rows(rows, settings.results)
