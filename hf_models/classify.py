@@ -64,9 +64,9 @@ def load_model(
         processor = AutoImageProcessor.from_pretrained(source)
         model, info = auto_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError) as error:
-        kind = "image classifier" if auto_class is AutoModelForImageClassification else "segmentation model"
+        kind = "an image classifier" if auto_class is AutoModelForImageClassification else "a segmentation model"
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{source}: cannot be loaded as an {kind} ({reason})") from error
+        raise InputError(f"{source}: cannot be loaded as {kind} ({reason})") from error
     finally:
         if shown:
             logging.enable_progress_bar()
