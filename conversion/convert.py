@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
-from transformers import BaseImageProcessor, BitImageProcessorPil
+from transformers import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import logging
 
 from hf_models.errors import InputError
+from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.model_cards import render_card
 
 from .checkpoint import Checkpoint, open_checkpoint, some
@@ -113,12 +114,12 @@ def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
 
 
 def _image_processor(source: Source, plan: Plan) -> BaseImageProcessor:
-    """A stock processor: the published recipe, upstream's, or the usual one at the config's image size."""
+    """A processor: the published recipe, upstream's, or the usual one at the config's image size."""
     if plan.zoo_model:
         return plan.zoo_model.image_processor()
     upstream = source.preprocessor or {}
     size = plan.config.image_size
-    return BitImageProcessorPil(
+    return ImageNetImageProcessor(
         size={"shortest_edge": upstream.get("size", size)},
         crop_size=upstream.get("crop_size", size),
         resample=upstream.get("resample", 3),  # bicubic

@@ -1,11 +1,12 @@
 """Registration of the families with the Auto classes of transformers."""
 
-from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification
+from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
 from .configuration_flash_internimage import FlashInternImageConfig
 from .configuration_internimage import InternImageConfig
 from .configuration_replknet import RepLKNetConfig
 from .configuration_smt import SMTConfig
+from .image_processing_imagenet import ImageNetImageProcessor
 from .modeling_flash_internimage import (
     FlashInternImageBackbone,
     FlashInternImageForImageClassification,
@@ -25,9 +26,12 @@ FAMILIES = [
 
 
 def register_families() -> None:
-    """Make AutoConfig, AutoModel, AutoModelForImageClassification and AutoBackbone know every family."""
+    """Make the Auto classes for configs, models, backbones and image processors know every family."""
     for config, model, classifier, backbone in FAMILIES:
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, model, exist_ok=True)
         AutoModelForImageClassification.register(config, classifier, exist_ok=True)
         AutoBackbone.register(config, backbone, exist_ok=True)
+        # the one class stands for both backends, so that an installed torchvision changes nothing
+        processors = {"pil": ImageNetImageProcessor, "torchvision": ImageNetImageProcessor}
+        AutoImageProcessor.register(config, image_processor_classes=processors, exist_ok=True)

@@ -98,13 +98,14 @@ class ZooModel:
         return AutoConfig.for_model(self.family, **kwargs)
 
     def image_processor(self) -> "BaseImageProcessor":
-        """A stock image processor (Pillow backend) that prepares images as the authors do."""
+        """An image processor that prepares images as the authors do."""
         from PIL.Image import Resampling
-        from transformers import BitImageProcessorPil
+
+        from .image_processing_imagenet import ImageNetImageProcessor
 
         recipe = self.preprocessing
         square = {"height": recipe.size, "width": recipe.size}
-        return BitImageProcessorPil(
+        return ImageNetImageProcessor(
             size={"shortest_edge": recipe.resize} if recipe.mode == "shortest_edge" else square,
             do_center_crop=recipe.mode == "shortest_edge",
             crop_size=square,

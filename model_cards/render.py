@@ -7,9 +7,16 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from hf_models.evaluate.accuracy_table import REPORTED, measured_rows
 from hf_models.zoo import ZooModel
 
 TEMPLATE = Path(__file__).with_name("template.md")
+DEFAULT_TEMPLATE = Path(__file__).with_name("default.md")
+# columns of the results that cards show
+MEASURED = (
+    *("metric", "value", "data", "n", "options", "size", "dtype"),
+    *("processor", "kernel", "device", "torch", "transformers", "revision", "date"),
+)
 
 # training data of the zoo -> (id on the Hub, terms)
 IMAGENET_TERMS = "for non-commercial research and education only (https://image-net.org/download)"
@@ -19,6 +26,10 @@ DATASETS = {
     "Joint-427M": (None, "427 million images from LAION-400M, YFCC-15M and CC12M, each with terms of its own"),
     "MegData-73M": (None, "collected by Megvii and not public; its terms are unknown"),
 }
+WIDGET = [
+    {"src": f"https://huggingface.co/datasets/mishig/sample_images/resolve/main/{name}.jpg", "example_title": title}
+    for name, title in (("tiger", "Tiger"), ("teapot", "Teapot"))
+]
 METRICS = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy"}
 
 
@@ -27,7 +38,7 @@ def render_card(
     config: PreTrainedConfig,
     *,
     conversion: Mapping[str, Any] | None = None,
-    measured: list[dict[str, Any]] | None = None,
+    measured: list[dict[str, str]] | None = None,
 ) -> str:
     """The complete README.md of a converted checkpoint: metadata, use, results, terms, provenance.
 
@@ -35,10 +46,12 @@ def render_card(
         model: The published checkpoint, `None` for one that the zoo does not know.
         config: The config that is saved with the weights.
         conversion: What was converted and how, shown line by line, such as the source file and its sha256.
-        measured: Rows of `evaluate/results/*.csv` for this checkpoint: column -> value.
+        measured: Rows of `evaluate/results/*.csv`, by default those of this checkpoint.
     """
+    if measured is None:
+        measured = measured_rows(model.name) if model else []
     card = ModelCard.from_template(
-        _metadata(model, config),
+        _metadata(model, config, measured),
         template_path=str(TEMPLATE),
         model=model,
         config=config,
@@ -46,16 +59,33 @@ def render_card(
         terms={name: DATASETS[name][1] for name in model.training_data} if model else {},
         metrics=METRICS,
         conversion=conversion or {},
-        measured=measured or [],
+        measured=[{column: row[column] for column in MEASURED} for row in measured],
     )
     return str(card)
 
 
-def _metadata(model: ZooModel | None, config: PreTrainedConfig) -> ModelCardData:
+def render_default_card(config: PreTrainedConfig) -> str:
+    """The README.md of the embedded checkpoint."""
+    metadata = ModelCardData(
+        library_name="transformers",
+        license="other",
+        license_name="imagenet-research-terms",
+        license_link="https://image-net.org/download",
+        pipeline_tag="image-classification",
+        tags=["vision", "image-classification", config.model_type],
+        widget=WIDGET,
+    )
+    measured = [{column: row[column] for column in MEASURED} for row in measured_rows("embedded default")]
+    return str(
+        ModelCard.from_template(metadata, template_path=str(DEFAULT_TEMPLATE), config=config, measured=measured)
+    )
+
+
+def _metadata(model: ZooModel | None, config: PreTrainedConfig, measured: list[dict[str, str]]) -> ModelCardData:
     tags = ["vision", "image-classification", config.model_type]
     if model is None:
         return ModelCardData(library_name="transformers", pipeline_tag="image-classification", tags=tags)
-    reported = [
+    results = [
         EvalResult(
             task_type=model.task,
             dataset_type="imagenet-1k",
@@ -70,13 +100,27 @@ def _metadata(model: ZooModel | None, config: PreTrainedConfig) -> ModelCardData
         for metric, value in model.reported.items()
         if metric in METRICS
     ]
+    results += [
+        EvalResult(
+            task_type=model.task,
+            dataset_type="imagenet-1k",
+            dataset_name="ImageNet-1K",
+            dataset_split="validation",
+            metric_type="accuracy",
+            metric_name=f"{METRICS[REPORTED[row['data'], row['metric']]]} (measured, {row['dtype']})",
+            metric_value=float(row["value"]),
+        )
+        for row in measured
+        if REPORTED.get((row["data"], row["metric"])) in METRICS
+    ]
     return ModelCardData(
         license=model.license,
         library_name="transformers",
         pipeline_tag=model.task,
         tags=tags,
+        widget=WIDGET,
         datasets=[DATASETS[name][0] for name in model.training_data if DATASETS[name][0]] or None,
-        metrics=["accuracy"] if reported else None,
-        model_name=model.name if reported else None,
-        eval_results=reported or None,
+        metrics=["accuracy"] if results else None,
+        model_name=model.name if results else None,
+        eval_results=results or None,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hf_models.evaluate import tables
+from hf_models.evaluate.accuracy_table import accuracy_table
 from hf_models.zoo import get_model, list_models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +34,7 @@ def models_table() -> str:
 
 TABLES = [
     (README, "models", models_table),
+    (README, "accuracy", accuracy_table),
     (README, "speed of models", tables.models_table),
     (README, "speed of operators", partial(tables.operators_table, threads="1")),
     (CARD, "speed of operators", tables.operators_table),
