@@ -144,6 +144,30 @@ def classify(
             print(f"  {entry['score']:6.1%}  {entry['label']}")
 
 
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    model: Annotated[str, typer.Option(help="Folder or Hub id of a segmentation model.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, such as overlay.png.")],
+    alpha: Annotated[float, typer.Option(help="Opacity of the colours, from 0 to 1.")] = 0.5,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Average over several scales and mirrored images.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw the classes of an image's pixels over it, as the authors' test finds them; print their shares."""
+    with one_line_errors(verbose):
+        from .segmentation_overlay import segment_image
+
+        classes = segment_image(image, model, out, alpha=alpha, multi_scale=multi_scale)
+    if as_json:
+        print(json.dumps(classes))
+        return
+    for entry in classes:
+        print(f"{entry['share']:6.1%}  {entry['label']}")
+
+
 kernels_app = typer.Typer(help="Compiled kernels: build them, see which of them run.", no_args_is_help=True)
 app.add_typer(kernels_app, name="kernels")
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-
 
 @dataclass(frozen=True)
 class SegmentationRecipe:
@@ -21,6 +19,7 @@ class SegmentationRecipe:
         mean: Mean of each channel, for values in [0, 1]; `std` likewise.
         crop_size: Height and width of the windows that slide over the image; `None` for the whole image at once.
         stride: Pixels between two windows, vertically and horizontally.
+        scales: Factors on both edges in the test at several scales, each with and without a flip.
         align_corners: Whether scores are resized with aligned corners.
     """
 
@@ -31,6 +30,7 @@ class SegmentationRecipe:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     crop_size: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
+    scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     align_corners: bool = False
 
     def to_dict(self) -> dict[str, Any]:
