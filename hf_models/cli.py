@@ -16,7 +16,7 @@ import typer
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify; compiled kernels; benchmarks.",
+    help="Vision backbones for transformers: convert, verify, list, classify, segment; compiled kernels; benchmarks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,7 +42,7 @@ def convert(
     output: Annotated[Path, typer.Argument(help="Folder to create.")],
     name: Annotated[str | None, typer.Option(help="Published checkpoint that SOURCE is.")] = None,
     original_config: Annotated[
-        Path | None, typer.Option(help="JSON file with the original constructor's arguments.")
+        Path | None, typer.Option(help="JSON file with the original constructor's arguments, or mmseg's model dict.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Which weights of a training checkpoint: model or ema.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; that of SOURCE by default.")] = None,
@@ -116,10 +116,11 @@ def list_command(
         return
     width = max((len(model.name) for model in models), default=0)
     for model in models:
-        top1 = f"{model.reported['top1']:.1f} %" if "top1" in model.reported else "-"
+        score = next((model.reported[metric] for metric in ("top1", "miou") if metric in model.reported), None)
+        score = f"{score:.1f} %" if score else "-"
         parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
-        print(f"{model.name:{width}}  {model.title:18}  {parameters:>10}  {top1:>7}  {model.task}")
-    print(f"{len(models)} checkpoints; accuracy on ImageNet-1K as their authors report it", file=sys.stderr)
+        print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")
+    print(f"{len(models)} checkpoints; accuracy on ImageNet-1K, or mIoU, as their authors report it", file=sys.stderr)
 
 
 @app.command()
