@@ -122,6 +122,7 @@ class SegmentationFamily:
         inside = {name.removeprefix(BACKBONE): value for name, value in shown.items() if name.startswith(BACKBONE)}
         backbone_config = self.backbone.config_from_original(backbone, inside)
         backbone_config.out_indices = [stage + 1 for stage in ALL_STAGES]
+        backbone_config.num_labels = PreTrainedConfig().num_labels  # the classes are the head's
         others = {
             name: v for name, v in original.items() if name not in ("type", "backbone", "family") and v is not None
         }
