@@ -87,13 +87,14 @@ class SegmentationFamily:
         source_of = {self.head.backbone_prefix + new: BACKBONE + old for old, new in inside.items()}
         parts = {}
         for old, new in rename([name for name in kept if not name.startswith(BACKBONE)], self.head.rules).items():
-            ends = next((end for end in self.head.fused if new.endswith(end)), None)
-            names_of_parts = self.head.fused[ends] if ends else ("",)
-            for index, end in enumerate(names_of_parts):
-                name = new.removesuffix(ends) + end if ends else new
-                source_of[name] = old
-                if ends:
-                    parts[name] = (index, len(names_of_parts))
+            fused = next((end for end in self.head.fused if new.endswith(end)), None)
+            if fused is None:
+                source_of[new] = old
+                continue
+            ends = self.head.fused[fused]
+            for index, end in enumerate(ends):
+                source_of[new.removesuffix(fused) + end] = old
+                parts[new.removesuffix(fused) + end] = (index, len(ends))
         return KeyMap(source_of, parts, dropped)
 
     def facts(self, shapes: Shapes) -> Facts:

@@ -8,8 +8,8 @@ from hf_models.errors import InputError
 
 from .checkpoint import open_checkpoint
 from .convert import DTYPES
-from .plan import FAMILIES, HEADS, checkpoint_key_map, family_of, find_family, model_tensors
 from .progress import progress_bar, sha256
+from .registry import FAMILIES, HEADS, checkpoint_key_map, family_of, find_family, model_tensors
 from .report import REPORT, hash_source
 from .shards import (
     Transfer,

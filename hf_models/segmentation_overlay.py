@@ -41,6 +41,8 @@ def segment_image(
     out = Path(out)
     if out.suffix.lower() not in Image.registered_extensions():
         raise InputError(f"{out}: not a name of an image file. Give one that ends in .png or .jpg.")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}.")
     if not 0 <= alpha <= 1:
         raise InputError(f"--alpha must lie in [0, 1], got {alpha}.")
     picture = read_image(image)

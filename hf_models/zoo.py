@@ -194,7 +194,7 @@ def wnid_names(label_set: str = "imagenet-1k") -> dict[str, str]:
 @cache
 def _models() -> tuple[ZooModel, ...]:
     from .segmentation_recipe import SegmentationRecipe
-    from .segmentation_zoo import SegmentationModel
+    from .segmentation_zoo import SegmentationModel  # which builds on this module
 
     models = []
     for path in sorted(DATA.glob("*.json")):
