@@ -364,6 +364,7 @@ def test_segment_command(folder, picture, tmp_path):
     assert [line.split(maxsplit=1)[1].removeprefix("% ") for line in lines] == [entry["label"] for entry in classes]
 
 
+@pytest.mark.parametrize("folder", KINDS[:1], ids=["upernet"], indirect=True)
 def test_overlay_blends_image_and_colours(folder, picture, tmp_path):
     original = np.array(Image.open(picture)).astype(int)
     shown = {}
@@ -379,6 +380,7 @@ def test_overlay_blends_image_and_colours(folder, picture, tmp_path):
         assert len(np.unique(shown[1.0][classes == label], axis=0)) == 1
 
 
+@pytest.mark.parametrize("folder", KINDS[:1], ids=["upernet"], indirect=True)
 @pytest.mark.parametrize(
     ("change", "message"),
     [

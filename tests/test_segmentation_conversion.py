@@ -296,7 +296,7 @@ def test_masked_attention_in_every_layer(tmp_path):
 
 @pytest.mark.parametrize(("family", "head", "kwargs"), KINDS)
 def test_small_checkpoint(family, head, kwargs, tmp_path):
-    """Converted, in shards that part the fused tensors, verified, loaded, saved again."""
+    """Converted in shards, verified, loaded."""
     state, config = checkpoint(family, head, **kwargs)
     output, report = converted(tmp_path, state, config, max_shard_size="300KB")
     assert len(report["files"]) > 1 and report["dropped"] == {"meta": "not weights (dict)"}
@@ -316,9 +316,6 @@ def test_small_checkpoint(family, head, kwargs, tmp_path):
         scores = class_scores(model.eval(), torch.randn(1, 3, 64, 96))
     assert scores.shape[2:] == (64, 96) and scores.isfinite().all()
     assert "not one that the authors" in (output / "README.md").read_text()
-    model.save_pretrained(tmp_path / "again")
-    _, info = auto_class(head).from_pretrained(tmp_path / "again", output_loading_info=True)
-    assert not any(info.values())
 
 
 def test_fused_tensors_are_parted_and_the_unused_layer_is_dropped(tmp_path):
