@@ -19,6 +19,7 @@ from .registry import checkpoint_key_map, family_of, find_family, model_tensors
 from .segmentation import SegmentationFamily
 from .source import read_json
 
+# published checkpoints of which no conversion would compute the same; their weights do not show it
 REFUSED = {
     "mask2former_flash_internimage_s_640_160k_ade20k_ss_nsmx": "its deformable attention has no softmax "
     "(use_softmax=False), and that of transformers always has one: the weights would load and compute something else"
@@ -64,6 +65,9 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
         InputError: The config cannot be known, or checkpoint and config do not fit each other.
     """
     label = checkpoint.source.given
+    for candidate in (name, Path(label).stem):
+        if candidate in REFUSED:
+            raise InputError(f"{candidate}: cannot be converted: {REFUSED[candidate]}.")
     family = find_family(checkpoint)
     key_map = checkpoint_key_map(family, checkpoint)
     shown = family.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
@@ -122,12 +126,9 @@ def _config_from_original(
 
 def _published(checkpoint: Checkpoint, name: str | None) -> ZooModel | None:
     """The published checkpoint that the user names, or that the source is named after."""
-    given = checkpoint.source.given
-    for candidate in (name or "", given, Path(given).name, Path(given).stem):
-        if candidate in REFUSED:
-            raise InputError(f"{candidate}: cannot be converted: {REFUSED[candidate]}.")
     if name is not None:
         return get_model(name)
+    given = checkpoint.source.given
     for candidate in (given, Path(given).name, Path(given).stem):
         try:
             return get_model(candidate)
