@@ -16,7 +16,7 @@ from .cli_common import Verbose, one_line_errors
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify, evaluate; kernels; benchmarks.",
+    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate; kernels; benchmarks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,7 +31,7 @@ def convert(
     output: Annotated[Path, typer.Argument(help="Folder to create.")],
     name: Annotated[str | None, typer.Option(help="Published checkpoint that SOURCE is.")] = None,
     original_config: Annotated[
-        Path | None, typer.Option(help="JSON file with the original constructor's arguments.")
+        Path | None, typer.Option(help="JSON file with the original constructor's arguments, or mmseg's model dict.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Which weights of a training checkpoint: model or ema.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; that of SOURCE by default.")] = None,
@@ -105,10 +105,11 @@ def list_command(
         return
     width = max((len(model.name) for model in models), default=0)
     for model in models:
-        top1 = f"{model.reported['top1']:.1f} %" if "top1" in model.reported else "-"
+        score = next((model.reported[metric] for metric in ("top1", "miou") if metric in model.reported), None)
+        score = f"{score:.1f} %" if score else "-"
         parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
-        print(f"{model.name:{width}}  {model.title:18}  {parameters:>10}  {top1:>7}  {model.task}")
-    print(f"{len(models)} checkpoints; accuracy on ImageNet-1K as their authors report it", file=sys.stderr)
+        print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")
+    print(f"{len(models)} checkpoints; accuracy on ImageNet-1K, or mIoU, as their authors report it", file=sys.stderr)
 
 
 @app.command()
@@ -131,6 +132,30 @@ def classify(
         print(image)
         for entry in labels:
             print(f"  {entry['score']:6.1%}  {entry['label']}")
+
+
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    model: Annotated[str, typer.Option(help="Folder or Hub id of a segmentation model.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, such as overlay.png.")],
+    alpha: Annotated[float, typer.Option(help="Opacity of the colours, from 0 to 1.")] = 0.5,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Average over several scales and mirrored images.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw the classes of an image's pixels over it, as the authors' test finds them; print their shares."""
+    with one_line_errors(verbose):
+        from .segmentation_overlay import segment_image
+
+        classes = segment_image(image, model, out, alpha=alpha, multi_scale=multi_scale)
+    if as_json:
+        print(json.dumps(classes))
+        return
+    for entry in classes:
+        print(f"{entry['share']:6.1%}  {entry['label']}")
 
 
 kernels_app = typer.Typer(help="Compiled kernels: build them, see which of them run.", no_args_is_help=True)

@@ -16,6 +16,7 @@ import hf_models
 from hf_models.evaluate.accuracy_table import measured_rows
 from hf_models.evaluate.results import ACCURACY
 from hf_models.model_cards import render_card, render_default_card
+from hf_models.model_cards.render import METRICS
 from hf_models.zoo import get_model, list_models
 
 CONVERSION = {"source": "internimage_t_1k_224.pth", "sha256": "0123abcd" * 8}
@@ -31,12 +32,14 @@ def card_of(name: str, **kwargs) -> ModelCard:
 def test_card(name):
     model, card = get_model(name), card_of(name, conversion=CONVERSION)
     assert card.data.library_name == "transformers"
-    assert card.data.pipeline_tag == "image-classification"
+    assert card.data.pipeline_tag == model.task
     assert card.data.license == model.license
     assert model.family in card.data.tags
-    reported = {result.metric_name.split()[0]: result for result in card.data.eval_results or []}
-    assert {key: result.metric_value for key, result in reported.items()} == {
-        title: model.reported[key] for key, title in (("top1", "Top-1"), ("top5", "Top-5")) if key in model.reported
+    reported = {result.metric_name: result for result in card.data.eval_results or []}
+    assert {name: result.metric_value for name, result in reported.items()} == {
+        f"{name} (reported by the authors)": model.reported[key]
+        for key, name in METRICS.items()
+        if key in model.reported
     }
     for result in reported.values():
         assert result.source_url == model.repository
@@ -71,6 +74,24 @@ def test_metadata_is_plain_yaml():
         ("RepLKNet-XL_MegData73M_ImageNet1K", ["mean [0.5, 0.5, 0.5]", "collected by Megvii", "335,435,752"]),
         ("RepLKNet-XL_MegData73M_pretrain", ["names of the classes are not published", "report no accuracy"]),
         ("internimage_t_1k_224", ["29,918,424 parameters", "| Top-1 accuracy | 83.5 % |", "MMPreTrain"]),
+        (
+            "upernet_internimage_t_512_160k_ade20k",
+            [
+                "segmentation with 150 classes",
+                "resized to 512 pixels",
+                "multiple of 32",
+                "| mIoU, single scale | 47.9 % |",
+            ],
+        ),
+        (
+            "mask2former_internimage_h_1024x1024_80k_mapillary2cityscapes",
+            ["Windows of 1024 x 1024 pixels", "in steps of 512", 'subtask="semantic"', "for Cityscapes, validation"],
+        ),
+        (
+            "RepLKNet-XL_MegData73M_upernet_160k_ade20k_640",
+            ["mean [0.5, 0.5, 0.5]", "classes of ADE20K", "| 56.0 % |"],
+        ),
+        ("segformer_internimage_l_512x1024_80k_mapillary", ["merged into the 19 of Cityscapes", "report no accuracy"]),
     ],
 )
 def test_text(name, words):
@@ -117,6 +138,13 @@ def test_committed_cards_are_what_they_are_rendered_from():
 
 def test_the_default_was_measured():
     assert {row["metric"] for row in measured_rows("embedded default")} == {"subset top-1", "subset top-5"}
+
+
+def test_segmenter_that_the_zoo_does_not_know():
+    config = get_model("upernet_internimage_t_512_160k_ade20k").config(num_labels=7)
+    card = ModelCard(render_card(None, config))
+    assert card.data.pipeline_tag == "image-segmentation" and "internimage" in card.data.tags
+    assert "# InternImage, UperNet\n" in card.text and "sizes are assumed" in card.text
 
 
 def test_checkpoint_that_the_zoo_does_not_know():
