@@ -112,6 +112,7 @@ def make_rows(
     settings: Settings,
     size: str,
     options: str = "",
+    processor: str | None = None,
 ) -> list[dict[str, str]]:
     """One row for each metric, a percentage.
 
@@ -119,6 +120,7 @@ def make_rows(
         title: What the data set is called.
         size: Of the images that the model sees.
         options: What else the numbers depend on.
+        processor: What prepares the images, by default the model's image processor.
     """
     about = {
         "model": loaded.name,
@@ -127,7 +129,7 @@ def make_rows(
         "fingerprint": data.fingerprint,
         "options": options,
         "dtype": settings.dtype,
-        "processor": loaded.processor_name,
+        "processor": processor or loaded.processor_name,
         "size": size,
         "n": str(totals.n),
         "seconds": f"{totals.seconds:.1f}",

@@ -1,15 +1,16 @@
 """`hf-models evaluate ade20k`: mIoU, mAcc and aAcc as mmsegmentation defines them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
 
 import torch
 from PIL import Image
-from transformers import AutoModelForSemanticSegmentation
 
 from hf_models.classify import read_image
 from hf_models.errors import InputError
+from hf_models.segmentation import recipe_of, segmenter_class, semantic_scores
+from hf_models.segmentation_recipe import SegmentationRecipe
 
 from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
 from .ade20k_data import NUM_LABELS, open_ade20k, read_mask, title
@@ -23,30 +24,47 @@ from .timing import check_choice
 
 @dataclass(frozen=True)
 class Inference:
-    """How the model looks at an image; see [`semantic_scores`].
+    """How the model looks at an image, where it differs from the recipe of its authors; see [`semantic_scores`].
 
     Args:
-        mode: "whole" or "slide"; `crop` and `stride` are the windows of "slide".
-        scales: Factors of the size that the processor resizes to.
+        mode: "whole" or "slide"; `None` for what the recipe says.
+        crop: Side of the windows of "slide"; `None` for the recipe's, or 512.
+        stride: From one window to the next; `None` for the recipe's, or two thirds of `crop`.
+        scales: Factors of the size that the recipe resizes to.
         flip: Show each scale mirrored too.
     """
 
-    mode: str = "whole"
-    crop: int = 512
-    stride: int = 341
+    mode: str | None = None
+    crop: int | None = None
+    stride: int | None = None
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
 
     def check(self) -> None:
         """Raise an [`InputError`] for what cannot be done."""
-        check_choice("mode", [self.mode], ("whole", "slide"))
+        check_choice("mode", [self.mode or "whole"], ("whole", "slide"))
+        if (self.crop or self.stride) and self.mode != "slide":
+            raise InputError("--crop and --stride are for windows. Pass --mode slide.")
         if not self.scales or min(self.scales) <= 0:
             raise InputError(f"--scales: expected numbers above 0, got {self.scales}.")
-        if not 0 < self.stride <= self.crop:
-            raise InputError(f"--stride: expected 1 to {self.crop}, the size of the windows, got {self.stride}.")
 
-    def __str__(self) -> str:
-        mode = self.mode if self.mode == "whole" else f"slide {self.crop}/{self.stride}"
+    def applied_to(self, recipe: SegmentationRecipe) -> SegmentationRecipe:
+        """The recipe with these windows; an [`InputError`] where they would leave gaps."""
+        if self.mode is None:
+            return recipe
+        if self.mode == "whole":
+            return replace(recipe, crop_size=None, stride=None)
+        crop = (self.crop, self.crop) if self.crop else recipe.crop_size or (512, 512)
+        stride = (self.stride, self.stride) if self.stride else recipe.stride
+        if self.crop or not stride:
+            stride = (self.stride, self.stride) if self.stride else tuple(side * 2 // 3 for side in crop)
+        if not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
+            raise InputError(f"--stride: expected 1 to {crop[0]}, the size of the windows, got {stride[0]}.")
+        return replace(recipe, crop_size=crop, stride=stride)
+
+    def describe(self, recipe: SegmentationRecipe) -> str:
+        """For tables."""
+        mode = f"slide {recipe.crop_size[0]}/{recipe.stride[0]}" if recipe.crop_size else "whole"
         scales = "" if self.scales == (1.0,) else f", scales {' '.join(f'{scale:g}' for scale in self.scales)}"
         return f"{mode}{scales}{', flip' if self.flip else ''}"
 
@@ -86,13 +104,14 @@ def evaluate_ade20k(
     inference.check()
     source = open_ade20k(data, split, revision, image_column, mask_column)
     name, prefix, expected = title(source, split, subset, limit)
-    loaded = load(model, AutoModelForSemanticSegmentation, settings.dtype)
+    loaded = load(model, segmenter_class(model), settings.dtype)
     if loaded.model.config.num_labels != NUM_LABELS:
         raise InputError(f"{model}: predicts {loaded.model.config.num_labels} classes, ADE20K has {NUM_LABELS}.")
-    options = {"inference": str(inference), "zero label": str(reduce_zero_label), "limit": str(limit)}
+    recipe = inference.applied_to(recipe_of(loaded.model))
+    options = {"inference": inference.describe(recipe), "zero label": str(reduce_zero_label), "limit": str(limit)}
     journal = Journal(settings.results, key(loaded, source, options, settings), settings.resume)
     processes = Processes(settings.device)
-    counter = _Counter(loaded, inference, reduce_zero_label, settings.dtype, processes.device)
+    counter = _Counter(loaded, recipe, inference, reduce_zero_label, settings.dtype, processes.device)
     totals = count(
         islice(source.samples(), limit),
         expected,
@@ -112,9 +131,9 @@ def evaluate_ade20k(
         journal.remove()
         raise InputError(f"{source.name}: no mask labels a pixel. Nothing was written.")
     means, ious = metrics(totals.sums)
-    size = ", ".join(f"{side} {pixels}" for side, pixels in dict(loaded.processor.size).items() if pixels)
+    size = f"{recipe.short_edge} to {recipe.long_edge}"
     named = {prefix + metric: value for metric, value in means.items()}
-    rows = make_rows(loaded, source, name, named, totals, settings, size, str(inference))
+    rows = make_rows(loaded, source, name, named, totals, settings, size, inference.describe(recipe), "the recipe")
     keep_rows(rows, settings.results)
     journal.remove()
     return rows, {loaded.model.config.id2label[index]: iou for index, iou in enumerate(ious)}
@@ -124,10 +143,16 @@ class _Counter:
     """Reads images with masks, and counts pixels."""
 
     def __init__(
-        self, loaded: Loaded, inference: Inference, reduce_zero_label: bool, dtype: str, device: torch.device
+        self,
+        loaded: Loaded,
+        recipe: SegmentationRecipe,
+        inference: Inference,
+        reduce_zero_label: bool,
+        dtype: str,
+        device: torch.device,
     ):
-        self.processor, self.model = loaded.processor, loaded.model.to(device)
-        self.inference, self.reduce_zero_label, self.dtype = inference, reduce_zero_label, dtype
+        self.model, self.recipe, self.inference = loaded.model.to(device), recipe, inference
+        self.reduce_zero_label, self.dtype = reduce_zero_label, dtype
 
     def prepare(self, sample: Sample) -> tuple[Image.Image, torch.Tensor]:
         """The image and its mask, (H, W)."""
@@ -136,11 +161,10 @@ class _Counter:
 
     def measure(self, batch: list[tuple[Image.Image, torch.Tensor]]) -> list[list[int]]:
         """See [`areas`]; one image at a time, as sizes differ."""
-        from .segmentation_inference import semantic_scores
-
         counts = []
         for image, mask in batch:
-            scores = semantic_scores(self.model, self.processor, image, **vars(self.inference))
+            look = {"scales": self.inference.scales, "flip": self.inference.flip}
+            scores = semantic_scores(self.model, image, self.recipe, **look)
             check_finite(scores, self.dtype)
             counts.append(areas(scores.argmax(dim=0).cpu(), mask, NUM_LABELS))
         return counts

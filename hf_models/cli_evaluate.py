@@ -82,9 +82,11 @@ def evaluate_ade20k(
     data: Annotated[
         str, typer.Option(help="ADEChallengeData2016, parquet or tar files, or id of a data set on the Hub.")
     ],
-    mode: Annotated[str, typer.Option(help="whole, or slide: windows over the resized image.")] = "whole",
-    crop: Annotated[int, typer.Option(min=1, help="Side of the windows.")] = 512,
-    stride: Annotated[int, typer.Option(min=1, help="From one window to the next.")] = 341,
+    mode: Annotated[
+        str | None, typer.Option(help="whole, or slide: windows over the resized image; by default as the authors.")
+    ] = None,
+    crop: Annotated[int | None, typer.Option(min=1, help="Side of the windows.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="From one window to the next.")] = None,
     scales: Annotated[str, typer.Option(help="Factors of the size, such as 0.5,0.75,1,1.25,1.5,1.75.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Show each scale mirrored too.")] = False,
     split: Annotated[str | None, typer.Option(help="validation by default.")] = None,

@@ -33,16 +33,32 @@ def load_segmenter(
     Raises:
         InputError: It cannot be loaded as a segmentation model.
     """
+    auto_class = segmenter_class(folder)
+    try:
+        model = auto_class.from_pretrained(folder, dtype=dtype).eval()
+        return model, recipe_of(model)
+    except (OSError, ValueError, TypeError) as error:
+        raise _not_a_segmenter(folder, error) from error
+
+
+def segmenter_class(folder: str | Path) -> type:
+    """The Auto class that loads a segmentation model; an [`InputError`] where there is no config."""
     try:
         config = AutoConfig.from_pretrained(folder)
-        universal = type(config) in AutoModelForUniversalSegmentation._model_mapping
-        auto = AutoModelForUniversalSegmentation if universal else AutoModelForSemanticSegmentation
-        model = auto.from_pretrained(folder, dtype=dtype).eval()
-        recipe = SegmentationRecipe.from_dict(getattr(config, "segmentation_recipe", None) or {})
     except (OSError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{folder}: cannot be loaded as a segmentation model ({reason})") from error
-    return model, recipe
+        raise _not_a_segmenter(folder, error) from error
+    universal = type(config) in AutoModelForUniversalSegmentation._model_mapping
+    return AutoModelForUniversalSegmentation if universal else AutoModelForSemanticSegmentation
+
+
+def recipe_of(model: PreTrainedModel) -> SegmentationRecipe:
+    """The recipe that a model's config holds, or the usual one for ADE20K; a `TypeError` if it is none."""
+    return SegmentationRecipe.from_dict(getattr(model.config, "segmentation_recipe", None) or {})
+
+
+def _not_a_segmenter(folder: str | Path, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0]
+    return InputError(f"{folder}: cannot be loaded as a segmentation model ({reason})")
 
 
 @torch.inference_mode()

@@ -30,8 +30,11 @@ from typer.testing import CliRunner
 from hf_models.cli import app
 from hf_models.evaluate import ade20k
 from hf_models.evaluate.segmentation_metrics import metrics as mean_metrics
+from hf_models.segmentation import prepare_image
+from hf_models.segmentation_recipe import SegmentationRecipe
 
 SIZES = [(90, 70), (64, 64), (70, 120), (33, 80)]  # width, height
+RECIPE = SegmentationRecipe(short_edge=64, long_edge=96)
 REAL = os.environ.get("HF_MODELS_ADE20K")
 MODES = {
     "whole": ([], [1.0], False),
@@ -50,8 +53,9 @@ def make_model(folder, num_labels=150):
     with torch.no_grad():  # random weights answer the same everywhere; this spreads the answers
         model.decode_head.classifier.weight.normal_(std=3)
         model.decode_head.classifier.bias[:20] = 10  # wall, building, sky, ...: some of which are on every photo
+    model.config.segmentation_recipe = RECIPE.to_dict()
     model.save_pretrained(folder)
-    SegformerImageProcessorPil(size={"height": 64, "width": 96}).save_pretrained(folder)
+    SegformerImageProcessorPil().save_pretrained(folder)
     return folder
 
 
@@ -112,15 +116,13 @@ def scores(model, pixels, slide):
 def independent(folder, data, slide, scales, flip):
     """mIoU, mAcc, aAcc and the IoU of each class, from a confusion matrix."""
     model = AutoModelForSemanticSegmentation.from_pretrained(folder).eval()
-    processor = SegformerImageProcessorPil.from_pretrained(folder)
     confusion = np.zeros((150, 150))
     for path in sorted((Path(data) / "images" / "validation").iterdir()):
         image = Image.open(path).convert("RGB")
-        pixels = processor(image, return_tensors="pt").pixel_values
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         probabilities = []
         for scale in scales:
-            size = [round(side * scale) for side in pixels.shape[-2:]]
-            scaled = pixels if scale == 1 else F.interpolate(pixels, size, mode="bilinear")
+            scaled = prepare_image(pixels, RECIPE, scale)
             views = [scores(model, scaled, slide)]
             if flip:
                 views.append(scores(model, scaled.flip(3), slide).flip(2))
@@ -265,7 +267,8 @@ def unlabelled(root):
         (lambda root: None, ["--mode", "tiles"], "tiles: no such mode. Choose from whole, slide."),
         (lambda root: None, ["--scales", "1,big"], "--scales: expected numbers"),
         (lambda root: None, ["--scales", "0"], "--scales: expected numbers above 0"),
-        (lambda root: None, ["--crop", "32", "--stride", "33"], "--stride: expected 1 to 32"),
+        (lambda root: None, ["--mode", "slide", "--crop", "32", "--stride", "33"], "--stride: expected 1 to 32"),
+        (lambda root: None, ["--crop", "32"], "Pass --mode slide"),
         (lambda root: None, ["--mask-column", "mask"], "no column mask"),
     ],
 )
