@@ -20,5 +20,5 @@ torch::stable::Tensor depthwise_conv2d_backward_weight(const torch::stable::Tens
 // Gradient of the bias, (C)
 torch::stable::Tensor depthwise_conv2d_backward_bias(const torch::stable::Tensor& grad_output);
 
-// The compute path that runs now: avx512, avx2 or portable
+// The compute path that runs now: amx, avx512, avx2 or portable
 std::string cpu_path();

@@ -15,12 +15,6 @@ int64_t channel_block() {
 }
 
 template <typename T>
-View<T> at(View<T> view, int64_t image, int64_t channel) {
-  view.data += image * view.image + channel * view.channel;
-  return view;
-}
-
-template <typename T>
 void convolve(const Convolution<T>& p, int64_t begin, int64_t end) {
   using V = Channels<Compute<T>>;
   using A = Compute<T>;
