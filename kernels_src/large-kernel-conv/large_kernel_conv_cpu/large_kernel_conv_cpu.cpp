@@ -33,7 +33,8 @@ void check_shape(const char* name, const Tensor& tensor, const std::vector<int64
 }
 
 void check_like(const char* name, const Tensor& tensor, const Tensor& first) {
-  STD_TORCH_CHECK(tensor.scalar_type() == first.scalar_type(), name, ": its dtype differs from that of the first tensor");
+  STD_TORCH_CHECK(tensor.scalar_type() == first.scalar_type(), name,
+                  ": its dtype differs from that of the first tensor");
   STD_TORCH_CHECK(tensor.is_cpu() && first.is_cpu(), name, ": expected tensors on the CPU");
 }
 
@@ -163,10 +164,9 @@ Tensor depthwise_conv2d_forward(const Tensor& input, const Tensor& weight, const
   if (output.numel() == 0) return output;
   dispatch_type(input.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    run_convolution<T>(path_of<T>(),
-                       {size, view_of<T>(input), weight_view_of<T>(weight),
-                        numbers ? static_cast<const T*>(numbers->const_data_ptr()) : nullptr,
-                        mutable_view_of<T>(output), 1});
+    run_convolution<T>(path_of<T>(), {size, view_of<T>(input), weight_view_of<T>(weight),
+                                      numbers ? static_cast<const T*>(numbers->const_data_ptr()) : nullptr,
+                                      mutable_view_of<T>(output), 1});
   });
   return output;
 }

@@ -7,8 +7,9 @@
 
 #include <torch/csrc/stable/tensor.h>
 
-// Depthwise convolution with stride 1 and same padding: input (N, C, H, W) of any layout, weight (C, 1, KH, KW) with odd
-// KH and KW, bias (C). The output has the layout of the input. With the flipped weight it is the gradient of the input.
+// Depthwise convolution with stride 1 and same padding: input (N, C, H, W) of any layout, weight (C, 1, KH, KW) with
+// odd KH and KW, bias (C). The output has the layout of the input. With the flipped weight it is the gradient of the
+// input.
 torch::stable::Tensor depthwise_conv2d_forward(const torch::stable::Tensor& input, const torch::stable::Tensor& weight,
                                                const std::optional<torch::stable::Tensor>& bias);
 

@@ -49,8 +49,7 @@ void unpack(const typename V::Scalar* in, const View<T>& view, int64_t channels,
         T narrowed[kPixels * N];  // apart, because the conversion takes all channels of a pixel at once
         for (int64_t i = 0; i < count * N; ++i) narrow(in[start * N + i], narrowed[i]);
         for (int64_t c = 0; c < channels; ++c)
-          for (int64_t x = 0; x < count; ++x)
-            out[c * view.channel + (start + x) * view.column] = narrowed[x * N + c];
+          for (int64_t x = 0; x < count; ++x) out[c * view.channel + (start + x) * view.column] = narrowed[x * N + c];
       }
     }
     in += pixels * N;

@@ -66,16 +66,16 @@ struct BiasGradient {
 };
 
 // Each path has as many channels in a block as kLanes<T> says, and computes the tasks [begin, end).
-#define LARGE_KERNEL_CONV_DECLARE_PATH(path)                                        \
-  namespace path {                                                                  \
-  template <typename T>                                                             \
-  int64_t channel_block();                                                          \
-  template <typename T>                                                             \
-  void convolve(const Convolution<T>&, int64_t begin, int64_t end);                 \
-  template <typename T>                                                             \
-  void differentiate_weight(const WeightGradient<T>&, int64_t begin, int64_t end);  \
-  template <typename T>                                                             \
-  void differentiate_bias(const BiasGradient<T>&, int64_t begin, int64_t end);      \
+#define LARGE_KERNEL_CONV_DECLARE_PATH(path)                                       \
+  namespace path {                                                                 \
+  template <typename T>                                                            \
+  int64_t channel_block();                                                         \
+  template <typename T>                                                            \
+  void convolve(const Convolution<T>&, int64_t begin, int64_t end);                \
+  template <typename T>                                                            \
+  void differentiate_weight(const WeightGradient<T>&, int64_t begin, int64_t end); \
+  template <typename T>                                                            \
+  void differentiate_bias(const BiasGradient<T>&, int64_t begin, int64_t end);     \
   }
 LARGE_KERNEL_CONV_DECLARE_PATH(portable)
 LARGE_KERNEL_CONV_DECLARE_PATH(avx2)

@@ -99,10 +99,10 @@ void differentiate_bias(const BiasGradient<T>& p, int64_t begin, int64_t end) {
   }
 }
 
-#define LARGE_KERNEL_CONV_INSTANTIATE(T)                                                \
-  template int64_t channel_block<T>();                                                  \
-  template void convolve<T>(const Convolution<T>&, int64_t, int64_t);                   \
-  template void differentiate_weight<T>(const WeightGradient<T>&, int64_t, int64_t);    \
+#define LARGE_KERNEL_CONV_INSTANTIATE(T)                                             \
+  template int64_t channel_block<T>();                                               \
+  template void convolve<T>(const Convolution<T>&, int64_t, int64_t);                \
+  template void differentiate_weight<T>(const WeightGradient<T>&, int64_t, int64_t); \
   template void differentiate_bias<T>(const BiasGradient<T>&, int64_t, int64_t);
 LARGE_KERNEL_CONV_INSTANTIATE(float)
 LARGE_KERNEL_CONV_INSTANTIATE(double)

@@ -14,8 +14,7 @@ extern "C" void convolve(const BFloat16* input, const BFloat16* weight, const BF
                                                                        g.width * g.channels, g.channels}
                          : View<std::remove_pointer_t<decltype(data)>>{data, pixels * g.channels, pixels, g.width, 1};
   };
-  const Convolution<BFloat16> problem{g,    view(input),  {weight, 0, taps, g.kernel_width, 1},
-                                      bias, view(output), chunks};
+  const Convolution<BFloat16> problem{g, view(input), {weight, 0, taps, g.kernel_width, 1}, bias, view(output), chunks};
   const int64_t blocks = (g.channels + amx::kChannelBlock - 1) / amx::kChannelBlock;
   amx::convolve(problem, 0, blocks * chunks, portable::convolve<BFloat16>);
 }

@@ -1,7 +1,7 @@
 """Which convolutions the kernel computes; for the others PyTorch's own (oneDNN's) is faster.
 
-Nothing is measured at run time. The rule was read from benchmarks/sweep.py on one thread of a Zen 4 processor, where it
-leaves no shape at less than 0.95 of the speed of F.conv2d:
+Nothing is measured at run time. The rule was read from benchmarks/sweep.py on one thread of a Zen 4 processor, where
+it leaves no shape at less than 0.95 of the speed of F.conv2d:
 
 - With few taps the time goes into moving pixels, and oneDNN moves them once less. From 11x11 on the kernel is faster
   in both layouts and all types, in float32 from 9x9 on where the input is channels-last.
