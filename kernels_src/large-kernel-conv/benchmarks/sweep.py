@@ -39,7 +39,7 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def milliseconds(functions, seconds):
-    """The least time of each function; they take turns, in another order each time: what ran before fills the caches."""
+    """The least time of each function; they take turns in random order, as what ran before has filled the caches."""
     best = dict.fromkeys(functions, float("inf"))
     end = time.perf_counter() + seconds * len(functions)
     for rounds in itertools.count():

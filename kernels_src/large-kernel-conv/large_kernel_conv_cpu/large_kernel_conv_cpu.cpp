@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <type_traits>
 
 #include <torch/csrc/stable/ops.h>
 
