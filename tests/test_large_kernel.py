@@ -242,7 +242,7 @@ def test_empty_inputs(always, shape):
         (lambda x, w, b: (x[:, 1:], w, b), ValueError, r"weight: expected \(4, 1, KH, KW\), got \(5, 1, 7, 5\)"),
         (lambda x, w, b: (x, w[..., 1:], b), ValueError, r"weight: expected odd KH and KW, got \(7, 4\)"),
         (lambda x, w, b: (x, w, b[1:]), ValueError, r"bias: expected \(5,\), got \(4,\)"),
-        (lambda x, w, b: (x.float(), w, b), TypeError, "share a dtype, got torch.float32, torch.float64"),
+        (lambda x, w, b: (x, w.float(), b), TypeError, "share a dtype, got torch.float64, torch.float32"),
     ],
 )
 def test_errors_name_both_values(kernel, change, error, message):
