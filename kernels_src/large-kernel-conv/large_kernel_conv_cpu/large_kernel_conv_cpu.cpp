@@ -1,0 +1,210 @@
+// From tensors to the compute paths: checks, strides, the split into tasks.
+#include "large_kernel_conv_cpu.h"
+
+#include <algorithm>
+#include <sstream>
+#include <type_traits>
+
+#include <torch/csrc/stable/ops.h>
+
+#include "cpu_path.h"
+#include "problem.h"
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+namespace large_kernel_conv {
+namespace {
+
+std::string shape_of(const std::vector<int64_t>& sizes) {
+  std::ostringstream text;
+  text << "(";
+  for (size_t i = 0; i < sizes.size(); ++i) text << (i ? ", " : "") << sizes[i];
+  text << ")";
+  return text.str();
+}
+
+std::vector<int64_t> sizes_of(const Tensor& tensor) {
+  return std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end());
+}
+
+void check_shape(const char* name, const Tensor& tensor, const std::vector<int64_t>& expected) {
+  const std::vector<int64_t> actual = sizes_of(tensor);
+  STD_TORCH_CHECK(actual == expected, name, ": expected ", shape_of(expected), ", got ", shape_of(actual));
+}
+
+void check_like(const char* name, const Tensor& tensor, const Tensor& first) {
+  STD_TORCH_CHECK(tensor.scalar_type() == first.scalar_type(), name,
+                  ": its dtype differs from that of the first tensor");
+  STD_TORCH_CHECK(tensor.is_cpu() && first.is_cpu(), name, ": expected tensors on the CPU");
+}
+
+Geometry geometry_of(const Tensor& input, const std::vector<int64_t>& kernel_size) {
+  STD_TORCH_CHECK(input.dim() == 4, "input: expected (N, C, H, W), got ", shape_of(sizes_of(input)));
+  STD_TORCH_CHECK(kernel_size.size() == 2 && kernel_size[0] > 0 && kernel_size[1] > 0 && kernel_size[0] % 2 == 1 &&
+                      kernel_size[1] % 2 == 1,
+                  "kernel_size: expected two odd numbers, got ", shape_of(kernel_size));
+  return {input.size(0), input.size(1), input.size(2), input.size(3), kernel_size[0], kernel_size[1]};
+}
+
+template <typename T>
+View<const T> view_of(const Tensor& tensor) {
+  return {static_cast<const T*>(tensor.const_data_ptr()), tensor.stride(0), tensor.stride(1), tensor.stride(2),
+          tensor.stride(3)};
+}
+template <typename T>
+View<T> mutable_view_of(Tensor& tensor) {
+  return {static_cast<T*>(tensor.mutable_data_ptr()), tensor.stride(0), tensor.stride(1), tensor.stride(2),
+          tensor.stride(3)};
+}
+template <typename T>
+View<const T> weight_view_of(const Tensor& weight) {  // (C, 1, KH, KW)
+  return {static_cast<const T*>(weight.const_data_ptr()), 0, weight.stride(0), weight.stride(2), weight.stride(3)};
+}
+
+// Call f with a number of the storage type
+template <typename F>
+void dispatch_type(ScalarType type, F f) {
+  switch (type) {
+    case ScalarType::Float:
+      return f(float());
+    case ScalarType::Double:
+      return f(double());
+    case ScalarType::BFloat16:
+      return f(BFloat16());
+    case ScalarType::Half:
+      return f(Half());
+    default:
+      STD_TORCH_CHECK(false, "input: expected float32, float64, bfloat16 or float16");
+  }
+}
+
+template <typename T>
+struct Path {  // the functions of one path
+  int64_t (*channel_block)();
+  Convolve<T> convolve;
+  void (*differentiate_weight)(const WeightGradient<T>&, int64_t, int64_t);
+  void (*differentiate_bias)(const BiasGradient<T>&, int64_t, int64_t);
+
+  int64_t blocks(const Geometry& g) const { return (g.channels + channel_block() - 1) / channel_block(); }
+};
+
+template <typename T>
+Path<T> path_of() {
+#define LARGE_KERNEL_CONV_PATH_OF(path) \
+  return { path::channel_block<T>, path::convolve<T>, path::differentiate_weight<T>, path::differentiate_bias<T> }
+  switch (choose_path()) {
+#if defined(__x86_64__)
+    case CpuPath::amx:
+    case CpuPath::avx512:
+      LARGE_KERNEL_CONV_PATH_OF(avx512);
+    case CpuPath::avx2:
+      LARGE_KERNEL_CONV_PATH_OF(avx2);
+#endif
+    default:
+      LARGE_KERNEL_CONV_PATH_OF(portable);
+  }
+#undef LARGE_KERNEL_CONV_PATH_OF
+}
+
+// Chunks of `rows` for each of `tasks`, so that every thread has work: four tasks a thread even out their differences.
+int64_t chunks_for(int64_t tasks, int64_t rows) {
+  const int64_t threads = torch::stable::get_num_threads();
+  if (threads == 1 || tasks % threads == 0 || tasks >= 4 * threads) return 1;
+  constexpr int64_t kLeastRows = 6;
+  return std::clamp<int64_t>((4 * threads + tasks - 1) / tasks, 1, std::max<int64_t>(1, rows / kLeastRows));
+}
+
+// Convolutions of several images in one task read the kernel's tiles once, but the images should stay in the cache.
+int64_t image_chunks_for(const Geometry& g) {
+  constexpr int64_t kCacheBytes = 1 << 20;
+  const int64_t image_bytes = (g.height + g.kernel_height) * (g.width + g.kernel_width) * 2 * amx::kChannelBlock;
+  const int64_t blocks = (g.channels + amx::kChannelBlock - 1) / amx::kChannelBlock;
+  const int64_t threads = torch::stable::get_num_threads();
+  return std::clamp<int64_t>(std::max(g.batch * image_bytes / kCacheBytes, (threads + blocks - 1) / blocks), 1,
+                             g.batch);
+}
+
+template <typename T>
+void run_convolution(const Path<T>& path, Convolution<T> problem) {
+  int64_t tasks = path.blocks(problem.size) * problem.size.batch;
+  problem.chunks = chunks_for(tasks, problem.size.height);
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    if (choose_path() == CpuPath::amx) {
+      problem.chunks = image_chunks_for(problem.size);
+      tasks = (problem.size.channels + amx::kChannelBlock - 1) / amx::kChannelBlock;
+      torch::stable::parallel_for(0, tasks * problem.chunks, 1, [&](int64_t begin, int64_t end) {
+        amx::convolve(problem, begin, end, path.convolve);
+      });
+      return;
+    }
+  }
+#endif
+  torch::stable::parallel_for(0, tasks * problem.chunks, 1,
+                              [&](int64_t begin, int64_t end) { path.convolve(problem, begin, end); });
+}
+
+}  // namespace
+}  // namespace large_kernel_conv
+
+using namespace large_kernel_conv;
+
+Tensor depthwise_conv2d_forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+  STD_TORCH_CHECK(weight.dim() == 4, "weight: expected (C, 1, KH, KW), got ", shape_of(sizes_of(weight)));
+  const Geometry size = geometry_of(input, {weight.size(2), weight.size(3)});
+  check_shape("weight", weight, {size.channels, 1, size.kernel_height, size.kernel_width});
+  check_like("weight", weight, input);
+  Tensor output = torch::stable::empty_like(input);
+  std::optional<Tensor> numbers;
+  if (bias) {
+    check_shape("bias", *bias, {size.channels});
+    check_like("bias", *bias, input);
+    numbers = torch::stable::contiguous(*bias);
+  }
+  if (output.numel() == 0) return output;
+  dispatch_type(input.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    run_convolution<T>(path_of<T>(), {size, view_of<T>(input), weight_view_of<T>(weight),
+                                      numbers ? static_cast<const T*>(numbers->const_data_ptr()) : nullptr,
+                                      mutable_view_of<T>(output), 1});
+  });
+  return output;
+}
+
+Tensor depthwise_conv2d_backward_weight(const Tensor& grad_output, const Tensor& input,
+                                        std::vector<int64_t> kernel_size) {
+  const Geometry size = geometry_of(input, kernel_size);
+  check_shape("grad_output", grad_output, sizes_of(input));
+  check_like("grad_output", grad_output, input);
+  Tensor grad_weight = torch::stable::new_empty(input, {size.channels, 1, size.kernel_height, size.kernel_width});
+  if (input.numel() == 0) return torch::stable::zero_(grad_weight);
+  dispatch_type(input.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    const Path<T> path = path_of<T>();
+    const int64_t tasks = path.blocks(size), chunks = chunks_for(tasks, size.kernel_height);
+    View<T> gradient = mutable_view_of<T>(grad_weight);
+    gradient.channel = gradient.image;
+    const WeightGradient<T> problem{size, view_of<T>(grad_output), view_of<T>(input), gradient, chunks};
+    torch::stable::parallel_for(0, tasks * chunks, 1,
+                                [&](int64_t begin, int64_t end) { path.differentiate_weight(problem, begin, end); });
+  });
+  return grad_weight;
+}
+
+Tensor depthwise_conv2d_backward_bias(const Tensor& grad_output) {
+  const Geometry size = geometry_of(grad_output, {1, 1});
+  STD_TORCH_CHECK(grad_output.is_cpu(), "grad_output: expected a tensor on the CPU");
+  Tensor grad_bias = torch::stable::new_empty(grad_output, {size.channels});
+  if (grad_output.numel() == 0) return torch::stable::zero_(grad_bias);
+  dispatch_type(grad_output.scalar_type(), [&](auto zero) {
+    using T = decltype(zero);
+    const Path<T> path = path_of<T>();
+    const BiasGradient<T> problem{size, view_of<T>(grad_output), static_cast<T*>(grad_bias.mutable_data_ptr())};
+    torch::stable::parallel_for(0, path.blocks(size), 1,
+                                [&](int64_t begin, int64_t end) { path.differentiate_bias(problem, begin, end); });
+  });
+  return grad_bias;
+}
+
+std::string cpu_path() { return kPathNames[int(choose_path())]; }

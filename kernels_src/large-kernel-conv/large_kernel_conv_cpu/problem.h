@@ -1,0 +1,95 @@
+// What the tensor-facing code hands to the compute paths: plain numbers and pointers.
+//
+// The paths are compiled with different instruction sets. Nothing here has code of its own, so that the linker can
+// never pick an AVX-512 copy of a shared inline function for a machine without AVX-512.
+#pragma once
+
+#include <cstdint>
+
+namespace large_kernel_conv {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Half {
+  uint16_t bits;
+};
+
+// Arithmetic is in float32, in float64 for float64.
+template <typename T>
+struct ComputeType {
+  using type = float;
+};
+template <>
+struct ComputeType<double> {
+  using type = double;
+};
+template <typename T>
+using Compute = typename ComputeType<T>::type;
+
+// A tensor (N, C, H, W) of any layout: element strides. A weight (C, 1, KH, KW) has no images.
+template <typename T>
+struct View {
+  T* data;
+  int64_t image, channel, row, column;
+};
+
+struct Geometry {
+  int64_t batch, channels, height, width;
+  int64_t kernel_height, kernel_width;  // both odd
+};
+
+// Tasks are the flattened (channel block, image, chunk of output rows) for a convolution, and (channel block, chunk of
+// kernel rows) for the gradient of its weight. They share no output element, and no result depends on the chunks.
+template <typename T>
+struct Convolution {
+  Geometry size;
+  View<const T> input, weight;
+  const T* bias;  // null for none
+  View<T> output;
+  int64_t chunks;
+};
+
+template <typename T>
+struct WeightGradient {
+  Geometry size;
+  View<const T> grad_output, input;
+  View<T> grad_weight;
+  int64_t chunks;
+};
+
+template <typename T>
+struct BiasGradient {
+  Geometry size;
+  View<const T> grad_output;
+  T* grad_bias;
+};
+
+// Each path says how many channels it has in a block, and computes the tasks [begin, end); those of the gradient of
+// the bias are the channel blocks.
+#define LARGE_KERNEL_CONV_DECLARE_PATH(path)                                       \
+  namespace path {                                                                 \
+  template <typename T>                                                            \
+  int64_t channel_block();                                                         \
+  template <typename T>                                                            \
+  void convolve(const Convolution<T>&, int64_t begin, int64_t end);                \
+  template <typename T>                                                            \
+  void differentiate_weight(const WeightGradient<T>&, int64_t begin, int64_t end); \
+  template <typename T>                                                            \
+  void differentiate_bias(const BiasGradient<T>&, int64_t begin, int64_t end);     \
+  }
+LARGE_KERNEL_CONV_DECLARE_PATH(portable)
+LARGE_KERNEL_CONV_DECLARE_PATH(avx2)
+LARGE_KERNEL_CONV_DECLARE_PATH(avx512)
+#undef LARGE_KERNEL_CONV_DECLARE_PATH
+
+template <typename T>
+using Convolve = void (*)(const Convolution<T>&, int64_t begin, int64_t end);
+
+namespace amx {
+constexpr int64_t kChannelBlock = 8;
+// Tasks are the flattened (channel block, chunk of images). `otherwise` convolves what has numbers that are not finite.
+void convolve(const Convolution<BFloat16>&, int64_t begin, int64_t end, Convolve<BFloat16> otherwise);
+}  // namespace amx
+
+}  // namespace large_kernel_conv

@@ -1,0 +1,3 @@
+#pragma once
+
+#include "large_kernel_conv_cpu.h"
