@@ -30,6 +30,7 @@ class Family:
             checkpoint does not show is left out or `None`.
         facts_of_config: The same facts as a config states them.
         adopt: Changes a config to the form that the weights are in, where one network has several.
+        heads: First parts of the names (ours) that lie outside the base model.
     """
 
     model_class: type[PreTrainedModel]
@@ -39,6 +40,7 @@ class Family:
     facts_of_weights: Callable[[Shapes], Facts]
     facts_of_config: Callable[[Any], Facts]
     adopt: Callable[[Any, Facts], None] = lambda config, facts: None
+    heads: tuple[str, ...] = ("classifier.",)
 
     task = "image-classification"
 
@@ -51,12 +53,12 @@ class Family:
         return self.model_class.config_class.model_type
 
     def rename(self, names) -> dict[str, str]:
-        """Names of the original -> names inside the base model, `classifier.*` for the classifier."""
+        """Names of the original -> names inside the base model, those of the heads as they are."""
         return rename(names, self.rules)
 
     def full_name(self, name: str) -> str:
         """The name inside `model_class`."""
-        return name if name.startswith("classifier.") else f"{self.model_class.base_model_prefix}.{name}"
+        return name if name.startswith(self.heads) else f"{self.model_class.base_model_prefix}.{name}"
 
     def key_map(self, names) -> KeyMap:
         """Where every tensor of `model_class` comes from."""

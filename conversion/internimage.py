@@ -48,6 +48,14 @@ RULES = (
     Rule(r"^clip_projector\.cross_dcn\.v(?:\.weight|_(bias))$", lambda m: f"pooler.value.{m[1] or 'weight'}", True),
     Rule(r"^clip_projector\.cross_dcn\.proj\.", "pooler.projection.", optional=True),
     Rule(r"^fc_norm\.0\.", "pooler.norm.", optional=True),
+    Rule(r"^meta_head_1\.", "metadata_head.temporal.", optional=True),
+    Rule(r"^meta_head_2\.", "metadata_head.spatial.", optional=True),
+    Rule(r"^(metadata_head\.\w+)\.0\.", r"\1.projection.", optional=True),
+    Rule(r"^(metadata_head\.\w+)\.2\.", r"\1.norm.", optional=True),
+    Rule(r"^(metadata_head\.\w+)\.3\.w([12])\.", r"\1.fc\2.", optional=True),
+    Rule(r"^(metadata_head\.\w+)\.3\.norm_fn([12])\.", r"\1.norm\2.", optional=True),
+    Rule(r"^meta_norm\.", "metadata_head.norm.", optional=True),
+    Rule(r"^meta_head\.", "metadata_head.classifier.", optional=True),
 )
 # constants of the original's attention pooler: output channels, PixelShuffle factor, heads, output width
 HEAD = {"dim": 1024, "stride": 2, "heads": 16, "out": 768}
@@ -117,6 +125,7 @@ def _facts_of_weights(shapes: Shapes) -> Facts:
         "head dim": width,
         "head stride": math.isqrt(upsampled // width) if upsampled and width else None,
         "head out": size(shapes, "pooler.projection.weight"),
+        "meta_dim": size(shapes, "metadata_head.temporal.projection.weight"),
     }
 
 
@@ -131,6 +140,7 @@ def _facts_of_config(config: InternImageConfig) -> Facts:
         "head dim": config.pooler_hidden_size,
         "head stride": config.pooler_upsampling,
         "head out": config.pooler_output_size,
+        "meta_dim": config.metadata_hidden_size,
     }
 
 
@@ -147,6 +157,7 @@ def _config_from_original(original: dict, shown: Facts) -> InternImageConfig:
             "level2_post_norm_block_ids": None,
             "use_clip_projector": False,
             "head": HEAD,
+            "meta_dim": None,
         },
         only=ONLY | {"core_op": ("DCNv3", "DCNv3_pytorch")},
         ignored=("with_cp",),
@@ -176,6 +187,8 @@ def _config_from_original(original: dict, shown: Facts) -> InternImageConfig:
         pooler_num_heads=head["heads"],
         pooler_output_size=head["out"],
         pooler_upsampling=head["stride"],
+        # the original with a head for metadata is a class of its own, in which 64 is the default
+        metadata_hidden_size=given["meta_dim"] or shown["meta_dim"],
         drop_path_rate=given["drop_path_rate"],
     )
 
@@ -187,4 +200,5 @@ FAMILY = Family(
     config_from_original=_config_from_original,
     facts_of_weights=_facts_of_weights,
     facts_of_config=_facts_of_config,
+    heads=("classifier.", "metadata_head."),
 )

@@ -100,7 +100,8 @@ def list_command(
 
         models = [get_model(name) for name in list_models(pattern, family=family, task=task)]
     if as_json:
-        keys = ("name", "family", "title", "task", "url", "license", "num_labels", "parameters", "reported")
+        keys = ("name", "family", "title", "task", "url", "license")
+        keys += ("num_labels", "parameters", "test_set", "reported")
         print(json.dumps([{key: getattr(model, key) for key in keys} for model in models], indent=2))
         return
     width = max((len(model.name) for model in models), default=0)
@@ -109,7 +110,7 @@ def list_command(
         score = f"{score:.1f} %" if score else "-"
         parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
         print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")
-    print(f"{len(models)} checkpoints; accuracy on ImageNet-1K, or mIoU, as their authors report it", file=sys.stderr)
+    print(f"{len(models)} checkpoints; accuracy or mIoU by their authors, --json says on what", file=sys.stderr)
 
 
 @app.command()

@@ -28,7 +28,8 @@ class InternImageConfig(HierarchicalConfig):
         pooler_num_heads: Heads of the attention pooler.
         pooler_output_size: Width of the attention pooler's output.
         pooler_upsampling: Factor by which the attention pooler enlarges the last feature map.
-        layer_norm_eps: Epsilon of every LayerNorm.
+        metadata_hidden_size: Width of the head that sees when and where an image was taken; `None` for none.
+        layer_norm_eps: Epsilon of every LayerNorm, but for those inside that head.
         batch_norm_eps: Epsilon of the BatchNorm in the convolutional pooler.
     """
 
@@ -50,6 +51,7 @@ class InternImageConfig(HierarchicalConfig):
     pooler_num_heads: int = 16
     pooler_output_size: int = 768
     pooler_upsampling: int = 2
+    metadata_hidden_size: int | None = None
     drop_path_rate: float = 0.1
     layer_norm_eps: float = 1e-6
     batch_norm_eps: float = 1e-5
@@ -58,6 +60,8 @@ class InternImageConfig(HierarchicalConfig):
         super().__post_init__(**kwargs)
         self._check_one_per_stage("groups")
         self._check_positive("groups", "depthwise_kernel_size")
+        if self.metadata_hidden_size is not None:
+            self._check_positive("metadata_hidden_size")
         self._check_divisible("hidden_sizes", by="groups")
 
     @property

@@ -145,7 +145,11 @@ class HierarchicalForImageClassification(HierarchicalPreTrainedModel):
             `logits` (batch_size, num_labels), the `loss` if labels were given, and `hidden_states`.
         """
         outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
-        logits = self.classifier(outputs.pooler_output)
+        return self._classified(self.classifier(outputs.pooler_output), labels, outputs)
+
+    def _classified(
+        self, logits: torch.Tensor, labels: torch.Tensor | None, outputs: BaseModelOutputWithPoolingAndNoAttention
+    ) -> ImageClassifierOutputWithNoAttention:
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)

@@ -50,12 +50,14 @@ class ZooModel:
         repository: The authors' code; `reported` is from its README.
         license: Identifier that the Hub uses, for code and weights; `copyright` as the licence states it, if it does.
         config_kwargs: Where the config differs from the defaults of its class, and the stochastic depth in training.
-        num_labels: Number of classes; `label_set` is the key of their names. Both are `None` if not published.
+        num_labels: Number of classes, `None` if not published; `label_set` is the key of their names, `None` where the
+            zoo does not have them.
         training_data: Data sets that it was trained on, in order; the head is for the last one.
         parameters: Exact number of parameters (RepLKNet: before merging), `None` if not published.
-        reported: The authors' numbers on ImageNet-1K: `top1` and `top5` in percent, `gflops` for one image.
+        reported: The authors' numbers: `top1` and `top5` in percent, `gflops` for one image.
         remeasured: What others (`by`, `url`) measured with the same weights: `top1` and `top5` in percent.
         hub_repo: The authors' Hub repository of the same weights, in their own format.
+        test_set: Data set on whose validation part `reported` was measured.
     """
 
     name: str
@@ -78,6 +80,7 @@ class ZooModel:
     reported: dict[str, float]
     remeasured: list[dict[str, Any]] = field(default_factory=list)
     hub_repo: str | None = None
+    test_set: str = "ImageNet-1K"
     aliases: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -210,5 +213,7 @@ def _models() -> tuple[ZooModel, ...]:
         for entry in segmentation:
             entry["config_kwargs"] = entry.pop("config")
             entry["preprocessing"] = SegmentationRecipe.from_dict(entry["preprocessing"])
+            # Mapillary Vistas with merged classes is tested on Cityscapes
+            entry["test_set"] = "Cityscapes" if entry["label_set"] == "cityscapes" else entry["training_data"][-1]
             models.append(SegmentationModel(citation="\n".join(citation), **family | entry))
     return tuple(models)

@@ -27,6 +27,11 @@ DATASETS = {
     "ImageNet-22K": ("imagenet-22k", IMAGENET_TERMS),
     "Joint-427M": (None, "427 million images from LAION-400M, YFCC-15M and CC12M, each with terms of its own"),
     "MegData-73M": (None, "collected by Megvii and not public; its terms are unknown"),
+    "iNaturalist 2018": (
+        None,
+        "for non-commercial research and education only, the images not to be passed on "
+        "(https://github.com/visipedia/inat_comp/tree/master/2018)",
+    ),
     "ADE20K": ("scene_parse_150", "for non-commercial research and education only (https://ade20k.csail.mit.edu)"),
     "COCO-Stuff 10K": (None, COCO_TERMS),
     "COCO-Stuff 164K": (None, COCO_TERMS),
@@ -79,7 +84,7 @@ def render_card(
         recipe=recipe or (model and model.preprocessing),
         terms={name: DATASETS[name][1] for name in model.training_data} if model else {},
         metrics=METRICS,
-        test_set=_test_set(model) if model else None,
+        test_set=model.test_set if model else None,
         conversion=conversion or {},
         measured=[{column: row[column] for column in MEASURED} for row in measured],
     )
@@ -108,25 +113,16 @@ def _architecture(config: PreTrainedConfig) -> str:
     return f"{_architecture(config.backbone_config)}, {name}" if hasattr(config, "backbone_config") else name
 
 
-def _test_set(model: ZooModel) -> str:
-    """What the reported numbers were measured on."""
-    if model.task == "image-classification":
-        return "ImageNet-1K"
-    # Mapillary Vistas with merged classes is tested on Cityscapes
-    return "Cityscapes" if model.label_set == "cityscapes" else model.training_data[-1]
-
-
 def _metadata(model: ZooModel | None, config: PreTrainedConfig, measured: list[dict[str, str]]) -> ModelCardData:
     segmentation = hasattr(config, "backbone_config")
     task = "image-segmentation" if segmentation else "image-classification"
     tags = ["vision", task, config.model_type] + ([config.backbone_config.model_type] if segmentation else [])
     if model is None:
         return ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
-    test_set = _test_set(model)
     about = {
         "task_type": model.task,
-        "dataset_type": DATASETS[test_set][0] or test_set.lower().replace(" ", "-"),
-        "dataset_name": test_set,
+        "dataset_type": DATASETS[model.test_set][0] or model.test_set.lower().replace(" ", "-"),
+        "dataset_name": model.test_set,
         "dataset_split": "validation",
         "metric_type": "mean_iou" if segmentation else "accuracy",
     }

@@ -168,7 +168,8 @@ class ModelTester:
         loaded, info = auto.from_pretrained(tmp_path, output_loading_info=True)
         assert not info["missing_keys"]
         assert not info["mismatched_keys"]
-        head = set() if auto is AutoModelForImageClassification else {"classifier.weight", "classifier.bias"}
+        heads = {name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}.")}
+        head = set() if auto is AutoModelForImageClassification else heads
         assert set(info["unexpected_keys"]) <= head
         expected = model if auto is AutoModelForImageClassification else model.base_model
         with torch.no_grad():
@@ -182,7 +183,8 @@ class ModelTester:
             tmp_path, out_features=["stage1", "stage2", "stage3", "stage4"], output_loading_info=True
         )
         assert not info["missing_keys"]
-        assert all(".pooler." in key or key.startswith(("pooler.", "classifier.")) for key in info["unexpected_keys"])
+        heads = ("pooler.", "classifier.", "metadata_head.")
+        assert all(".pooler." in key or key.startswith(heads) for key in info["unexpected_keys"])
         with torch.no_grad():
             maps = backbone.eval()(self.images()).feature_maps
             hidden = model(self.images(), output_hidden_states=True).hidden_states

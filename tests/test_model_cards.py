@@ -75,6 +75,16 @@ def test_metadata_is_plain_yaml():
         ("RepLKNet-XL_MegData73M_pretrain", ["names of the classes are not published", "report no accuracy"]),
         ("internimage_t_1k_224", ["29,918,424 parameters", "| Top-1 accuracy | 83.5 % |", "MMPreTrain"]),
         (
+            "internimage_h_22ktoinat18_384",
+            [
+                "8,142 classes, 1,096,197,516 parameters",
+                "encode_metadata(month=6",
+                "for iNaturalist 2018, validation",
+                "| 92.6 % |",
+                "classes of iNaturalist 2018 and nothing else, by number",
+            ],
+        ),
+        (
             "upernet_internimage_t_512_160k_ade20k",
             [
                 "segmentation with 150 classes",

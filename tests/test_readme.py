@@ -27,6 +27,8 @@ def models_table() -> str:
         parameters = f"{model.parameters:,}" if model.parameters else ""
         training_data = ", ".join(model.training_data)
         top1 = model.reported.get("top1", "")
+        if top1 and model.test_set != "ImageNet-1K":
+            top1 = f"{top1} ({model.test_set})"
         cells = f"`{model.name}`", model.title, parameters, training_data, model.preprocessing.size, top1
         rows.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(rows) + "\n"

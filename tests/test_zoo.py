@@ -25,6 +25,7 @@ UNSEEN_IN_WEIGHTS = {
     "internimage_l_22kto1k_384": (2.0, ()),
     "internimage_xl_22k_192to384": (2.0, ()),
     "internimage_h_22kto1k_640": (1.0, (5, 11, 17, 23, 29)),
+    "internimage_h_22ktoinat18_384": (1.0, (5, 11, 17, 23, 29)),
     "internimage_g_22kto1k_512": (1.0, (5, 11, 17, 23, 29, 35, 41, 47)),
     "flash_intern_image_t_1k_224": (1.0, None),
     "flash_intern_image_s_1k_224": (1.0, None),
@@ -42,7 +43,7 @@ def test_every_published_checkpoint_is_listed():
     def counts(names):
         return Counter(get_model(name).family for name in names)
 
-    assert counts(CLASSIFIERS) == {"flash_internimage": 5, "internimage": 11, "replknet": 11, "smt": 6}
+    assert counts(CLASSIFIERS) == {"flash_internimage": 5, "internimage": 12, "replknet": 11, "smt": 6}
     assert counts(SEGMENTERS) == {"flash_internimage": 8, "internimage": 26, "replknet": 5}
     assert set(CLASSIFIERS) | set(SEGMENTERS) == set(NAMES)
 
@@ -60,7 +61,8 @@ def test_config(name, tmp_path):
         assert key == "drop_path_rate" or value != getattr(defaults, key), f"{key} repeats the default"
 
     assert config.num_labels == len(config.label2id) == (model.num_labels or 0)
-    assert SIZES.get(model.label_set) == model.num_labels
+    if model.label_set is not None:
+        assert SIZES[model.label_set] == model.num_labels
     assert all(config.label2id[label] == index for index, label in config.id2label.items())
 
     config.save_pretrained(tmp_path)
