@@ -110,7 +110,7 @@ def list_command(
         score = f"{score:.1f} %" if score else "-"
         parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
         print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")
-    print(f"{len(models)} checkpoints; accuracy or mIoU as their authors report it, --json says on what", file=sys.stderr)
+    print(f"{len(models)} checkpoints; accuracy or mIoU by their authors, --json says on what", file=sys.stderr)
 
 
 @app.command()
