@@ -104,7 +104,7 @@ def _choose(kernel: str, device: str) -> tuple[ModuleType | None, KernelStatus]:
     if module is None and mode == "require":
         raise InputError(
             f"{kernel}: HF_MODELS_KERNELS is require, but there is no kernel: {reason}. "
-            f"Build it with `hf-models kernels build`, or unset HF_MODELS_KERNELS."
+            f"Build it with `hf-models kernels build --backend {device}`, or unset HF_MODELS_KERNELS."
         )
     return module, _report(kernel, device, module, reason, logging.INFO if module else logging.WARNING)
 

@@ -192,8 +192,7 @@ def _compile(folder: Path, config: dict, backend: str, name: str, objects: Path)
                 flags += options.get("cuda-flags", []) + _gencode(options.get("cuda-capabilities", []))
                 jobs.append(([_nvcc(), "-c", folder / source, "-o", target, *common, *flags], target))
             elif source.suffix in (".cpp", ".cc", ".cxx"):
-                extra = [f"-I{_cuda_home() / 'include'}"] if backend == "cuda" else []
-                flags = [*host, *options.get("cxx-flags", []), *extra]
+                flags = [*host, *options.get("cxx-flags", [])]
                 jobs.append(([_cxx(), "-c", folder / source, "-o", target, *common, *flags], target))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(_run, [command for command, _ in jobs]))
@@ -213,11 +212,12 @@ def _link(library: Path, objects: list[Path], backend: str) -> None:
     exports = objects[0].parent / "exports.map"
     exports.write_text("{ global: PyInit_*; local: *; };\n")
     # torch is loaded with local symbols, so the library must name it as needed
-    command = [_cxx(), "-shared", "-o", library, *objects, f"-L{Path(torch.__file__).parent / 'lib'}"]
-    command += ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-Wl,--as-needed", f"-Wl,--version-script={exports}"]
-    if backend == "cuda":
-        command += [f"-L{_cuda_home() / 'lib64'}", "-lcudart"]
-    _run(command)
+    options = ",".join(["--no-as-needed", "-ltorch", "-ltorch_cpu", "--as-needed", f"--version-script={exports}"])
+    if backend == "cuda":  # nvcc knows where its runtime library lies
+        linker = [_nvcc(), "--cudart=shared", "--no-device-link", "-Xlinker", options]
+    else:
+        linker = [_cxx(), f"-Wl,{options}"]
+    _run([*linker, "-shared", "-o", library, *objects, f"-L{Path(torch.__file__).parent / 'lib'}"])
 
 
 def _check_library(library: Path) -> None:
@@ -248,7 +248,7 @@ def _write_metadata(built: Path, config: dict, backend: str, name: str) -> None:
         "version": general["version"],
         "license": general["license"],
         "python-depends": general.get("python-depends", []),
-        "backend": {"type": backend, **({"archs": sorted(capabilities)} if capabilities else {})},
+        "backend": {"type": backend, **({"archs": sorted(capabilities, key=float)} if capabilities else {})},
         "digest": {"algorithm": "sha256", "files": Digest.hash_variant(DigestAlgorithm.SHA256, built).files},
     }
     (built / "metadata.json").write_text(json.dumps(metadata, indent=2, sort_keys=True) + "\n")
@@ -266,10 +266,6 @@ def _nvcc() -> str:
     if not nvcc:
         raise InputError("nvcc: not found. Install the CUDA toolkit, or set CUDA_HOME.")
     return nvcc
-
-
-def _cuda_home() -> Path:
-    return Path(os.environ.get("CUDA_HOME") or Path(_nvcc()).resolve().parents[1])
 
 
 def _cuda_version() -> str:

@@ -20,13 +20,18 @@ def load_build():
     return module
 
 
-def built_kernel(name: str) -> Path:
-    """The folder of a kernel, with a build for this machine in it."""
+def skip_without_compiler() -> None:
+    """Skip the test where no kernel can be built."""
     compiler = os.environ.get("CXX", "g++")
     if not shutil.which(compiler):
         pytest.skip(f"no C++ compiler: {compiler} is not there")
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         pytest.skip("no Python.h: the headers of Python are not installed")
+
+
+def built_kernel(name: str) -> Path:
+    """The folder of a kernel, with a build for this machine in it."""
+    skip_without_compiler()
     folder = KERNELS_SRC / name
     (folder / "build").mkdir(exist_ok=True)
     with FileLock(folder / "build" / ".lock"):

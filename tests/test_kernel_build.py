@@ -1,6 +1,8 @@
 """kernels_src/build.py: what it refuses, and what it writes."""
 
 import json
+import shutil
+import struct
 import subprocess
 
 import pytest
@@ -49,6 +51,30 @@ def test_a_build_says_what_it_is():
     actual = Digest.hash_variant(DigestAlgorithm.SHA256, variant).files
     assert {name: actual[name] for name in recorded} == recorded
     assert load_build().build_kernel(folder) == variant  # up to date, so nothing is compiled
+
+
+def architectures(library):
+    """Those with machine code in the library's fat binary, which is a header and a list of entries, each as here."""
+    start = library.index(b"\x50\xed\x55\xba")
+    _, _, header, size = struct.unpack_from("<IHHQ", library, start)
+    entry, end, found = start + header, start + header + size, []
+    while entry < end:
+        kind, _, header, size, _, _, architecture = struct.unpack_from("<HHIQQII", library, entry)
+        found += [architecture] if kind == 2 else []
+        entry += header + size
+    return found
+
+
+@pytest.mark.slow
+def test_the_cuda_build_has_every_architecture(tmp_path):
+    if not shutil.which("nvcc"):
+        pytest.skip("no nvcc: the CUDA toolkit is not installed")
+    variant = load_build().build_kernel(KERNELS_SRC / "deformable-conv", "cuda", tmp_path)
+    assert variant.name.startswith("torch-stable-abi211-cu")
+    (library,) = variant.glob("*.abi3.so")
+    assert architectures(library.read_bytes()) == [80, 90, 100, 120]
+    metadata = json.loads((variant / "metadata.json").read_text())
+    assert metadata["backend"] == {"type": "cuda", "archs": ["8.0", "9.0", "10.0", "12.0"]}
 
 
 @pytest.mark.parametrize(

@@ -1,86 +1,15 @@
-// From tensors to the compute paths: checks, strides, the sampling grid, the split into tasks.
+// From tensors to the compute paths: the sampling grid, the split into tasks.
 #include "deformable_conv_cpu.h"
 
 #include <algorithm>
-#include <sstream>
 
-#include <torch/csrc/stable/ops.h>
-
+#include "arguments.h"
 #include "cpu_path.h"
+#include "deformable_aggregate.h"
 #include "problem.h"
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 namespace deformable_conv {
 namespace {
-
-struct Geometry {
-  std::vector<int64_t> kernel_size, stride, padding, dilation;
-  double offset_scale;
-  bool remove_center, softmax;
-
-  int64_t points() const { return kernel_size[0] * kernel_size[1] - (remove_center ? 1 : 0); }
-  int64_t output_size(int64_t size, int axis) const {
-    return (size + 2 * padding[axis] - dilation[axis] * (kernel_size[axis] - 1) - 1) / stride[axis] + 1;
-  }
-  int64_t centre(int axis) const { return dilation[axis] * (kernel_size[axis] - 1) / 2; }
-};
-
-std::string shape_of(const std::vector<int64_t>& sizes) {
-  std::ostringstream text;
-  text << "(";
-  for (size_t i = 0; i < sizes.size(); ++i) text << (i ? ", " : "") << sizes[i];
-  text << ")";
-  return text.str();
-}
-
-std::vector<int64_t> sizes_of(const Tensor& tensor) {
-  return std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end());
-}
-
-void check_shape(const char* name, const Tensor& tensor, const std::vector<int64_t>& expected) {
-  const std::vector<int64_t> actual = sizes_of(tensor);
-  STD_TORCH_CHECK(actual == expected, name, ": expected ", shape_of(expected), ", got ", shape_of(actual));
-}
-
-// The shape of weight; offset has two numbers where weight has one
-std::vector<int64_t> check(const Tensor& value, const Tensor& offset, const Tensor& weight, const Geometry& g) {
-  STD_TORCH_CHECK(value.dim() == 5, "value: expected (N, H, W, G, D), got ", shape_of(sizes_of(value)));
-  for (const auto* pair : {&g.kernel_size, &g.stride, &g.padding, &g.dilation})
-    STD_TORCH_CHECK(pair->size() == 2, "kernel_size, stride, padding, dilation: expected (height, width), got ",
-                    shape_of(*pair));
-  for (const auto* pair : {&g.kernel_size, &g.stride, &g.dilation})
-    STD_TORCH_CHECK((*pair)[0] > 0 && (*pair)[1] > 0, "kernel_size, stride, dilation: expected at least (1, 1), got ",
-                    shape_of(*pair));
-  const std::vector<int64_t> expected = {value.size(0), g.output_size(value.size(1), 0),
-                                         g.output_size(value.size(2), 1), value.size(3), g.points()};
-  std::vector<int64_t> of_offset = expected;
-  of_offset.push_back(2);
-  check_shape("offset", offset, of_offset);
-  check_shape("weight", weight, expected);
-  STD_TORCH_CHECK(value.scalar_type() == offset.scalar_type() && value.scalar_type() == weight.scalar_type(),
-                  "value, offset and weight must share a dtype");
-  STD_TORCH_CHECK(value.is_cpu() && offset.is_cpu() && weight.is_cpu(), "value, offset and weight must be on the CPU");
-  STD_TORCH_CHECK(value.size(1) < INT32_MAX / std::max<int64_t>(value.size(2), 1),
-                  "value: expected fewer than 2^31 pixels in an image, got ", shape_of(sizes_of(value)));
-  return expected;
-}
-
-// The tensor itself where a pixel's numbers lie together and a row is the pixels of its width, else a copy.
-Tensor with_regular_pixels(const Tensor& value) {
-  const bool regular = value.stride(4) == 1 && value.stride(3) == value.size(4) &&
-                       (value.size(1) == 1 || value.stride(1) == value.size(2) * value.stride(2));
-  return regular ? value : torch::stable::contiguous(value);
-}
-
-// The tensor itself where the points of a group lie together, else a copy. This is so for views of a packed tensor.
-Tensor with_contiguous_points(const Tensor& tensor) {
-  int64_t stride = 1;
-  for (int64_t axis = tensor.dim() - 1; axis > 3; stride *= tensor.size(axis--))
-    if (tensor.stride(axis) != stride && tensor.size(axis) != 1) return torch::stable::contiguous(tensor);
-  return tensor;
-}
 
 template <typename A>
 struct Grid {  // positions of the points relative to the kernel's centre, column by column
@@ -96,10 +25,6 @@ struct Grid {  // positions of the points relative to the kernel's centre, colum
     y.resize(x.size());
   }
 };
-
-PointStrides strides_of(const Tensor& tensor) {
-  return {tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
-}
 
 template <typename T>
 Problem<T> make_problem(const Tensor& value, const Tensor& offset, const Tensor& weight, const Geometry& g,
@@ -148,23 +73,6 @@ void run_backward(CpuPath path, const Problem<T>& p, const Gradients<T>& gradien
   }
 }
 
-// Call f with a number of the storage type
-template <typename F>
-void dispatch(ScalarType type, F f) {
-  switch (type) {
-    case ScalarType::Float:
-      return f(float());
-    case ScalarType::Double:
-      return f(double());
-    case ScalarType::BFloat16:
-      return f(BFloat16());
-    case ScalarType::Half:
-      return f(Half());
-    default:
-      STD_TORCH_CHECK(false, "value: expected float32, float64, bfloat16 or float16");
-  }
-}
-
 }  // namespace
 }  // namespace deformable_conv
 
@@ -200,11 +108,11 @@ Tensor deformable_aggregate_forward(const Tensor& value, const Tensor& offset, c
 std::tuple<Tensor, Tensor, Tensor> deformable_aggregate_backward(
     const Tensor& grad_output, const Tensor& value, const Tensor& offset, const Tensor& weight,
     std::vector<int64_t> kernel_size, std::vector<int64_t> stride, std::vector<int64_t> padding,
-    std::vector<int64_t> dilation, double offset_scale, bool remove_center, bool softmax) {
+    std::vector<int64_t> dilation, double offset_scale, bool remove_center, bool softmax,
+    bool /* deterministic: it always is */) {
   const Geometry geometry{kernel_size, stride, padding, dilation, offset_scale, remove_center, softmax};
   const std::vector<int64_t> expected = check(value, offset, weight, geometry);
-  check_shape("grad_output", grad_output, {expected[0], expected[1], expected[2], value.size(3) * value.size(4)});
-  STD_TORCH_CHECK(grad_output.scalar_type() == value.scalar_type(), "grad_output and value must share a dtype");
+  check_grad_output(grad_output, value, expected);
   Tensor grad_value = torch::stable::new_empty(value, sizes_of(value));
   Tensor grad_offset = torch::stable::new_empty(offset, sizes_of(offset));
   Tensor grad_weight = torch::stable::new_empty(weight, sizes_of(weight));

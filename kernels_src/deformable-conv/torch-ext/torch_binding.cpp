@@ -17,19 +17,23 @@ LIBRARY(TORCH_EXTENSION_NAME, ops) {
       "deformable_aggregate_forward(Tensor value, Tensor offset, Tensor weight, int[] kernel_size, int[] stride, "
       "int[] padding, int[] dilation, float offset_scale, bool remove_center, bool softmax) -> Tensor");
   ops.def(
-      "deformable_aggregate_backward(Tensor grad_output, Tensor value, Tensor offset, Tensor weight, int[] "
-      "kernel_size, "
-      "int[] stride, int[] padding, int[] dilation, float offset_scale, bool remove_center, bool softmax) "
-      "-> (Tensor, Tensor, Tensor)");
+      "deformable_aggregate_backward(Tensor grad_output, Tensor value, Tensor offset, Tensor weight, "
+      "int[] kernel_size, int[] stride, int[] padding, int[] dilation, float offset_scale, bool remove_center, "
+      "bool softmax, bool deterministic=False) -> (Tensor, Tensor, Tensor)");
+#ifdef CPU_KERNEL
   ops.def("cpu_path() -> str");
+#endif
 }
 
+#ifdef CPU_KERNEL
+LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeImplicitAutograd, ops) { ops.impl("cpu_path", TORCH_BOX(&cpu_path)); }
 LIBRARY_IMPL(TORCH_EXTENSION_NAME, CPU, ops) {
+#else
+LIBRARY_IMPL(TORCH_EXTENSION_NAME, CUDA, ops) {
+#endif
   ops.impl("deformable_aggregate_forward", TORCH_BOX(&deformable_aggregate_forward));
   ops.impl("deformable_aggregate_backward", TORCH_BOX(&deformable_aggregate_backward));
 }
-
-LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeImplicitAutograd, ops) { ops.impl("cpu_path", TORCH_BOX(&cpu_path)); }
 
 // Importing the module loads the library, which registers the operators.
 PyMODINIT_FUNC CONCAT(PyInit_, TORCH_EXTENSION_NAME)(void) {

@@ -56,7 +56,12 @@ def cpu_path() -> str:
     """The instruction set that the operator runs with on this processor: avx512, avx2 or portable.
 
     The environment variable `DEFORMABLE_CONV_CPU_PATH` chooses a lesser one, for tests.
+
+    Raises:
+        RuntimeError: This is the build for another device.
     """
+    if not hasattr(ops, "cpu_path"):
+        raise RuntimeError("cpu_path: this build of the kernel is not for the CPU")
     return ops.cpu_path()
 
 
@@ -97,7 +102,8 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad_output):
-    gradients = ops.deformable_aggregate_backward(grad_output, *ctx.saved_tensors, *ctx.options)
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    gradients = ops.deformable_aggregate_backward(grad_output, *ctx.saved_tensors, *ctx.options, deterministic)
     return (*gradients, *(None for _ in ctx.options))
 
 
