@@ -30,8 +30,10 @@ class _Source:
     dtypes: tuple[str, ...]
 
 
+_FLOATS = ("float32", "float64", "bfloat16", "float16")
 KERNELS = {
-    "deformable-conv": _Source("hf-models/deformable-conv", None, ("float32", "float64", "bfloat16", "float16")),
+    "deformable-conv": _Source("hf-models/deformable-conv", None, _FLOATS),
+    "large-kernel-conv": _Source("hf-models/large-kernel-conv", None, _FLOATS),
 }
 
 

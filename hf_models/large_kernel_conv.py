@@ -8,6 +8,67 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .hub_kernels import get_function
+
+
+def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Convolve each channel with its own kernel: stride 1, as many zeros around as keep the size.
+
+    A compiled kernel computes it where there is one (see `hf-models kernels status`), else the PyTorch reference.
+
+    Args:
+        input: (N, C, H, W), fastest in channels-last memory.
+        weight: (C, 1, KH, KW), KH and KW odd.
+        bias: (C).
+
+    Returns:
+        (N, C, H, W).
+    """
+    if torch.is_autocast_enabled(input.device.type):  # autocast knows F.conv2d, but not a kernel
+        dtype = torch.get_autocast_dtype(input.device.type)
+        input, weight, bias = (None if tensor is None else tensor.to(dtype) for tensor in (input, weight, bias))
+    kernel = get_function("large-kernel-conv", "depthwise_conv2d", input.device.type)
+    return (kernel or depthwise_conv2d_reference)(input, weight, bias)
+
+
+def depthwise_conv2d_reference(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`depthwise_conv2d` in PyTorch alone: what a kernel must compute, and what runs where there is none.
+
+    In channels-last memory, as PyTorch's CPU convolution takes 50 times as long in the other above 13x13.
+    """
+    padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+    input = input.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(input, weight, bias, padding=padding, groups=weight.shape[0])
+
+
+class LargeKernelDepthwiseConv2d(nn.Conv2d):
+    """Drop-in for a depthwise nn.Conv2d with stride 1 that keeps the size, with the same state dict.
+
+    It runs a compiled kernel where there is one and PyTorch's convolution is slower. To adopt it, replace
+
+        nn.Conv2d(channels, channels, 31, padding=15, groups=channels)
+
+    by `LargeKernelDepthwiseConv2d(channels, 31)`.
+
+    Args:
+        channels: Channels of input and output.
+        kernel_size: (height, width), or one number for both; odd.
+        bias: Whether there is a bias.
+    """
+
+    def __init__(self, channels: int, kernel_size: int | tuple[int, int], bias: bool = True):
+        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        if height % 2 == 0 or width % 2 == 0:
+            raise ValueError(f"kernel_size: expected odd numbers, got {kernel_size}")
+        padding = (height // 2, width // 2)
+        super().__init__(channels, channels, (height, width), padding=padding, groups=channels, bias=bias)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (batch_size, channels, height, width)."""
+        return depthwise_conv2d(input, self.weight, self.bias)
+
 
 class ConvNorm(nn.Module):
     """Convolution and BatchNorm; the BatchNorm may be folded into the convolution, which then has a bias.
@@ -32,9 +93,12 @@ class ConvNorm(nn.Module):
         activation: nn.Module | None = None,
     ):
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=folded
-        )
+        if stride == 1 and groups == in_channels == out_channels:
+            self.conv = LargeKernelDepthwiseConv2d(in_channels, kernel_size, bias=folded)
+        else:
+            self.conv = nn.Conv2d(
+                in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=folded
+            )
         self.norm = nn.Identity() if folded else nn.BatchNorm2d(out_channels, eps=eps)
         self.activation = nn.Identity() if activation is None else activation
 
@@ -80,7 +144,7 @@ class ReparameterizableLargeKernelConv(nn.Module):
         super().__init__()
         self.large = self.small = self.merged = None
         if merged:
-            self.merged = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+            self.merged = LargeKernelDepthwiseConv2d(channels, kernel_size)
         else:
             self.large = ConvNorm(channels, channels, kernel_size, groups=channels, eps=eps)
             if small_kernel_size is not None:
@@ -103,13 +167,7 @@ class ReparameterizableLargeKernelConv(nn.Module):
             small_weight, small_bias = self.small.folded_weights()
             margin = (weight.shape[-1] - small_weight.shape[-1]) // 2
             weight, bias = weight + F.pad(small_weight, [margin] * 4), bias + small_bias
-        merged = nn.Conv2d(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            padding=conv.padding,
-            groups=conv.groups,
-            device="meta",
-        )
+        with torch.device("meta"):
+            merged = LargeKernelDepthwiseConv2d(conv.in_channels, conv.kernel_size)
         merged.weight, merged.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.large, self.small, self.merged = None, None, merged

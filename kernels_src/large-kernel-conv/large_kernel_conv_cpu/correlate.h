@@ -82,8 +82,7 @@ template <bool kAllRows, class V, int R, int T>
 ALWAYS_INLINE void add_row(V (&total)[R][T], const Row<typename V::Scalar>& row, int64_t left, int64_t right,
                            int64_t taps) {
   if (left > 0) add_left_taps<T - 1, kAllRows>(total, row, left, taps);
-  for (int64_t b = std::max<int64_t>(left, 0); b < std::min(right, taps); ++b)
-    add_tap<0, T, kAllRows>(total, row, b);
+  for (int64_t b = std::max<int64_t>(left, 0); b < std::min(right, taps); ++b) add_tap<0, T, kAllRows>(total, row, b);
   if (right < taps) add_right_taps<1, kAllRows>(total, row, right, taps);
 }
 
@@ -98,8 +97,8 @@ __attribute__((noinline)) void add_tile(const Correlation<typename V::Scalar>& c
   const int64_t last = std::min(c.in_last, top + R - 1 + c.kernel_height);
   for (int64_t r = std::max(c.in_first, top); r < last; ++r) {
     const int64_t a = r - top, step = c.kernel_width * V::size;
-    const Row<typename V::Scalar> row{c.in + ((r - c.in_first) * c.in_width - left) * V::size, c.kernel + a * step, step,
-                                      int(std::max<int64_t>(0, a - c.kernel_height + 1)),
+    const Row<typename V::Scalar> row{c.in + ((r - c.in_first) * c.in_width - left) * V::size, c.kernel + a * step,
+                                      step, int(std::max<int64_t>(0, a - c.kernel_height + 1)),
                                       int(std::min<int64_t>(R, a + 1))};
     if (row.begin == 0 && row.end == R)
       add_row<true>(total, row, left, right, c.kernel_width);
@@ -139,9 +138,8 @@ template <class V>
 void correlate(const Correlation<typename V::Scalar>& c) {
   const int64_t columns = std::min<int64_t>(V::kColumns, c.in_width);
   for_even_parts(c.out_first, c.out_last, V::kRows, [&](int64_t i, int rows) {
-    for_even_parts(0, c.out_width, columns, [&](int64_t j, int width) {
-      add_tile_of<V, V::kRows, V::kColumns>(rows, width, c, i, j);
-    });
+    for_even_parts(0, c.out_width, columns,
+                   [&](int64_t j, int width) { add_tile_of<V, V::kRows, V::kColumns>(rows, width, c, i, j); });
   });
 }
 

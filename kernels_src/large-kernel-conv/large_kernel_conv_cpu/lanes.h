@@ -55,6 +55,13 @@ ALWAYS_INLINE void narrow(float value, Half& out) {
   out.bits = uint16_t(half | sign);
 }
 
+// The view of one channel, or of the channels from one on, in one image
+template <typename T>
+ALWAYS_INLINE View<T> at(View<T> view, int64_t image, int64_t channel) {
+  view.data += image * view.image + channel * view.channel;
+  return view;
+}
+
 // kRows x kColumns is the largest tile of outputs that the registers hold beside the operands.
 template <typename A, int N, int kRows_, int kColumns_>
 struct Lanes {

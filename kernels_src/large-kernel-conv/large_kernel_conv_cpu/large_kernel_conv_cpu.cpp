@@ -14,7 +14,7 @@ namespace {
 template <typename T>
 struct Path {  // the functions of one path
   int64_t (*channel_block)();
-  void (*convolve)(const Convolution<T>&, int64_t, int64_t);
+  Convolve<T> convolve;
   void (*differentiate_weight)(const WeightGradient<T>&, int64_t, int64_t);
   void (*differentiate_bias)(const BiasGradient<T>&, int64_t, int64_t);
 
@@ -27,6 +27,7 @@ Path<T> path_of() {
   return { path::channel_block<T>, path::convolve<T>, path::differentiate_weight<T>, path::differentiate_bias<T> }
   switch (choose_path()) {
 #if defined(__x86_64__)
+    case CpuPath::amx:
     case CpuPath::avx512:
       LARGE_KERNEL_CONV_PATH_OF(avx512);
     case CpuPath::avx2:
@@ -46,6 +47,36 @@ int64_t chunks_for(int64_t tasks, int64_t rows) {
   return std::clamp<int64_t>((4 * threads + tasks - 1) / tasks, 1, std::max<int64_t>(1, rows / kLeastRows));
 }
 
+// Convolutions of several images in one task read the kernel's tiles once, but the images should stay in the cache.
+int64_t image_chunks_for(const Geometry& g) {
+  constexpr int64_t kCacheBytes = 1 << 20;
+  const int64_t image_bytes = (g.height + g.kernel_height) * (g.width + g.kernel_width) * 2 * amx::kChannelBlock;
+  const int64_t blocks = (g.channels + amx::kChannelBlock - 1) / amx::kChannelBlock;
+  const int64_t threads = torch::stable::get_num_threads();
+  return std::clamp<int64_t>(std::max(g.batch * image_bytes / kCacheBytes, (threads + blocks - 1) / blocks), 1,
+                             g.batch);
+}
+
+template <typename T>
+void run_convolution(const Path<T>& path, Convolution<T> problem) {
+  int64_t tasks = path.blocks(problem.size) * problem.size.batch;
+  problem.chunks = chunks_for(tasks, problem.size.height);
+#if defined(__x86_64__)
+  if constexpr (std::is_same_v<T, BFloat16>) {
+    if (choose_path() == CpuPath::amx) {
+      problem.chunks = image_chunks_for(problem.size);
+      tasks = (problem.size.channels + amx::kChannelBlock - 1) / amx::kChannelBlock;
+      torch::stable::parallel_for(0, tasks * problem.chunks, 1, [&](int64_t begin, int64_t end) {
+        amx::convolve(problem, begin, end, path.convolve);
+      });
+      return;
+    }
+  }
+#endif
+  torch::stable::parallel_for(0, tasks * problem.chunks, 1,
+                              [&](int64_t begin, int64_t end) { path.convolve(problem, begin, end); });
+}
+
 }  // namespace
 }  // namespace large_kernel_conv
 
@@ -59,13 +90,9 @@ Tensor depthwise_conv2d_forward(const Tensor& input, const Tensor& weight, const
   if (output.numel() == 0) return output;
   dispatch_type(input.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const Path<T> path = path_of<T>();
-    const int64_t tasks = path.blocks(size) * size.batch, chunks = chunks_for(tasks, size.height);
-    const Convolution<T> problem{size, view_of<T>(input), weight_view_of<T>(weight),
-                                 numbers ? static_cast<const T*>(numbers->const_data_ptr()) : nullptr,
-                                 mutable_view_of<T>(output), chunks};
-    torch::stable::parallel_for(0, tasks * chunks, 1,
-                                [&](int64_t begin, int64_t end) { path.convolve(problem, begin, end); });
+    run_convolution<T>(path_of<T>(), {size, view_of<T>(input), weight_view_of<T>(weight),
+                                      numbers ? static_cast<const T*>(numbers->const_data_ptr()) : nullptr,
+                                      mutable_view_of<T>(output), 1});
   });
   return output;
 }
@@ -102,13 +129,4 @@ Tensor depthwise_conv2d_backward_bias(const Tensor& grad_output) {
   return grad_bias;
 }
 
-std::string cpu_path() {
-  switch (choose_path()) {
-    case CpuPath::avx512:
-      return "avx512";
-    case CpuPath::avx2:
-      return "avx2";
-    default:
-      return "portable";
-  }
-}
+std::string cpu_path() { return kPathNames[int(choose_path())]; }

@@ -1,9 +1,20 @@
 // Between tensors of any layout and type and what is computed on: pixels of V::size channels, row by row.
 #pragma once
 
+#include <algorithm>
+
 #include "lanes.h"
 
 namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+
+// Call f(first number, pixels) for the rows [first, last): once where they follow each other like pixels.
+template <typename T, typename F>
+ALWAYS_INLINE void for_rows(const View<T>& view, int64_t first, int64_t last, int64_t width, F f) {
+  if (view.row == width * view.column)
+    f(view.data + first * view.row, (last - first) * width);
+  else
+    for (int64_t r = first; r < last; ++r) f(view.data + r * view.row, width);
+}
 
 // Rows [first, last) of one channel block of an image; `view` starts at the block. Missing channels become zero.
 template <class V, typename T>
@@ -11,33 +22,38 @@ void pack(const View<const T>& view, int64_t channels, int64_t first, int64_t la
           typename V::Scalar* out) {
   constexpr int N = V::size;
   if (channels < N) memset(out, 0, (last - first) * width * N * sizeof(*out));
-  for (int64_t r = first; r < last; ++r, out += width * N) {
-    const T* row = view.data + r * view.row;
+  for_rows(view, first, last, width, [&](const T* in, int64_t pixels) {
     if (view.channel == 1 && channels == N) {
-      for (int64_t x = 0; x < width; ++x)
-        for (int c = 0; c < N; ++c) out[x * N + c] = widen(row[x * view.column + c]);
+      for (int64_t x = 0; x < pixels; ++x)
+        for (int c = 0; c < N; ++c) out[x * N + c] = widen(in[x * view.column + c]);
     } else {
       for (int64_t c = 0; c < channels; ++c)
-        for (int64_t x = 0; x < width; ++x) out[x * N + c] = widen(row[c * view.channel + x * view.column]);
+        for (int64_t x = 0; x < pixels; ++x) out[x * N + c] = widen(in[c * view.channel + x * view.column]);
     }
-  }
+    out += pixels * N;
+  });
 }
 
 // The same way back
 template <class V, typename T>
 void unpack(const typename V::Scalar* in, const View<T>& view, int64_t channels, int64_t first, int64_t last,
             int64_t width) {
-  constexpr int N = V::size;
-  for (int64_t r = first; r < last; ++r, in += width * N) {
-    T* row = view.data + r * view.row;
+  constexpr int N = V::size, kPixels = 16;
+  for_rows(view, first, last, width, [&](T* out, int64_t pixels) {
     if (view.channel == 1 && channels == N) {
-      for (int64_t x = 0; x < width; ++x)
-        for (int c = 0; c < N; ++c) narrow(in[x * N + c], row[x * view.column + c]);
+      for (int64_t x = 0; x < pixels; ++x)
+        for (int c = 0; c < N; ++c) narrow(in[x * N + c], out[x * view.column + c]);
     } else {
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t x = 0; x < width; ++x) narrow(in[x * N + c], row[c * view.channel + x * view.column]);
+      for (int64_t start = 0; start < pixels; start += kPixels) {
+        const int64_t count = std::min<int64_t>(kPixels, pixels - start);
+        T narrowed[kPixels * N];  // apart, because the conversion takes all channels of a pixel at once
+        for (int64_t i = 0; i < count * N; ++i) narrow(in[start * N + i], narrowed[i]);
+        for (int64_t c = 0; c < channels; ++c)
+          for (int64_t x = 0; x < count; ++x) out[c * view.channel + (start + x) * view.column] = narrowed[x * N + c];
+      }
     }
-  }
+    in += pixels * N;
+  });
 }
 
 }  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH

@@ -1,4 +1,5 @@
-// The path for processors with AVX-512 F, BW, DQ and VL (Skylake-X, Zen 4 and later), compiled for them (see build.toml).
+// The path for processors with AVX-512 F, BW, DQ and VL (Skylake-X, Zen 4 and later), compiled for them (see
+// build.toml).
 #define LARGE_KERNEL_CONV_PATH avx512
 #include "lanes.h"
 

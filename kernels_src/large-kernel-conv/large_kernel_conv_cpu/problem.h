@@ -35,20 +35,29 @@ struct BiasGradient {
 };
 
 // Each path has as many channels in a block as kLanes<T> says, and computes the tasks [begin, end).
-#define LARGE_KERNEL_CONV_DECLARE_PATH(path)                                        \
-  namespace path {                                                                  \
-  template <typename T>                                                             \
-  int64_t channel_block();                                                          \
-  template <typename T>                                                             \
-  void convolve(const Convolution<T>&, int64_t begin, int64_t end);                 \
-  template <typename T>                                                             \
-  void differentiate_weight(const WeightGradient<T>&, int64_t begin, int64_t end);  \
-  template <typename T>                                                             \
-  void differentiate_bias(const BiasGradient<T>&, int64_t begin, int64_t end);      \
+#define LARGE_KERNEL_CONV_DECLARE_PATH(path)                                       \
+  namespace path {                                                                 \
+  template <typename T>                                                            \
+  int64_t channel_block();                                                         \
+  template <typename T>                                                            \
+  void convolve(const Convolution<T>&, int64_t begin, int64_t end);                \
+  template <typename T>                                                            \
+  void differentiate_weight(const WeightGradient<T>&, int64_t begin, int64_t end); \
+  template <typename T>                                                            \
+  void differentiate_bias(const BiasGradient<T>&, int64_t begin, int64_t end);     \
   }
 LARGE_KERNEL_CONV_DECLARE_PATH(portable)
 LARGE_KERNEL_CONV_DECLARE_PATH(avx2)
 LARGE_KERNEL_CONV_DECLARE_PATH(avx512)
 #undef LARGE_KERNEL_CONV_DECLARE_PATH
+
+template <typename T>
+using Convolve = void (*)(const Convolution<T>&, int64_t begin, int64_t end);
+
+namespace amx {
+constexpr int64_t kChannelBlock = 8;
+// Tasks are the flattened (channel block, chunk of images). `otherwise` convolves what has numbers that are not finite.
+void convolve(const Convolution<BFloat16>&, int64_t begin, int64_t end, Convolve<BFloat16> otherwise);
+}  // namespace amx
 
 }  // namespace large_kernel_conv

@@ -15,12 +15,6 @@ int64_t channel_block() {
 }
 
 template <typename T>
-View<T> at(View<T> view, int64_t image, int64_t channel) {
-  view.data += image * view.image + channel * view.channel;
-  return view;
-}
-
-template <typename T>
 void convolve(const Convolution<T>& p, int64_t begin, int64_t end) {
   using V = Channels<Compute<T>>;
   using A = Compute<T>;
@@ -105,10 +99,10 @@ void differentiate_bias(const BiasGradient<T>& p, int64_t begin, int64_t end) {
   }
 }
 
-#define LARGE_KERNEL_CONV_INSTANTIATE(T)                                                \
-  template int64_t channel_block<T>();                                                  \
-  template void convolve<T>(const Convolution<T>&, int64_t, int64_t);                   \
-  template void differentiate_weight<T>(const WeightGradient<T>&, int64_t, int64_t);    \
+#define LARGE_KERNEL_CONV_INSTANTIATE(T)                                             \
+  template int64_t channel_block<T>();                                               \
+  template void convolve<T>(const Convolution<T>&, int64_t, int64_t);                \
+  template void differentiate_weight<T>(const WeightGradient<T>&, int64_t, int64_t); \
   template void differentiate_bias<T>(const BiasGradient<T>&, int64_t, int64_t);
 LARGE_KERNEL_CONV_INSTANTIATE(float)
 LARGE_KERNEL_CONV_INSTANTIATE(double)
