@@ -4,7 +4,7 @@
 
 VARIANT is a build of this kernel. For each of the shapes below, milliseconds (the least of many interleaved rounds, on
 one thread) of the operator, of the public function (which follows the rule), and of F.conv2d; each in both layouts.
-F.conv2d is left out where it takes some fifty times as long or more: above 13x13 in (N, C, H, W) layout, and with fewer
+F.conv2d is left out where it takes some fifty times as long or more: above 13x13 in (N, C, H, W) layout, and with less
 than 16 channels in bfloat16.
 """
 

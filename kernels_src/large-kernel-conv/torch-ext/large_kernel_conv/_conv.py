@@ -27,10 +27,10 @@ def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
         TypeError: The dtypes differ.
     """
     _check(input, weight, bias)
-    if kernel_is_faster(input, weight):
+    channels, _, height, width = weight.shape
+    if kernel_is_faster(weight.dtype, channels, height * width):
         return ops.depthwise_conv2d_forward(input, weight, bias)
-    padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    return F.conv2d(input, weight, bias, padding=padding, groups=weight.shape[0])
+    return F.conv2d(input, weight, bias, padding=(height // 2, width // 2), groups=channels)
 
 
 def cpu_path() -> str:
@@ -42,17 +42,19 @@ def cpu_path() -> str:
 
 
 def _check(input, weight, bias) -> None:
-    if input.ndim != 4:
-        raise ValueError(f"input: expected (N, C, H, W), got {tuple(input.shape)}")
-    if weight.ndim != 4 or weight.shape[:2] != (input.shape[1], 1):
-        raise ValueError(f"weight: expected ({input.shape[1]}, 1, KH, KW), got {tuple(weight.shape)}")
-    if weight.shape[2] % 2 == 0 or weight.shape[3] % 2 == 0:
-        raise ValueError(f"weight: expected odd KH and KW, got {tuple(weight.shape[2:])}")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias: expected ({weight.shape[0]},), got {tuple(bias.shape)}")
-    dtypes = [tensor.dtype for tensor in (input, weight, bias) if tensor is not None]
-    if len(set(dtypes)) > 1:
-        raise TypeError(f"input, weight and bias must share a dtype, got {', '.join(map(str, dtypes))}")
+    # few accesses to attributes: a small convolution takes no longer than a hundred of them
+    shape, kernel, dtype = input.shape, weight.shape, weight.dtype
+    if len(shape) != 4:
+        raise ValueError(f"input: expected (N, C, H, W), got {tuple(shape)}")
+    if len(kernel) != 4 or kernel[0] != shape[1] or kernel[1] != 1:
+        raise ValueError(f"weight: expected ({shape[1]}, 1, KH, KW), got {tuple(kernel)}")
+    if kernel[2] % 2 == 0 or kernel[3] % 2 == 0:
+        raise ValueError(f"weight: expected odd KH and KW, got {tuple(kernel[2:])}")
+    if input.dtype != dtype or (bias is not None and bias.dtype != dtype):
+        dtypes = ", ".join(str(tensor.dtype) for tensor in (input, weight, bias) if tensor is not None)
+        raise TypeError(f"input, weight and bias must share a dtype, got {dtypes}")
+    if bias is not None and bias.shape != kernel[:1]:
+        raise ValueError(f"bias: expected ({kernel[0]},), got {tuple(bias.shape)}")
 
 
 @torch.library.register_fake(add_op_namespace_prefix("depthwise_conv2d_forward"))

@@ -14,14 +14,12 @@ from __future__ import annotations
 import torch
 
 
-def kernel_is_faster(input: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether the kernel is to convolve `input` (N, C, H, W) with `weight` (C, 1, KH, KW), by what does not vary."""
-    channels, _, height, width = weight.shape
-    taps = height * width
-    if input.dtype == torch.float64:
+def kernel_is_faster(dtype: torch.dtype, channels: int, taps: int) -> bool:
+    """Whether the kernel is to compute a convolution with KH * KW = `taps`."""
+    if dtype == torch.float64:
         return True
     if channels < 16:
         return taps >= 15 * 15
-    if input.dtype == torch.float32 and channels >= 32:
+    if dtype == torch.float32 and channels >= 32:
         return taps >= 9 * 9
     return taps >= 11 * 11
