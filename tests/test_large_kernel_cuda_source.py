@@ -3,7 +3,6 @@
 This shows that indices, synchronisation and arithmetic are right. It does not show that the kernel runs on a GPU.
 """
 
-import random
 import shutil
 import sys
 
@@ -11,11 +10,10 @@ import pytest
 import torch
 from filelock import FileLock
 from kernels import get_local_kernel
-from torch.nn import functional as F
 
+from . import test_large_kernel as kernel_tests
 from .kernel_builder import KERNELS_SRC, load_build, skip_without_compiler
 
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 BUILD_TOML = """
 [general]
 name = "large-kernel-conv"
@@ -60,66 +58,122 @@ def kernel():
 
 
 @pytest.fixture(params=["forward", "reverse"])
-def order(request, monkeypatch):
+def path(request, kernel, monkeypatch):
     """The order in which threads and blocks take turns: no result may depend on it."""
     monkeypatch.setenv("EMULATOR_ORDER", request.param)
     return request.param
 
 
-def results(function, input, weight, bias, grad_output):
-    """Output, and the gradients of input, weight and bias."""
-    inputs = [tensor.detach().requires_grad_() for tensor in (input, weight, bias)]
-    out = function(*inputs)
-    out.backward(grad_output)
-    return [out.detach(), *(tensor.grad for tensor in inputs)]
+@pytest.fixture
+def operators(kernel):
+    return sys.modules[f"{kernel.__name__}._ops"].ops
 
 
-def conv2d(input, weight, bias):
-    padding = [size // 2 for size in weight.shape[2:]]
-    return F.conv2d(input, weight, bias, padding=padding, groups=input.shape[1])
-
-
-def random_case(seed, dtype):
-    """Input, weight, bias, gradient of the output."""
-    pick, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    batch, channels = pick.choice([1, 1, 2, 3]), pick.choice([1, 2, 3, 8, 9, 16, 20])
-    height, width = (pick.choice([1, 2, 7, 8, 14, 15, 16, 17, 28, 31, 32, 33, 40]) for _ in range(2))
-    kernel_size = [pick.choice([1, 3, 5, 7, 13, 15, 17, 27, 31]) for _ in range(2)]
-    while channels * batch * height * width * kernel_size[0] * kernel_size[1] > 2e6:
-        channels, batch, kernel_size[0] = max(channels // 2, 1), 1, max(kernel_size[0] // 2 | 1, 3)
-    shapes = [(batch, channels, height, width), (channels, 1, *kernel_size), (channels,)]
-    tensors = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in [*shapes, shapes[0]]]
-    tensors = [tensor.to(dtype) for tensor in tensors]
-    if pick.random() < 0.5:
-        tensors[0], tensors[3] = (tensors[i].to(memory_format=torch.channels_last) for i in (0, 3))
-    return tensors
-
-
-def check(kernel, tensors):
-    """Against float64, to the rounding of the result and of sums in the arithmetic's own precision."""
-    dtype = tensors[0].dtype
-    ours = results(kernel.depthwise_conv2d, *tensors)
-    exact = results(conv2d, *(tensor.double() for tensor in tensors))
-    # sums of the same products without signs: what rounding errors are relative to
-    scale = results(conv2d, *(tensor.double().abs() for tensor in tensors))
-    arithmetic = 2**-50 if dtype == torch.float64 else 2**-21
-    for actual, expected, size in zip(ours, exact, scale, strict=True):
-        assert actual.dtype == dtype and actual.shape == expected.shape
-        allowed = arithmetic * size + torch.finfo(dtype).eps * expected.abs() + torch.finfo(dtype).tiny
-        assert ((actual.double() - expected).abs() <= allowed).all()
-    assert ours[0].stride() == tensors[0].stride()
-    return ours
+always = kernel_tests.always
+test_half_precision_rounds_once = kernel_tests.test_half_precision_rounds_once
+test_poison = kernel_tests.test_poison_reaches_only_the_windows_that_have_it
+test_gradients_of_both_orders = kernel_tests.test_gradients_of_both_orders
+test_opcheck = kernel_tests.test_opcheck
+test_empty_inputs = kernel_tests.test_empty_inputs
+test_operators_check_what_they_read = kernel_tests.test_operators_check_what_they_read
 
 
 def test_it_is_the_emulated_kernel_that_is_tested(kernel):
     assert kernel.cpu_path() == "emulated"
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("seed", range(12))
-def test_random_cases(kernel, monkeypatch, seed, dtype):
-    """Also, that nothing depends on the order of threads."""
-    tensors = random_case(seed, dtype)
-    ours = check(kernel, tensors)
+def test_random_cases(always, path):
+    kernel_tests.check_random_cases(always, range(40))
+
+
+@pytest.mark.slow
+def test_many_random_cases(always, path):
+    kernel_tests.check_random_cases(always, range(1000, 2000))
+
+
+def results(function, input, weight, bias, gradient):
+    """Output, and the gradients of input, weight and bias."""
+    inputs = [tensor.detach().requires_grad_() for tensor in (input, weight, bias)]
+    out = function(*inputs)
+    out.backward(gradient)
+    return [out.detach(), *(tensor.grad for tensor in inputs)]
+
+
+def make_case(batch, channels, size, kernel_size, dtype, layout=torch.contiguous_format):
+    input, weight, bias = kernel_tests.random_inputs(batch, channels, size, kernel_size, dtype)
+    gradient = kernel_tests.random_inputs(batch, channels, size, kernel_size, dtype, seed=1)[0]
+    return input.to(memory_format=layout), weight, bias, gradient.to(memory_format=layout)
+
+
+@pytest.mark.parametrize("dtype", kernel_tests.DTYPES)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("batch", "channels", "size", "kernel_size"),
+    [
+        (3, 20, (7, 7), (13, 13)),
+        (2, 16, (14, 14), (27, 27)),  # columns of 28 bytes
+        (1, 3, (40, 28), (31, 29)),
+        (2, 9, (33, 17), (3, 31)),  # one more than tiles have
+        (1, 2, (8, 40), (51, 51)),  # the largest kernel
+        (1, 1, (300, 9), (5, 3)),  # more rows than a block has
+        (1, 5, (2, 150), (1, 35)),  # more columns than steps of 16 that a warp has
+    ],
+)
+def test_every_number(always, monkeypatch, batch, channels, size, kernel_size, dtype, layout):
+    """Exact to the rounding of the result, and of sums in the arithmetic's precision; whatever the order of threads."""
+    case = make_case(batch, channels, size, kernel_size, dtype, layout)
+    ours = results(always, *case)
+    exact = results(kernel_tests.exact, *(tensor.double() for tensor in case))
+    terms = results(kernel_tests.exact, *(tensor.double().abs() for tensor in case))
+    precision = 2**-50 if dtype == torch.float64 else 2**-21
+    for actual, expected, of_terms in zip(ours, exact, terms, strict=True):
+        allowed = precision * of_terms + torch.finfo(dtype).eps * expected.abs()
+        assert ((actual.double() - expected).abs() <= allowed).all()
     monkeypatch.setenv("EMULATOR_ORDER", "reverse")
-    assert all(map(torch.equal, ours, results(kernel.depthwise_conv2d, *tensors)))
+    assert all(map(torch.equal, ours, results(always, *case)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_image_does_not_depend_on_its_company(always, path, dtype):
+    input, weight, bias, _ = make_case(3, 9, (15, 18), (13, 7), dtype)
+    together = always(input, weight, bias)
+    assert all(torch.equal(together[i : i + 1], always(input[i : i + 1], weight, bias)) for i in range(3))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_memory_that_is_not_aligned(always, dtype, layout):
+    case = make_case(2, 16, (9, 16), (7, 5), dtype, layout)
+    expected = results(always, *case)
+    for shift in (1, 2, 4):
+        moved = [torch.cat((t.new_zeros(shift), t.permute(0, 2, 3, 1).flatten()))[shift:] for t in (case[0], case[3])]
+        input, gradient = (t.view(2, 9, 16, 16).permute(0, 3, 1, 2) for t in moved)
+        if layout == torch.contiguous_format:
+            moved = [torch.cat((t.new_zeros(shift), t.flatten()))[shift:] for t in (case[0], case[3])]
+            input, gradient = (t.view(2, 16, 9, 16) for t in moved)
+        assert all(map(torch.equal, expected, results(always, input, *case[1:3], gradient)))
+
+
+@pytest.mark.parametrize("poisoned", ["input", "gradient"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("size", "kernel_size"), [((20, 21), (7, 5)), ((5, 40), (3, 51))])
+def test_poison_reaches_only_the_weights_that_meet_it(always, path, dtype, size, kernel_size, poisoned):
+    input, weight, bias, gradient = make_case(2, 3, size, kernel_size, dtype)
+    poison, other = (input, gradient) if poisoned == "input" else (gradient, input)
+    poison[1, 2, 1, 2] = float("inf")
+    where, ones = poison.isinf().double(), torch.ones_like(other).double()
+    marks = (where, ones) if poisoned == "input" else (ones, where)
+    meets = results(kernel_tests.exact, marks[0], weight.double(), bias.double(), marks[1])[2] != 0
+    ours = results(always, input, weight, bias, gradient)[2]
+    assert meets.any() and not meets.all()
+    assert torch.equal(~ours.isfinite(), meets)
+    clean = results(always, input.nan_to_num(posinf=0), weight, bias, gradient.nan_to_num(posinf=0))[2]
+    torch.testing.assert_close(ours[~meets], clean[~meets])
+
+
+def test_kernels_that_are_too_large(operators):
+    input, weight, bias, gradient = make_case(1, 1, (3, 3), (53, 3), torch.float32)
+    with pytest.raises(RuntimeError, match=r"kernel_size: expected at most \(51, 51\) on a GPU, got \(53, 3\)"):
+        operators.depthwise_conv2d_forward(input, weight, bias)
+    with pytest.raises(RuntimeError, match=r"kernel_size: expected at most \(51, 51\) on a GPU, got \(53, 3\)"):
+        operators.depthwise_conv2d_backward_weight(gradient, input, [53, 3])

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ._ops import add_op_namespace_prefix, ops
-from ._rule import kernel_is_faster
+from ._rule import LARGEST_ON_GPU, kernel_is_faster
 
 
 def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -28,7 +28,9 @@ def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
     """
     _check(input, weight, bias)
     channels, _, height, width = weight.shape
-    if kernel_is_faster(weight.dtype, channels, height * width):
+    if kernel_is_faster(weight.dtype, channels, height * width) and (
+        max(height, width) <= LARGEST_ON_GPU or not input.is_cuda
+    ):
         return ops.depthwise_conv2d_forward(input, weight, bias)
     return F.conv2d(input, weight, bias, padding=(height // 2, width // 2), groups=channels)
 

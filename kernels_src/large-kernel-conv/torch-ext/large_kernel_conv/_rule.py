@@ -7,11 +7,15 @@ it leaves no shape at less than 0.95 of the speed of F.conv2d:
   in both layouts and all types, in float32 from 9x9 on where the input is channels-last.
 - It computes 16 channels at a time. Where half of them or more would be missing it needs more taps to win: 15x15.
 - In float64 PyTorch has no fast convolution of either kind.
+
+On a GPU nothing has been measured yet: the same rule holds there, up to the largest kernel that the GPU's takes.
 """
 
 from __future__ import annotations
 
 import torch
+
+LARGEST_ON_GPU = 51
 
 
 def kernel_is_faster(dtype: torch.dtype, channels: int, taps: int) -> bool:
