@@ -154,6 +154,24 @@ def test_memory_that_is_not_aligned(always, dtype, layout):
         assert all(map(torch.equal, expected, results(always, input, *case[1:3], gradient)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_part_of_a_larger_tensor(always, dtype, layout):
+    case = make_case(2, 16, (9, 16), (7, 5), dtype, layout)
+    parts = case[0][:, :9, 1:, :13], case[1][:9], case[2][:9], case[3][:, :9, 1:, :13]
+    expected = results(always, *(part.clone(memory_format=torch.contiguous_format) for part in parts))
+    # the gradient of the bias is PyTorch's sum, whose order depends on the layout
+    assert all(map(torch.equal, expected[:3], results(always, *parts)[:3]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_more_images_than_blocks_for_the_gradient_of_the_weight(operators, dtype):
+    input, weight, bias, gradient = make_case(1100, 1, (2, 1), (3, 3), dtype)
+    expected = results(kernel_tests.exact, *(t.double() for t in (input, weight, bias, gradient)))[2]
+    actual = operators.depthwise_conv2d_backward_weight(gradient, input, [3, 3])
+    torch.testing.assert_close(actual, expected.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-10)
+
+
 @pytest.mark.parametrize("poisoned", ["input", "gradient"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("size", "kernel_size"), [((20, 21), (7, 5)), ((5, 40), (3, 51))])
