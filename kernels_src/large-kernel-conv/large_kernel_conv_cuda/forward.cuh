@@ -99,13 +99,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) convolve_strips(Convolut
 //
 //   out[y, x] += sum over columns x' of in[y + a - pad_height, x'] * kernel[a, x' - x + pad_width],
 //
-// in steps of 16 columns x', that begin at a multiple of 16. A warp has 32 rows and 32 columns of one channel. Its 16 x
-// 8 matrix of weights depends only on the distance of its x' from its x: it serves all rows, and all columns at that
-// distance.
+// in steps of 16 columns x', that begin at a multiple of 16. A warp has 32 rows and 32 columns of one channel. The
+// matrix of weights, of 16 columns x' and 8 columns x, depends only on the distance of its first x' from its first x:
+// it serves all rows, and all columns at that distance.
 constexpr int kWarpRows = 32, kWarpColumns = 32;
 
 // Weights of one kernel row in shared memory: word i holds weights i and i + 1, so that a lane's two rows of the matrix
-// are one word whatever the distance. Zeros outside the row. Two rows, which take turns, for each warp.
+// are one word whatever the distance, which is from -pad_width - 15 to pad_width + 7. Zeros outside the row. Each warp
+// has two such rows, which take turns.
 constexpr int kPairsBefore = 22, kPairsAfter = 21;
 __host__ __device__ inline int pairs_of(int kernel_width) { return kPairsBefore + kernel_width + kPairsAfter; }
 
@@ -169,9 +170,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) convolve_matrices(Convol
     load_weights(weights[1], distance - 24);
     for (int column = 0; column < region.columns; column += 16, distance += 16) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        weights[2][i] = weights[0][i], weights[3][i] = weights[1][i];
-      }
+      for (int i = 0; i < 2; ++i) weights[2][i] = weights[0][i], weights[3][i] = weights[1][i];
       load_weights(weights[0], distance);
       load_weights(weights[1], distance - 8);
       uint32_t pixels[2][4];

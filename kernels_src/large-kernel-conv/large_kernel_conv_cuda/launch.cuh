@@ -47,7 +47,7 @@ int shared_bytes(WeightGradient<T>& p) {
     p.in = {size.most_rows_around(kernel_rows_of_part(size.chunk) - 1), padded<T>(columns)};
     p.out = {size.tile_rows, padded<T>(tile_columns)};
     const int stage = (size.chunk * (p.in.elements() + p.out.elements()) + std::max(p.in.stride, p.out.stride)) * 2;
-    return std::max(stage, kWarps * kColumnParts * 256 * int(sizeof(float)));
+    return std::max(stage, kWarps * kStepsOfPart * 256 * int(sizeof(float)));
   } else {
     p.in = {size.most_rows_around(size.kernel_height - 1), padded<T>(columns + 3)};
     p.out = {size.tile_rows + 2 * (kStripRows - 1), tile_columns};

@@ -6,8 +6,6 @@
 
 namespace large_kernel_conv {
 
-constexpr int kColumnParts = 3;  // steps of 16 columns of a part, see below
-
 // Part of one number of the gradient from the pixels inside the image only, as exact_output: over the pixels of the
 // split that are [first, last) steps of 16 columns from their pixel of the input.
 template <typename T>
@@ -91,14 +89,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_strips(Wei
 //
 // whose diagonals x' - x = b - pad_width add up to the gradient of kernel[a, b]. All pairs of 16 columns x' and 16
 // columns x that are as many steps of 16 apart are added to one matrix. A warp has kWarpKernelRows kernel rows and
-// kColumnParts such steps of one channel: for kernels up to 33 columns wide these are all.
-constexpr int kWarpKernelRows = 3;
+// kStepsOfPart such steps of one channel: for kernels up to 33 columns wide these are all.
+constexpr int kWarpKernelRows = 3, kStepsOfPart = 3;
 
 struct ColumnSteps {
   int most;  // how far apart columns are, at most
   __host__ __device__ explicit ColumnSteps(int kernel_width) : most(parts_of(kernel_width / 2, 16)) {}
-  __host__ __device__ int parts() const { return parts_of(2 * most + 1, kColumnParts); }
-  __host__ __device__ int first(int part) const { return part * kColumnParts - most; }
+  __host__ __device__ int parts() const { return parts_of(2 * most + 1, kStepsOfPart); }
+  __host__ __device__ int first(int part) const { return part * kStepsOfPart - most; }
 };
 
 // The rows of a part of the kernel: as many as the block's warps have
@@ -122,7 +120,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(W
   const int c = warp % size.chunk, warp_row = block_row + warp / size.chunk * kWarpKernelRows;
   const bool works = c < block.channels && warp_row < size.kernel_height;
 
-  float total[kWarpKernelRows][kColumnParts][2][4] = {};
+  float total[kWarpKernelRows][kStepsOfPart][2][4] = {};
   for (int64_t unit = block.begin; unit < block.end; ++unit) {
     const Region tile = size.tile(int(unit % size.tiles()));
     const Region region = size.around(tile, size.pad_height() - block_row, last_row - size.pad_height());
@@ -147,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(W
         load_matrices<true>(both, gradients + x);
         const uint32_t gradient[2][2] = {{both[0], both[1]}, {both[2], both[3]}};
 #pragma unroll
-        for (int step = 0; step < kColumnParts; ++step) {
+        for (int step = 0; step < kStepsOfPart; ++step) {
           const int column = tile.column + x + 16 * (first_step + step) - region.column;
           if (column < 0 || column >= region.columns || first_step + step > steps.most) continue;
 #pragma unroll
@@ -165,13 +163,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(W
 
   // Products [step][16 x'][16 x], which the diagonals are read from
   __syncthreads();
-  float* const products = reinterpret_cast<float*>(shared_memory()) + warp * kColumnParts * 256;
+  float* const products = reinterpret_cast<float*>(shared_memory()) + warp * kStepsOfPart * 256;
 #pragma unroll
   for (int a = 0; a < kWarpKernelRows; ++a) {
     if (!works || warp_row + a >= size.kernel_height) break;
     __syncwarp();
 #pragma unroll
-    for (int step = 0; step < kColumnParts; ++step)
+    for (int step = 0; step < kStepsOfPart; ++step)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
 #pragma unroll
@@ -182,10 +180,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(W
       float sum = 0;
       for (int x = 0; x < 16; ++x) {
         const int distance = x + b - size.pad_width() - 16 * first_step;  // of x' from the first step's first column
-        if (distance >= 0 && distance < 16 * kColumnParts) sum += products[distance * 16 + x];
+        if (distance >= 0 && distance < 16 * kStepsOfPart) sum += products[distance * 16 + x];
       }
       if (sum != sum)
-        sum = exact_gradient(p, block.split, block.channel + c, warp_row + a, b, first_step, first_step + kColumnParts);
+        sum = exact_gradient(p, block.split, block.channel + c, warp_row + a, b, first_step, first_step + kStepsOfPart);
       *p.sum(block.split * steps.parts() + column_part, block.channel + c, warp_row + a, b) = sum;
     }
   }
