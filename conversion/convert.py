@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import torch
-from transformers import BaseImageProcessor, BitImageProcessorPil
+from transformers import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import logging
 
 from hf_models.errors import InputError
+from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.model_cards import render_card
+from hf_models.segmentation_recipe import SegmentationRecipe
+from hf_models.segmentation_zoo import stock_image_processor
 
 from .checkpoint import Checkpoint, open_checkpoint, some
 from .output import appearing, check_output
@@ -53,7 +56,8 @@ def convert(
         source: A checkpoint file; a folder or Hub id in upstream's Hugging Face format; or `hf://ORG/REPO/FILE`.
         output: Folder to create.
         name: Published checkpoint to take the config from. By default `source` itself, if it is named as one.
-        original_config: JSON file with the arguments of the original constructor, for other checkpoints.
+        original_config: JSON file with the arguments of the original constructor, or with the `model` dict of an mmseg
+            config, for other checkpoints.
         weights: `"model"` or `"ema"`, where a training checkpoint holds both.
         dtype: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint.
         max_shard_size: Largest weight file, such as `"5GB"`.
@@ -76,7 +80,7 @@ def convert(
     checkpoint = open_checkpoint(found, weights)
     plan = make_plan(checkpoint, name, original_config)
     target = _choose_dtype(checkpoint, dtype)
-    transfer = Transfer(checkpoint, plan.source_of, cast_floating(plan.expected, target))
+    transfer = Transfer(checkpoint, plan.key_map, plan.constants, cast_floating(plan.expected, target))
     shards = split(transfer.expected, max_shard_size)
     report = make_report(checkpoint, plan, target, hash_source(found, allow_unknown, progress))
     if dry_run:
@@ -113,12 +117,14 @@ def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
 
 
 def _image_processor(source: Source, plan: Plan) -> BaseImageProcessor:
-    """A stock processor: the published recipe, upstream's, or the usual one at the config's image size."""
+    """A processor: the published recipe, upstream's, or the usual one at the config's image size."""
     if plan.zoo_model:
         return plan.zoo_model.image_processor()
+    if recipe := getattr(plan.config, "segmentation_recipe", None):
+        return stock_image_processor(SegmentationRecipe.from_dict(recipe), plan.config.model_type)
     upstream = source.preprocessor or {}
     size = plan.config.image_size
-    return BitImageProcessorPil(
+    return ImageNetImageProcessor(
         size={"shortest_edge": upstream.get("size", size)},
         crop_size=upstream.get("crop_size", size),
         resample=upstream.get("resample", 3),  # bicubic

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_models.errors import InputError
 
-from .key_map import Rule, rename
+from .key_map import KeyMap, Rule, rename
 
 Shapes = Mapping[str, tuple[int, ...]]
 Facts = dict[str, Any]
@@ -39,6 +40,12 @@ class Family:
     facts_of_config: Callable[[Any], Facts]
     adopt: Callable[[Any, Facts], None] = lambda config, facts: None
 
+    task = "image-classification"
+
+    @property
+    def title(self) -> str:
+        return self.model_type
+
     @property
     def model_type(self) -> str:
         return self.model_class.config_class.model_type
@@ -50,6 +57,23 @@ class Family:
     def full_name(self, name: str) -> str:
         """The name inside `model_class`."""
         return name if name.startswith("classifier.") else f"{self.model_class.base_model_prefix}.{name}"
+
+    def key_map(self, names) -> KeyMap:
+        """Where every tensor of `model_class` comes from."""
+        return KeyMap({self.full_name(new): old for old, new in self.rename(names).items()})
+
+    def facts(self, shapes: Shapes) -> Facts:
+        """What names and shapes show, by the names of `model_class`."""
+        prefix = f"{self.model_class.base_model_prefix}."
+        return self.facts_of_weights({name.removeprefix(prefix): shape for name, shape in shapes.items()})
+
+    def constants(self, config: PreTrainedConfig) -> dict[str, torch.Tensor]:
+        """Tensors that no checkpoint holds: none."""
+        return {}
+
+    def is_published_as(self, model) -> bool:
+        """Whether an entry of the zoo is a classifier of this family."""
+        return (model.task, model.family) == (self.task, self.model_type)
 
 
 def differences(shown: Facts, stated: Facts) -> dict[str, tuple[Any, Any]]:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,20 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
-from hf_models.auto import FAMILIES as REGISTERED
 from hf_models.errors import InputError
 from hf_models.zoo import ZooModel, get_model, list_models
 
 from .checkpoint import Checkpoint, some
 from .family import Facts, Family, differences
+from .key_map import KeyMap
+from .registry import checkpoint_key_map, family_of, find_family, model_tensors
+from .segmentation import SegmentationFamily
 from .source import read_json
 
-# a registered family's part lies in the file named after its model_type
-FAMILIES: dict[str, Family] = {
-    config.model_type: import_module(f".{config.model_type}", __package__).FAMILY for config, *_ in REGISTERED
+# published checkpoints of which no conversion would compute the same; their weights do not show it
+REFUSED = {
+    "mask2former_flash_internimage_s_640_160k_ade20k_ss_nsmx": "its deformable attention has no softmax "
+    "(use_softmax=False), and that of transformers always has one: the weights would load and compute something else"
 }
 # what transformers adds to upstream's config.json
 TRANSFORMERS_FIELDS = {"architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version"}
@@ -35,16 +37,18 @@ class Plan:
         config: Config of the converted model.
         zoo_model: The published checkpoint that it is, if it is one.
         config_from: Where the config comes from, in words.
-        source_of: Our name -> the checkpoint's name, for every tensor of the model.
+        key_map: Where every tensor of the model comes from.
+        constants: Those that the checkpoint does not hold.
         expected: Our name -> tensor on the meta device, with the shape and the type that the model has.
         buffers: Names of those that are no parameters.
     """
 
-    family: Family
+    family: Family | SegmentationFamily
     config: PreTrainedConfig
     zoo_model: ZooModel | None
     config_from: str
-    source_of: dict[str, str]
+    key_map: KeyMap
+    constants: dict[str, torch.Tensor]
     expected: dict[str, torch.Tensor]
     buffers: set[str]
 
@@ -61,13 +65,16 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
         InputError: The config cannot be known, or checkpoint and config do not fit each other.
     """
     label = checkpoint.source.given
+    for candidate in (name, Path(label).stem):
+        if candidate in REFUSED:
+            raise InputError(f"{candidate}: cannot be converted: {REFUSED[candidate]}.")
     family = find_family(checkpoint)
-    renamed = family_names(family, checkpoint)
-    shown = family.facts_of_weights({new: tuple(checkpoint.tensors[old].shape) for old, new in renamed.items()})
+    key_map = checkpoint_key_map(family, checkpoint)
+    shown = family.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
     original, where = _original_arguments(checkpoint, family, original_config)
     zoo_model = None if original_config else _published(checkpoint, name)
-    if zoo_model and zoo_model.family != family.model_type:
-        raise InputError(f"{label}: looks like {family.model_type}, not {zoo_model.name}.{_advice(family, shown)}")
+    if zoo_model and not family.is_published_as(zoo_model):
+        raise InputError(f"{label}: looks like {family.title}, not {zoo_model.name}.{_advice(family, shown)}")
     if not zoo_model and original is None:
         raise InputError(
             f"{label}: not the name of a published file. Pass --name, or --original-config with the arguments it was "
@@ -76,46 +83,21 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     config = None if original is None else _config_from_original(family, original, shown, where)
     config_from = Path(where).name
     if zoo_model:
-        published = zoo_model.config(None if zoo_model.num_labels else shown["num_classes"])
+        published = zoo_model.config(shown["num_classes"] if zoo_model.weights_tell_num_labels else None)
         _check_same_architecture(label, config, published)
         config, config_from = published, f"published checkpoint {zoo_model.name}"
     family.adopt(config, shown)
+    family = family_of(config)
     if wrong := differences(shown, family.facts_of_config(config)):
         raise InputError(_mismatch(label, family, shown, wrong, zoo_model, where))
     expected, buffers = model_tensors(family, config)
-    source_of = {family.full_name(new): old for old, new in renamed.items()}
-    _check_tensors(label, checkpoint, source_of, expected)
-    return Plan(family, config, zoo_model, config_from, source_of, expected, buffers)
-
-
-def find_family(checkpoint: Checkpoint) -> Family:
-    """The family by whose signature a checkpoint can be told."""
-    for family in FAMILIES.values():
-        if any(name == family.signature or name.endswith(f".{family.signature}") for name in checkpoint.tensors):
-            return family
-    known = ", ".join(FAMILIES)
-    raise InputError(
-        f"{checkpoint.source.given}: not a checkpoint of {known}. Its first keys are {some(checkpoint.tensors)}."
-    )
-
-
-def family_names(family: Family, checkpoint: Checkpoint) -> dict[str, str]:
-    """The checkpoint's names -> ours, without the base model's prefix."""
-    try:
-        return family.rename(checkpoint.tensors)
-    except InputError as error:
-        raise InputError(f"{checkpoint.source.given}: {error}") from error
-
-
-def model_tensors(family: Family, config: PreTrainedConfig) -> tuple[dict[str, torch.Tensor], set[str]]:
-    """A model's parameters and buffers as tensors on the meta device, and the names of the buffers."""
-    with torch.device("meta"):
-        model = family.model_class(config)
-    return dict(model.state_dict()), {name for name, _ in model.named_buffers()}
+    constants = family.constants(config)
+    _check_tensors(label, checkpoint, key_map, expected, constants)
+    return Plan(family, config, zoo_model, config_from, key_map, constants, expected, buffers)
 
 
 def _original_arguments(
-    checkpoint: Checkpoint, family: Family, original_config: str | Path | None
+    checkpoint: Checkpoint, family: Family | SegmentationFamily, original_config: str | Path | None
 ) -> tuple[dict | None, str]:
     """The original constructor's arguments, from a file or upstream's config.json, and where they are."""
     label, original = checkpoint.source.given, checkpoint.source.original
@@ -133,7 +115,9 @@ def _original_arguments(
     return original, str(Path(label) / "config.json")
 
 
-def _config_from_original(family: Family, original: dict, shown: Facts, where: str) -> PreTrainedConfig:
+def _config_from_original(
+    family: Family | SegmentationFamily, original: dict, shown: Facts, where: str
+) -> PreTrainedConfig:
     try:
         return family.config_from_original(original, shown)
     except (StrictDataclassError, ValueError, TypeError) as error:
@@ -173,7 +157,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _mismatch(label, family: Family, shown: Facts, wrong: dict, zoo_model: ZooModel | None, where: str) -> str:
+def _mismatch(
+    label, family: Family | SegmentationFamily, shown: Facts, wrong: dict, zoo_model: ZooModel | None, where: str
+) -> str:
     fact, (weights, config) = next(iter(wrong.items()))
     others = f" (also different: {', '.join(list(wrong)[1:])})" if len(wrong) > 1 else ""
     if zoo_model is None:
@@ -187,29 +173,34 @@ def _mismatch(label, family: Family, shown: Facts, wrong: dict, zoo_model: ZooMo
     )
 
 
-def _fitting(family: Family, shown: Facts) -> list[str]:
+def _fitting(family: Family | SegmentationFamily, shown: Facts) -> list[str]:
     """The published checkpoints that show the same facts."""
-    configs = {name: get_model(name).config() for name in list_models(family=family.model_type)}
-    return [name for name, config in configs.items() if not differences(shown, family.facts_of_config(config))]
+    models = [model for name in list_models() if family.is_published_as(model := get_model(name))]
+    fitting = []
+    for model in models:
+        config = model.config(shown["num_classes"] if model.weights_tell_num_labels else None)
+        if not differences(shown, family.facts_of_config(config)):
+            fitting.append(model.name)
+    return fitting
 
 
-def _advice(family: Family, shown: Facts) -> str:
+def _advice(family: Family | SegmentationFamily, shown: Facts) -> str:
     names = _fitting(family, shown)
     return f" Did you mean --name {' or '.join(names[:3])}?" if names else ""
 
 
-def _check_tensors(label: str, checkpoint: Checkpoint, source_of: dict[str, str], expected: dict) -> None:
-    unused = [old for new, old in source_of.items() if new not in expected]
-    unfilled = [new for new in expected if new not in source_of]
+def _check_tensors(label: str, checkpoint: Checkpoint, key_map: KeyMap, expected: dict, constants: dict) -> None:
+    source_of = key_map.source_of
+    unused = [source for name, source in source_of.items() if name not in expected]
+    unfilled = [name for name in expected if name not in source_of and name not in constants]
     if unused or unfilled:
         parts = [f"{len(unused)} checkpoint keys were not used: {some(unused)}"] if unused else []
         parts += [f"{len(unfilled)} parameters not filled: {some(unfilled)}"] if unfilled else []
         raise InputError(f"{label}: {'; '.join(parts)}. Nothing was written.")
-    for new, tensor in expected.items():
-        found = checkpoint.tensors[source_of[new]]
-        if found.shape != tensor.shape:
-            raise InputError(
-                f"{label}: {source_of[new]} is {tuple(found.shape)}, expected {tuple(tensor.shape)}. Refused."
-            )
+    for name, source in source_of.items():
+        found, tensor, parts = checkpoint.tensors[source], expected[name], key_map.parts.get(name, (0, 1))[1]
+        shape = (parts * tensor.shape[0], *tensor.shape[1:]) if parts > 1 else tuple(tensor.shape)
+        if found.shape != shape:
+            raise InputError(f"{label}: {source} is {tuple(found.shape)}, expected {shape}. Refused.")
         if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
-            raise InputError(f"{label}: {source_of[new]} is {found.dtype}, expected {tensor.dtype}. Refused.")
+            raise InputError(f"{label}: {source} is {found.dtype}, expected {tensor.dtype}. Refused.")

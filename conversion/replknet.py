@@ -30,7 +30,9 @@ RULES = (
     Rule(r"\.large_kernel\.small_conv\.", ".large_kernel.small.", optional=True),
     Rule(r"\.large_kernel\.lkb_reparam\.", ".large_kernel.merged.", optional=True),
     Rule(r"\.bn\.", ".norm."),
-    Rule(r"^norm\.", "pooler.norm."),
+    Rule(r"^norm\.", "pooler.norm.", optional=True),
+    # of each feature map, for segmentation and detection
+    Rule(r"^stages\.(\d+)\.norm\.", lambda match: f"feature_norms.stage{int(match[1]) + 1}.", optional=True),
     # pretraining files may call their head cls_22k
     Rule(r"^head\.(?:cls_22k\.)?", "classifier.", optional=True),
 )
@@ -50,6 +52,7 @@ def _facts_of_weights(shapes: Shapes) -> Facts:
         "large kernel widths": by_stage(shapes, large),
         "ffn widths": by_stage(shapes, "layers.0.feed_forward.pointwise1.conv.weight"),
         "small_kernel_merged": merged,
+        "norm_intermediate_features": has(shapes, r"^feature_norms\."),
         "num_classes": size(shapes, "classifier.weight"),
     }
 
@@ -63,6 +66,7 @@ def _facts_of_config(config: RepLKNetConfig) -> Facts:
         "large kernel widths": [int(width * config.bottleneck_ratio) for width in config.hidden_sizes],
         "ffn widths": [int(width * config.mlp_ratio) for width in config.hidden_sizes],
         "small_kernel_merged": config.reparameterized,
+        "norm_intermediate_features": config.normalize_features,
         "num_classes": config.num_labels,
     }
 
@@ -78,8 +82,9 @@ def _config_from_original(original: dict, shown: Facts) -> RepLKNetConfig:
             "dw_ratio": 1.0,
             "ffn_ratio": 4.0,
             "drop_path_rate": 0.0,
+            "norm_intermediate_features": False,
         },
-        only={"out_indices": (None,), "norm_intermediate_features": (False,)},
+        only={"out_indices": (None,)},
         ignored=("use_checkpoint", "use_sync_bn", "small_kernel_merged"),
     )
     return RepLKNetConfig(
@@ -92,6 +97,7 @@ def _config_from_original(original: dict, shown: Facts) -> RepLKNetConfig:
         bottleneck_ratio=given["dw_ratio"],
         mlp_ratio=given["ffn_ratio"],
         drop_path_rate=given["drop_path_rate"],
+        normalize_features=given["norm_intermediate_features"],
     )
 
 

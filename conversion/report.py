@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedConfig
 
 import hf_models
 from hf_models.errors import InputError
@@ -64,10 +65,7 @@ def make_report(checkpoint: Checkpoint, plan: Plan, dtype: torch.dtype, files: l
     target = str(dtype).removeprefix("torch.")
     notes = [f"values were cast from {origin} to {target}" for origin in sorted(cast)] + checkpoint.notes
     if plan.zoo_model is None and source.preprocessor is None:
-        size = plan.config.image_size
-        notes.append(
-            f"preprocessing is assumed: short side {size} pixels, central square, ImageNet mean and standard deviation"
-        )
+        notes.append(f"preprocessing is assumed: {_assumed_preprocessing(plan.config)}, ImageNet mean and deviation")
     return {
         "source": {
             # where a file lay on this machine is nobody's business
@@ -81,11 +79,18 @@ def make_report(checkpoint: Checkpoint, plan: Plan, dtype: torch.dtype, files: l
         "dtype": target,
         "parameters": sum(t.numel() for name, t in plan.expected.items() if name not in plan.buffers),
         "notes": notes,
-        "dropped": checkpoint.dropped,
-        "written": plan.source_of,
+        "dropped": checkpoint.dropped | plan.key_map.dropped,
+        "written": plan.key_map.described(),
+        "computed": sorted(plan.constants),
         "versions": {"hf_models": hf_models.__version__, **{library: version(library) for library in LIBRARIES}},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _assumed_preprocessing(config: PreTrainedConfig) -> str:
+    if recipe := getattr(config, "segmentation_recipe", None):
+        return f"short side {recipe['short_edge']} pixels, both sides to multiples of {recipe['size_divisor']}"
+    return f"short side {config.image_size} pixels, central square"
 
 
 def provenance(report: dict) -> dict[str, str]:

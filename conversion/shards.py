@@ -16,6 +16,7 @@ from hf_models.errors import InputError
 
 from .checkpoint import Checkpoint
 from .file_format import FileFormat, file_format
+from .key_map import KeyMap
 from .progress import progress_bar
 from .source import read_index
 
@@ -58,12 +59,14 @@ class Transfer:
 
     Args:
         checkpoint: Where values come from.
-        source_of: Our name -> the checkpoint's.
+        key_map: Which of them.
+        constants: Our name -> tensor that the checkpoint does not hold.
         expected: Our name -> tensor on the meta device, with the shape and the type to write.
     """
 
     checkpoint: Checkpoint
-    source_of: dict[str, str]
+    key_map: KeyMap
+    constants: dict[str, torch.Tensor]
     expected: dict[str, torch.Tensor]
 
     @property
@@ -72,15 +75,31 @@ class Transfer:
 
     def batches(self, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
         """Our name -> tensor to write, for every name, some at a time."""
-        ours = {self.source_of[name]: name for name in names}
+        ours = {}
+        for name in names:
+            if name in self.constants:
+                yield {name: self.constants[name].to(self.expected[name].dtype)}
+            else:
+                ours.setdefault(self.key_map.source_of[name], []).append(name)
         for batch in self.checkpoint.batches(ours):
-            yield {ours[source]: tensor.to(self.expected[ours[source]].dtype) for source, tensor in batch.items()}
+            yield {
+                name: self._part(name, tensor).to(self.expected[name].dtype)
+                for source, tensor in batch.items()
+                for name in ours[source]
+            }
+
+    def _part(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        if name not in self.key_map.parts:
+            return tensor
+        index, count = self.key_map.parts[name]
+        return tensor.chunk(count)[index].clone()  # a storage of its own, as the file format wants
 
     def checked_batches(self, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
         """The same, refusing values that are not finite."""
         for batch in self.batches(names):
             for name, tensor in batch.items():
-                check_finite(f"{self.checkpoint.source.given}: {self.source_of[name]}", tensor)
+                source = self.key_map.source_of.get(name, name)
+                check_finite(f"{self.checkpoint.source.given}: {source}", tensor)
             yield batch
 
 

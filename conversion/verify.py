@@ -8,8 +8,8 @@ from hf_models.errors import InputError
 
 from .checkpoint import open_checkpoint
 from .convert import DTYPES
-from .plan import FAMILIES, family_names, find_family, model_tensors
 from .progress import progress_bar, sha256
+from .registry import FAMILIES, HEADS, checkpoint_key_map, family_of, find_family, model_tensors
 from .report import REPORT, hash_source
 from .shards import (
     Transfer,
@@ -39,15 +39,19 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
     folder = Path(folder)
     report = read_json(folder / REPORT)
     content = read_json(folder / "config.json")
-    family = FAMILIES.get(content.get("model_type"))
-    if family is None:
-        raise InputError(f"{folder}: model_type {content.get('model_type')!r} is not one of: {', '.join(FAMILIES)}.")
+    classes = [family.model_class.config_class for family in (*FAMILIES.values(), *HEADS)]
+    known = {config_class.model_type: config_class for config_class in classes}
+    if content.get("model_type") not in known:
+        raise InputError(f"{folder}: model_type {content.get('model_type')!r} is not one of: {', '.join(known)}.")
     try:
-        config = family.model_class.config_class.from_dict(content)
+        config = known[content["model_type"]].from_dict(content)
         dtype = DTYPES[report["dtype"]]
         recorded, (files, weights) = report["files"], (report["source"][key] for key in ("files", "weights"))
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder}: config.json or {REPORT} is damaged ({' '.join(str(error).split())}).") from error
+    family = family_of(config)
+    if family is None:
+        raise InputError(f"{folder}: its backbone {config.backbone_config.model_type!r} is not one of ours.")
     expected = cast_floating(model_tensors(family, config)[0], dtype)
     shards = read_shards(folder)
     check_shards(folder, shards, expected)
@@ -64,9 +68,8 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
             raise InputError(
                 f"{source}: not the file that {folder} was converted from (sha256 differs from {REPORT})."
             )
-        names = family_names(find_family(checkpoint), checkpoint)
-        source_of = {family.full_name(new): old for old, new in names.items()}
-        compare_shards(folder, shards, Transfer(checkpoint, source_of, expected), progress)
+        key_map = checkpoint_key_map(find_family(checkpoint), checkpoint)
+        compare_shards(folder, shards, Transfer(checkpoint, key_map, family.constants(config), expected), progress)
     return {
         "folder": str(folder),
         "tensors": len(expected),

@@ -1,4 +1,4 @@
-"""The CSV files of the benchmarks: reading, and replacing the rows that were measured again."""
+"""The CSV files of measurements: reading, and replacing the rows that were measured again."""
 
 import csv
 import os
@@ -20,16 +20,20 @@ class Format:
     Args:
         keys: What was measured where; there is one row for each combination.
         texts: What else describes it.
-        numbers: What came out.
+        numbers: What came out, above zero.
+        percentages: What came out, from 0 to 100.
+        conditions: Where and when.
     """
 
     keys: tuple[str, ...]
     texts: tuple[str, ...]
     numbers: tuple[str, ...]
+    percentages: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = CONDITIONS
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*self.keys, *self.texts, *self.numbers, *CONDITIONS)
+        return (*self.keys, *self.texts, *self.numbers, *self.percentages, *self.conditions)
 
     def key(self, row: dict[str, str]) -> tuple[str, ...]:
         return tuple(row[column] for column in self.keys)
@@ -44,6 +48,13 @@ MODELS = Format(
     keys=("model", "batch_size", "dtype", "threads", "device"),
     texts=(),
     numbers=("rounds", "minimum_ms", "median_ms", "images_per_second", "median_images_per_second"),
+)
+ACCURACY = Format(
+    keys=("model", "revision", "data", "fingerprint", "metric", "options", "dtype", "processor", "device"),
+    texts=("size",),
+    numbers=("n", "seconds"),
+    percentages=("value",),
+    conditions=("kernel", "torch", "transformers", "date"),
 )
 
 
@@ -65,12 +76,13 @@ def read_results(path: Path, form: Format) -> list[dict[str, str]]:
             for column in form.numbers:
                 if not float(row[column]) > 0:
                     raise ValueError(f"row {number}: {column} is {row[column]}")
+            for column in form.percentages:
+                if not 0 <= float(row[column]) <= 100:
+                    raise ValueError(f"row {number}: {column} is {row[column]}")
     except FileNotFoundError:
         return []
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(
-            f"{path}: not a results file of this benchmark ({error}). Name another, or move it."
-        ) from None
+        raise InputError(f"{path}: not a results file of this command ({error}). Name another, or move it.") from None
     return rows
 
 

@@ -9,9 +9,10 @@ NOT_MEASURED = "Not measured yet.\n"
 MODEL_PEERS = {"convnext-t": "ConvNeXt-T", "swin-t": "Swin-T"}
 
 
-def operators_table(path: Path = FOLDER / "operators.csv") -> str:
-    """A table for each direction, dtype and number of threads, with a row for each shape."""
-    return render_operators(read_results(path, OPERATORS))
+def operators_table(path: Path = FOLDER / "operators.csv", threads: str | None = None) -> str:
+    """A table for each direction, dtype and number of threads (or that one), with a row for each shape."""
+    rows = read_results(path, OPERATORS)
+    return render_operators([row for row in rows if threads in (None, row["threads"])])
 
 
 def models_table(path: Path = FOLDER / "models.csv") -> str:
@@ -52,7 +53,7 @@ def _operators_section(rows: list[dict[str, str]]) -> str:
         speed = [_number(ours[column]) for column in ("minimum_ms", "minimum_ns_per_unit")] if ours else ["", ""]
         ratios = [_ratio(measured.get(name), ours, "minimum_ms") for name in others]
         table.append([*shape, *speed, *ratios])
-    return _markdown(table, text_columns=2)
+    return markdown(table, text_columns=2)
 
 
 def _models_section(rows: list[dict[str, str]]) -> str:
@@ -71,7 +72,7 @@ def _models_section(rows: list[dict[str, str]]) -> str:
         ]
         speed = [_number(row[column]) for column in ("images_per_second", "median_images_per_second")]
         table.append([entry.title if entry else name, batch_size, *speed, *ratios])
-    return _markdown(table, text_columns=1)
+    return markdown(table, text_columns=1)
 
 
 def _ratio(row: dict[str, str] | None, other: dict[str, str] | None, column: str) -> str:
@@ -84,7 +85,7 @@ def _number(value: str | float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
-def _markdown(table: list[list[str]], text_columns: int) -> str:
+def markdown(table: list[list[str]], text_columns: int) -> str:
     header, *rows = table
     rule = ["---"] * text_columns + ["--:"] * (len(header) - text_columns)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))

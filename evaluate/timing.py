@@ -83,13 +83,20 @@ def conditions(device: str) -> dict[str, str]:
         advice = " ".join(f"{name}=4294967296" for name in MALLOC)
         print(f"warning: page faults are measured too; set {advice} before the start", file=sys.stderr)
     return {
+        **machine(device),
+        "malloc_thresholds": "raised" if raised else "default",
+        "load": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "",
+    }
+
+
+def machine(device: str) -> dict[str, str]:
+    """What every row of a result says: device, kernels, PyTorch, date."""
+    return {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "kernel": "; ".join(
             row.version or f"{row.kernel}: PyTorch reference" for row in status() if row.device == device
         ),
         "torch": torch.__version__,
-        "malloc_thresholds": "raised" if raised else "default",
-        "load": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "",
         "date": datetime.date.today().isoformat(),
     }
 

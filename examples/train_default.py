@@ -4,50 +4,33 @@
 
 DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
 ImageNet wnids. A killed run goes on from its last checkpoint (in OUTPUT-run) when started again. OUTPUT becomes a
-complete model folder: half-precision weights, labels with their real names, processor and card; its measured accuracy
-goes into `evaluate/results/embedded_default.csv`.
+model folder: half-precision weights, labels with their real names, processor. Its accuracy is measured by
 
-    python examples/train_default.py DATA OUTPUT --evaluate
-
-only measures the top-1 accuracy of the model folder OUTPUT on `validation.parquet`, through the path that users take
-(AutoImageProcessor and AutoModelForImageClassification).
+    hf-models evaluate imagenet --model OUTPUT --data DATA/validation.parquet --subset
 """
 
 import argparse
-import csv
 import random
-from datetime import date
 from pathlib import Path
 
 import datasets
 import numpy as np
 import torch
-import transformers
-from huggingface_hub import ModelCard, ModelCardData
 from PIL import Image, ImageOps
-from tqdm import tqdm
-from transformers import (
-    AutoImageProcessor,
-    AutoModelForImageClassification,
-    BitImageProcessorPil,
-    Trainer,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import Trainer, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_models.configuration_smt import SMTConfig
+from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.modeling_smt import SMTForImageClassification
 from hf_models.zoo import wnid_names
 
-CARD = Path(__file__).with_name("default_card.md")
-RESULTS = Path(__file__).parents[1] / "evaluate" / "results" / "embedded_default.csv"
 IMAGE_SIZE = 64
 CROP_PADDING = 8
 
 
-def image_processor() -> BitImageProcessorPil:
-    return BitImageProcessorPil(
+def image_processor() -> ImageNetImageProcessor:
+    return ImageNetImageProcessor(
         size={"shortest_edge": IMAGE_SIZE},
         crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         resample=Image.Resampling.BICUBIC,
@@ -143,58 +126,16 @@ def train(data: Path, output: Path, epochs: float, batch_size: int) -> None:
         compute_metrics=lambda result: {"top1": float((result.predictions.argmax(-1) == result.label_ids).mean())},
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(run) if run.exists() else None)
-    export(trainer.model, train_set.features["label"].names, data, output)
+    export(trainer.model, train_set.features["label"].names, output)
 
 
-def export(model: SMTForImageClassification, wnids: list[str], data: Path, output: Path) -> None:
-    """Write the model folder; measure it, and state the accuracy in the results and on the card."""
+def export(model: SMTForImageClassification, wnids: list[str], output: Path) -> None:
+    """Write the model folder."""
     names = wnid_names()
     model.config.id2label = {i: names[wnid] for i, wnid in enumerate(wnids)}
     model.config.label2id = {name: i for i, name in model.config.id2label.items()}
     model.half().save_pretrained(output)
     image_processor().save_pretrained(output)
-    row = evaluate(data, output)
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerow(row)
-    metadata = ModelCardData(
-        library_name="transformers",
-        license="other",
-        license_name="imagenet-research-terms",
-        license_link="https://image-net.org/download",
-        pipeline_tag="image-classification",
-        tags=["vision", "image-classification", model.config.model_type],
-    )
-    card = ModelCard.from_template(metadata, template_path=str(CARD), config=model.config, measured=row)
-    card.save(output / "README.md")
-
-
-@torch.inference_mode()
-def evaluate(data: Path, folder: Path) -> dict[str, str]:
-    """Measure the top-1 accuracy of a model folder on `validation.parquet`, in float32: a row of the results."""
-    processor = AutoImageProcessor.from_pretrained(folder)
-    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    dataset = load(data, "validation")
-    correct = 0
-    for start in tqdm(range(0, len(dataset), 256), desc="evaluating"):
-        rows = dataset[start : start + 256]
-        inputs = processor([image.convert("RGB") for image in rows["image"]], return_tensors="pt")
-        correct += (model(**inputs).logits.argmax(-1) == torch.tensor(rows["label"])).sum().item()
-    return {
-        "model": "embedded default",
-        "dataset": "validation.parquet, 202 classes of ImageNet at 64 pixels",
-        "images": str(len(dataset)),
-        "metric": "top-1 in percent",
-        "value": f"{100 * correct / len(dataset):.2f}",
-        "dtype": "float32",
-        "processor": type(processor).__name__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "device": "cpu",
-        "date": date.today().isoformat(),
-    }
 
 
 def main() -> None:
@@ -203,14 +144,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--evaluate", action="store_true", help="only measure the model folder OUTPUT")
     arguments = parser.parse_args()
     set_seed(0)
-    if arguments.evaluate:
-        row = evaluate(arguments.data, arguments.output)
-        print(f"{row['metric']}: {row['value']} on {row['images']} images")
-    else:
-        train(arguments.data, arguments.output, arguments.epochs, arguments.batch_size)
+    train(arguments.data, arguments.output, arguments.epochs, arguments.batch_size)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Classify images with any checkpoint; by default with the small one that the package carries."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from PIL import Image, UnidentifiedImageError
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers.utils import logging
 
 from .errors import InputError
 
@@ -16,20 +18,25 @@ def default_checkpoint() -> Path:
     return Path(__file__).parent / "default"
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     """Read an image file as RGB.
+
+    Args:
+        file: A path or an open file.
+        name: What errors call it; by default `file`.
 
     Raises:
         InputError: The file is missing, no image, truncated, has 16 bits per channel or an extreme aspect ratio.
     """
+    path = name or file
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             image.load()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
     except (UnidentifiedImageError, IsADirectoryError):
         raise InputError(f"{path}: not an image that Pillow can read.") from None
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises these too where a file is damaged
         raise InputError(f"{path}: cannot be read completely ({error}). Fetch the file again.") from None
     if image.mode.startswith(("I", "F")):
         raise InputError(f"{path}: more than 8 bits per channel (mode {image.mode}). Convert to 8-bit first.")
@@ -37,6 +44,37 @@ def read_image(path: str | Path) -> Image.Image:
     if ratio > MAX_ASPECT_RATIO:
         raise InputError(f"{path}: aspect ratio {ratio:.0f}:1 exceeds {MAX_ASPECT_RATIO}:1. Crop the image.")
     return image.convert("RGB")
+
+
+def load_model(
+    source: str | Path, auto_class: type, dtype: torch.dtype = torch.float32
+) -> tuple[BaseImageProcessor, PreTrainedModel]:
+    """Load an image processor and a model for inference.
+
+    Args:
+        source: Folder or Hub id.
+        auto_class: Such as AutoModelForImageClassification.
+
+    Raises:
+        InputError: There is no such model in `source`, or a part of its weights is missing.
+    """
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of the weights in memory: it says nothing, and fills logs
+    try:
+        processor = AutoImageProcessor.from_pretrained(source)
+        model, info = auto_class.from_pretrained(source, dtype=dtype, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        kind = "an image classifier" if auto_class is AutoModelForImageClassification else "a segmentation model"
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{source}: cannot be loaded as {kind} ({reason})") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(
+            f"{source}: {len(missing)} weights are missing, such as {missing[0]}. Convert or train it first."
+        )
+    return processor, model.eval()
 
 
 def classify_images(
@@ -57,12 +95,7 @@ def classify_images(
     """
     pictures = [read_image(path) for path in images]
     source = default_checkpoint() if model is None else model
-    try:
-        processor = AutoImageProcessor.from_pretrained(source)
-        classifier = AutoModelForImageClassification.from_pretrained(source, dtype=torch.float32).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{source}: cannot be loaded as an image classifier ({reason})") from error
+    processor, classifier = load_model(source, AutoModelForImageClassification)
     results = []
     for picture in pictures:
         with torch.inference_mode():

@@ -5,35 +5,24 @@ Rooms are imported inside the commands, so that no command waits for what it doe
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from . import cli_benchmark, cli_evaluate
+from .cli_common import Verbose, one_line_errors
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify; compiled kernels; benchmarks.",
+    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate; kernels; benchmarks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
-
-
-@contextmanager
-def one_line_errors(verbose: bool) -> Iterator[None]:
-    """Turn an [`InputError`] into its one line on stderr and exit status 2."""
-    try:
-        yield
-    except InputError as error:
-        if verbose:
-            raise
-        print(" ".join(str(error).split()), file=sys.stderr)
-        raise typer.Exit(2) from None
+app.add_typer(cli_evaluate.app, name="evaluate")
+app.add_typer(cli_benchmark.app, name="benchmark")
 
 
 @app.command()
@@ -42,7 +31,7 @@ def convert(
     output: Annotated[Path, typer.Argument(help="Folder to create.")],
     name: Annotated[str | None, typer.Option(help="Published checkpoint that SOURCE is.")] = None,
     original_config: Annotated[
-        Path | None, typer.Option(help="JSON file with the original constructor's arguments.")
+        Path | None, typer.Option(help="JSON file with the original constructor's arguments, or mmseg's model dict.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Which weights of a training checkpoint: model or ema.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; that of SOURCE by default.")] = None,
@@ -116,10 +105,11 @@ def list_command(
         return
     width = max((len(model.name) for model in models), default=0)
     for model in models:
-        top1 = f"{model.reported['top1']:.1f} %" if "top1" in model.reported else "-"
+        score = next((model.reported[metric] for metric in ("top1", "miou") if metric in model.reported), None)
+        score = f"{score:.1f} %" if score else "-"
         parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
-        print(f"{model.name:{width}}  {model.title:18}  {parameters:>10}  {top1:>7}  {model.task}")
-    print(f"{len(models)} checkpoints; accuracy on ImageNet-1K as their authors report it", file=sys.stderr)
+        print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")
+    print(f"{len(models)} checkpoints; accuracy on ImageNet-1K, or mIoU, as their authors report it", file=sys.stderr)
 
 
 @app.command()
@@ -142,6 +132,30 @@ def classify(
         print(image)
         for entry in labels:
             print(f"  {entry['score']:6.1%}  {entry['label']}")
+
+
+@app.command()
+def segment(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    model: Annotated[str, typer.Option(help="Folder or Hub id of a segmentation model.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, such as overlay.png.")],
+    alpha: Annotated[float, typer.Option(help="Opacity of the colours, from 0 to 1.")] = 0.5,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Average over several scales and mirrored images.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw the classes of an image's pixels over it, as the authors' test finds them; print their shares."""
+    with one_line_errors(verbose):
+        from .segmentation_overlay import segment_image
+
+        classes = segment_image(image, model, out, alpha=alpha, multi_scale=multi_scale)
+    if as_json:
+        print(json.dumps(classes))
+        return
+    for entry in classes:
+        print(f"{entry['share']:6.1%}  {entry['label']}")
 
 
 kernels_app = typer.Typer(help="Compiled kernels: build them, see which of them run.", no_args_is_help=True)
@@ -181,79 +195,6 @@ def kernels_status(
         print(f"{row['kernel']} on {row['device']}: {row['chosen']} ({row['reason']})")
         if row["path"]:
             print(f"  {row['version']} in {row['path']}, {', '.join(row['dtypes'])}")
-
-
-benchmark_app = typer.Typer(
-    help="Speed of operators and models beside their peers, interleaved in one process.\n\n"
-    "On a CPU start with MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment: "
-    "without them the C library returns each large result to the system, and page faults take up to half of a time. "
-    "HF_MODELS_KERNELS=require makes sure that the compiled kernel runs.",
-    no_args_is_help=True,
-)
-app.add_typer(benchmark_app, name="benchmark")
-Dtypes = Annotated[list[str] | None, typer.Option(help="float32 (the default), bfloat16 or float16; may be repeated.")]
-Threads = Annotated[list[int] | None, typer.Option(min=1, help="Threads of PyTorch, 1 by default; may be repeated.")]
-Rounds = Annotated[int, typer.Option(min=1, help="How often each implementation is timed.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
-
-
-@benchmark_app.command("ops")
-def benchmark_ops(
-    shapes: Annotated[list[str] | None, typer.Option(help="Such as seed56; may be repeated; all by default.")] = None,
-    dtypes: Dtypes = None,
-    threads: Threads = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the shapes' own.")] = None,
-    rounds: Rounds = 20,
-    device: Device = "cpu",
-    backward: Annotated[bool, typer.Option(help="Time the backward passes too.")] = True,
-    results: Results = None,
-    verbose: Verbose = False,
-) -> None:
-    """Time the deformable operator, and what could be run instead; print a table."""
-    with one_line_errors(verbose):
-        from .evaluate.benchmark_operators import benchmark_operators
-        from .evaluate.tables import render_operators
-
-        rows = benchmark_operators(shapes, dtypes, threads, batch_size, rounds, device, backward, results)
-        print(render_operators(rows), end="")
-
-
-@benchmark_app.command("models")
-def benchmark_models(
-    models: Annotated[
-        list[str] | None, typer.Option(help="Such as internimage-t; may be repeated; all by default.")
-    ] = None,
-    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="1 and 8 by default; may be repeated.")] = None,
-    dtypes: Dtypes = None,
-    threads: Threads = None,
-    rounds: Rounds = 10,
-    device: Device = "cpu",
-    results: Results = None,
-    verbose: Verbose = False,
-) -> None:
-    """Time whole classifiers with random weights on images of 224 pixels; print a table."""
-    with one_line_errors(verbose):
-        from .evaluate.benchmark_models import benchmark_models
-        from .evaluate.tables import render_models
-
-        rows = benchmark_models(models, batch_size, dtypes, threads, rounds, device, results)
-        print(render_models(rows), end="")
-
-
-@benchmark_app.command("table")
-def benchmark_table(
-    operators: Annotated[Path | None, typer.Option(exists=True, help="CSV file of `ops`, or the package's.")] = None,
-    models: Annotated[Path | None, typer.Option(exists=True, help="CSV file of `models`, or the package's.")] = None,
-    verbose: Verbose = False,
-) -> None:
-    """Render results that were kept, as Markdown."""
-    with one_line_errors(verbose):
-        from .evaluate.results import FOLDER
-        from .evaluate.tables import models_table, operators_table
-
-        print(operators_table(operators or FOLDER / "operators.csv"))
-        print(models_table(models or FOLDER / "models.csv"), end="")
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ class RepLKNetConfig(HierarchicalConfig):
         mlp_ratio: Width of the feed-forward block relative to its stage.
         batch_norm_eps: Epsilon of every BatchNorm.
         reparameterized: Whether large and small kernels are merged into one convolution with a bias.
+        normalize_features: Whether the Backbone class passes each feature map through a BatchNorm of its own.
         batch_norm_folded: Whether every BatchNorm but the last is folded into the convolution beside it.
     """
 
@@ -33,6 +34,7 @@ class RepLKNetConfig(HierarchicalConfig):
     batch_norm_eps: float = 1e-5
     reparameterized: bool = False
     batch_norm_folded: bool = False
+    normalize_features: bool = False
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -160,6 +160,10 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
     def __init__(self, config: HierarchicalConfig):
         super().__init__(config)
         self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
+        self.feature_norms = nn.ModuleDict()
+        if getattr(config, "normalize_features", False):
+            for name, channels in zip(self.stage_names[1:], config.hidden_sizes, strict=True):
+                self.feature_norms[name] = nn.BatchNorm2d(channels, eps=config.batch_norm_eps)
 
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -180,7 +184,7 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
         """
         hidden_states = self._feature_maps(pixel_values)
         feature_maps = tuple(
-            feature_map
+            self.feature_norms[name](feature_map) if name in self.feature_norms else feature_map
             for name, feature_map in zip(self.stage_names, hidden_states, strict=True)
             if name in self.out_features
         )

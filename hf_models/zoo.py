@@ -97,14 +97,20 @@ class ZooModel:
             kwargs["num_labels"] = num_labels or self.num_labels or 0
         return AutoConfig.for_model(self.family, **kwargs)
 
+    @property
+    def weights_tell_num_labels(self) -> bool:
+        """Whether the number of classes is to be read from the weights."""
+        return self.num_labels is None
+
     def image_processor(self) -> "BaseImageProcessor":
-        """A stock image processor (Pillow backend) that prepares images as the authors do."""
+        """An image processor that prepares images as the authors do."""
         from PIL.Image import Resampling
-        from transformers import BitImageProcessorPil
+
+        from .image_processing_imagenet import ImageNetImageProcessor
 
         recipe = self.preprocessing
         square = {"height": recipe.size, "width": recipe.size}
-        return BitImageProcessorPil(
+        return ImageNetImageProcessor(
             size={"shortest_edge": recipe.resize} if recipe.mode == "shortest_edge" else square,
             do_center_crop=recipe.mode == "shortest_edge",
             crop_size=square,
@@ -188,13 +194,21 @@ def wnid_names(label_set: str = "imagenet-1k") -> dict[str, str]:
 
 @cache
 def _models() -> tuple[ZooModel, ...]:
+    from .segmentation_recipe import SegmentationRecipe
+    from .segmentation_zoo import SegmentationModel  # which builds on this module
+
     models = []
     for path in sorted(DATA.glob("*.json")):
         # what the top level of a file states holds for each of its models that does not state otherwise
         family = json.loads(path.read_text(encoding="utf-8"))
         recipe, citation, entries = family.pop("preprocessing"), family.pop("citation"), family.pop("models")
+        segmentation = family.pop("segmentation", ())
         for entry in entries:
             entry["config_kwargs"] = entry.pop("config")
             entry["preprocessing"] = Preprocessing(**recipe | entry["preprocessing"])
             models.append(ZooModel(citation="\n".join(citation), **family | entry))
+        for entry in segmentation:
+            entry["config_kwargs"] = entry.pop("config")
+            entry["preprocessing"] = SegmentationRecipe.from_dict(entry["preprocessing"])
+            models.append(SegmentationModel(citation="\n".join(citation), **family | entry))
     return tuple(models)

@@ -7,19 +7,47 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
+from hf_models.evaluate.accuracy_table import REPORTED, measured_rows
+from hf_models.segmentation_recipe import SegmentationRecipe
 from hf_models.zoo import ZooModel
 
 TEMPLATE = Path(__file__).with_name("template.md")
+DEFAULT_TEMPLATE = Path(__file__).with_name("default.md")
+# columns of the results that cards show
+MEASURED = (
+    *("metric", "value", "data", "n", "options", "size", "dtype"),
+    *("processor", "kernel", "device", "torch", "transformers", "revision", "date"),
+)
 
 # training data of the zoo -> (id on the Hub, terms)
 IMAGENET_TERMS = "for non-commercial research and education only (https://image-net.org/download)"
+COCO_TERMS = "annotations under CC BY 4.0, images under Flickr's terms (https://cocodataset.org)"
 DATASETS = {
     "ImageNet-1K": ("imagenet-1k", IMAGENET_TERMS),
     "ImageNet-22K": ("imagenet-22k", IMAGENET_TERMS),
     "Joint-427M": (None, "427 million images from LAION-400M, YFCC-15M and CC12M, each with terms of its own"),
     "MegData-73M": (None, "collected by Megvii and not public; its terms are unknown"),
+    "ADE20K": ("scene_parse_150", "for non-commercial research and education only (https://ade20k.csail.mit.edu)"),
+    "COCO-Stuff 10K": (None, COCO_TERMS),
+    "COCO-Stuff 164K": (None, COCO_TERMS),
+    "Cityscapes": (None, "for non-commercial use only (https://www.cityscapes-dataset.com/license)"),
+    "Mapillary Vistas": (
+        None,
+        "for non-commercial use only in its research edition (https://www.mapillary.com/dataset/vistas)",
+    ),
+    "NYU Depth V2": (None, "terms unknown (https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html)"),
+    "Pascal Context": (None, "images of PASCAL VOC 2010 from Flickr, under Flickr's terms"),
 }
-METRICS = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy"}
+METRICS = {
+    "top1": "Top-1 accuracy",
+    "top5": "Top-5 accuracy",
+    "miou": "mIoU, single scale",
+    "miou_ms": "mIoU, several scales and flips",
+}
+WIDGET = [
+    {"src": f"https://huggingface.co/datasets/mishig/sample_images/resolve/main/{name}.jpg", "example_title": title}
+    for name, title in (("tiger", "Tiger"), ("teapot", "Teapot"))
+]
 
 
 def render_card(
@@ -27,7 +55,7 @@ def render_card(
     config: PreTrainedConfig,
     *,
     conversion: Mapping[str, Any] | None = None,
-    measured: list[dict[str, Any]] | None = None,
+    measured: list[dict[str, str]] | None = None,
 ) -> str:
     """The complete README.md of a converted checkpoint: metadata, use, results, terms, provenance.
 
@@ -35,33 +63,76 @@ def render_card(
         model: The published checkpoint, `None` for one that the zoo does not know.
         config: The config that is saved with the weights.
         conversion: What was converted and how, shown line by line, such as the source file and its sha256.
-        measured: Rows of `evaluate/results/*.csv` for this checkpoint: column -> value.
+        measured: Rows of `evaluate/results/*.csv`, by default those of this checkpoint.
     """
+    if measured is None:
+        measured = measured_rows(model.name) if model else []
+    segmentation = hasattr(config, "backbone_config")
+    recipe = SegmentationRecipe.from_dict(config.segmentation_recipe) if segmentation else None
     card = ModelCard.from_template(
-        _metadata(model, config),
+        _metadata(model, config, measured),
         template_path=str(TEMPLATE),
         model=model,
         config=config,
-        architecture=model.title if model else type(config).__name__.removesuffix("Config"),
+        architecture=model.title if model else _architecture(config),
+        task="image-segmentation" if segmentation else "image-classification",
+        recipe=recipe or (model and model.preprocessing),
         terms={name: DATASETS[name][1] for name in model.training_data} if model else {},
         metrics=METRICS,
+        test_set=_test_set(model) if model else None,
         conversion=conversion or {},
-        measured=measured or [],
+        measured=[{column: row[column] for column in MEASURED} for row in measured],
     )
     return str(card)
 
 
-def _metadata(model: ZooModel | None, config: PreTrainedConfig) -> ModelCardData:
-    tags = ["vision", "image-classification", config.model_type]
+def render_default_card(config: PreTrainedConfig) -> str:
+    """The README.md of the embedded checkpoint."""
+    metadata = ModelCardData(
+        library_name="transformers",
+        license="other",
+        license_name="imagenet-research-terms",
+        license_link="https://image-net.org/download",
+        pipeline_tag="image-classification",
+        tags=["vision", "image-classification", config.model_type],
+        widget=WIDGET,
+    )
+    measured = [{column: row[column] for column in MEASURED} for row in measured_rows("embedded default")]
+    return str(
+        ModelCard.from_template(metadata, template_path=str(DEFAULT_TEMPLATE), config=config, measured=measured)
+    )
+
+
+def _architecture(config: PreTrainedConfig) -> str:
+    name = type(config).__name__.removesuffix("Config")
+    return f"{_architecture(config.backbone_config)}, {name}" if hasattr(config, "backbone_config") else name
+
+
+def _test_set(model: ZooModel) -> str:
+    """What the reported numbers were measured on."""
+    if model.task == "image-classification":
+        return "ImageNet-1K"
+    # Mapillary Vistas with merged classes is tested on Cityscapes
+    return "Cityscapes" if model.label_set == "cityscapes" else model.training_data[-1]
+
+
+def _metadata(model: ZooModel | None, config: PreTrainedConfig, measured: list[dict[str, str]]) -> ModelCardData:
+    segmentation = hasattr(config, "backbone_config")
+    task = "image-segmentation" if segmentation else "image-classification"
+    tags = ["vision", task, config.model_type] + ([config.backbone_config.model_type] if segmentation else [])
     if model is None:
-        return ModelCardData(library_name="transformers", pipeline_tag="image-classification", tags=tags)
-    reported = [
+        return ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
+    test_set = _test_set(model)
+    about = {
+        "task_type": model.task,
+        "dataset_type": DATASETS[test_set][0] or test_set.lower().replace(" ", "-"),
+        "dataset_name": test_set,
+        "dataset_split": "validation",
+        "metric_type": "mean_iou" if segmentation else "accuracy",
+    }
+    results = [
         EvalResult(
-            task_type=model.task,
-            dataset_type="imagenet-1k",
-            dataset_name="ImageNet-1K",
-            dataset_split="validation",
-            metric_type="accuracy",
+            **about,
             metric_name=f"{METRICS[metric]} (reported by the authors)",
             metric_value=value,
             source_name="Reported by the authors, not measured by hf_models",
@@ -70,13 +141,23 @@ def _metadata(model: ZooModel | None, config: PreTrainedConfig) -> ModelCardData
         for metric, value in model.reported.items()
         if metric in METRICS
     ]
+    results += [
+        EvalResult(
+            **about,
+            metric_name=f"{METRICS[REPORTED[row['data'], row['metric']]]} (measured, {row['dtype']})",
+            metric_value=float(row["value"]),
+        )
+        for row in measured
+        if REPORTED.get((row["data"], row["metric"])) in METRICS
+    ]
     return ModelCardData(
         license=model.license,
         library_name="transformers",
         pipeline_tag=model.task,
         tags=tags,
+        widget=WIDGET,
         datasets=[DATASETS[name][0] for name in model.training_data if DATASETS[name][0]] or None,
-        metrics=["accuracy"] if reported else None,
-        model_name=model.name if reported else None,
-        eval_results=reported or None,
+        metrics=[about["metric_type"]] if results else None,
+        model_name=model.name if results else None,
+        eval_results=results or None,
     )

@@ -184,7 +184,7 @@ def test_a_bad_file_is_one_line_and_stays(tmp_path, content):
     path.mkdir() if content is None else path.write_bytes(content)
     for command in (["models", "--results", path], ["table", "--models", path]):
         (line,) = run(*command, code=2).stderr.splitlines()
-        assert line.startswith(f"{path}: not a results file of this benchmark (")
+        assert line.startswith(f"{path}: not a results file of this command (")
     assert content is None or path.read_bytes() == content
 
 

@@ -21,7 +21,7 @@ from hf_models.cli import app
 from hf_models.conversion import convert, verify
 from hf_models.conversion.family import differences
 from hf_models.conversion.key_map import Rule, rename
-from hf_models.conversion.plan import FAMILIES, model_tensors
+from hf_models.conversion.registry import FAMILIES, model_tensors
 from hf_models.conversion.report import published_sha256
 from hf_models.errors import InputError
 from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv

@@ -6,11 +6,13 @@ renders the tables anew, and that on the kernel's card.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hf_models.evaluate import tables
+from hf_models.evaluate.accuracy_table import accuracy_table
 from hf_models.zoo import get_model, list_models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,9 +21,9 @@ CARD = ROOT / "kernels_src" / "deformable-conv" / "CARD.md"
 
 
 def models_table() -> str:
-    """Every checkpoint of the zoo as a row of Markdown."""
+    """Every classifier of the zoo as a row of Markdown."""
     rows = ["| checkpoint | model | parameters | trained on | image | top-1 |", "|---|---|--:|---|--:|--:|"]
-    for model in map(get_model, list_models()):
+    for model in map(get_model, list_models(task="image-classification")):
         parameters = f"{model.parameters:,}" if model.parameters else ""
         training_data = ", ".join(model.training_data)
         top1 = model.reported.get("top1", "")
@@ -30,10 +32,24 @@ def models_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def segmenters_table() -> str:
+    """Every segmentation checkpoint of the zoo as a row of Markdown."""
+    rows = ["| checkpoint | model | parameters | trained on | short side | mIoU | several scales |"]
+    rows.append("|---|---|--:|---|--:|--:|--:|")
+    for model in map(get_model, list_models(task="image-segmentation")):
+        miou, several = (model.reported.get(metric, "") for metric in ("miou", "miou_ms"))
+        size, data = model.preprocessing.short_edge, model.training_data[-1]
+        cells = f"`{model.name}`", model.title, f"{model.parameters:,}", data, size, miou, several
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(rows) + "\n"
+
+
 TABLES = [
     (README, "models", models_table),
+    (README, "accuracy", accuracy_table),
+    (README, "segmentation models", segmenters_table),
     (README, "speed of models", tables.models_table),
-    (README, "speed of operators", tables.operators_table),
+    (README, "speed of operators", partial(tables.operators_table, threads="1")),
     (CARD, "speed of operators", tables.operators_table),
 ]
 

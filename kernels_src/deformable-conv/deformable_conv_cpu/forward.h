@@ -8,6 +8,7 @@ namespace deformable_conv::DEFORMABLE_CONV_PATH {
 
 constexpr int kAhead =
     6;  // units located before they are needed: their arithmetic hides behind the reads of the others
+constexpr int kFarAhead = 24;  // units whose streams are fetched before they are located
 constexpr int64_t kCacheBytes = 512 << 10;
 constexpr int kRing = 8;  // a power of two above kAhead
 
@@ -20,6 +21,12 @@ struct Steps {
         right(p.width > 1 ? p.pixel_stride : 0),
         below(p.height > 1 ? p.width * p.pixel_stride : 0) {}
 };
+
+template <bool kWrite, typename T>
+ALWAYS_INLINE void fetch(const T* numbers, int64_t count) {
+  for (int64_t byte = 0; byte < count * int64_t(sizeof(T)); byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(numbers) + byte, kWrite);
+}
 
 // kVectors vectors of channels of one unit. Returns whether one of them may be NaN.
 template <class V, int kVectors, typename T>
@@ -111,18 +118,22 @@ void forward_units(const Problem<T>& p, T* output, int64_t begin, int64_t end) {
   const auto ring = [&](int64_t unit) { return Samples<A>{memory.get() + (unit & (kRing - 1)) * slot, capacity}; };
   const Samples<A> spare{memory.get() + kRing * slot, capacity};
 
-  // In an image that the second-level cache does not hold, the rows to come are asked for ahead: the samples' order is
-  // no pattern that the processor would foresee.
-  const bool prefetch = p.batch * p.height * p.width * p.pixel_stride * int64_t(sizeof(T)) > kCacheBytes;
+  // Where the second-level cache does not hold the images, what later units need is asked for ahead: rows of pixels, in
+  // whose order of use the processor sees no pattern, and the streams of offsets, weights and results, which it would
+  // begin to fetch too late.
+  const bool fetches_ahead = p.batch * p.height * p.width * p.pixel_stride * int64_t(sizeof(T)) > kCacheBytes;
   Units<T> located(p, begin);
   const T* values[kRing];
   const int64_t units = (end - begin) * p.groups;
   const auto locate = [&](int64_t unit) __attribute__((always_inline)) {
     sampler.template locate<false>(located, ring(unit));
     values[unit & (kRing - 1)] = located.value;
-    if (prefetch)
-      for (int64_t byte = 0; byte < p.channels * int64_t(sizeof(T)); byte += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(located.below) + byte);
+    if (fetches_ahead) {
+      fetch<false>(located.below, p.channels);
+      fetch<false>(located.offset + kFarAhead * p.offset_strides.group, 2 * sampler.points());
+      fetch<false>(located.weight + kFarAhead * p.weight_strides.group, sampler.points());
+      fetch<true>(output + (begin * p.groups + unit + kFarAhead) * p.channels, p.channels);
+    }
     located.next();
   };
   for (int64_t unit = 0; unit < units && unit < kAhead; ++unit) locate(unit);

@@ -11,6 +11,7 @@ than 16 channels in bfloat16.
 import argparse
 import csv
 import itertools
+import random
 import sys
 import time
 from pathlib import Path
@@ -38,13 +39,13 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def milliseconds(functions, seconds):
-    """The least time of each function; they take turns."""
+    """The least time of each function; they take turns in random order, as what ran before has filled the caches."""
     best = dict.fromkeys(functions, float("inf"))
     end = time.perf_counter() + seconds * len(functions)
     for rounds in itertools.count():
         if rounds >= 3 and time.perf_counter() > end:
             return {name: 1e3 * least for name, least in best.items()}
-        for name, function in functions.items():
+        for name, function in random.sample(list(functions.items()), len(functions)):
             start = time.perf_counter()
             function()
             best[name] = min(best[name], time.perf_counter() - start)

@@ -2,6 +2,7 @@
 #include "large_kernel_conv_cpu.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "arguments.h"
 #include "cpu_path.h"

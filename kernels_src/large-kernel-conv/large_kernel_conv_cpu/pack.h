@@ -26,6 +26,9 @@ void pack(const View<const T>& view, int64_t channels, int64_t first, int64_t la
     if (view.channel == 1 && channels == N) {
       for (int64_t x = 0; x < pixels; ++x)
         for (int c = 0; c < N; ++c) out[x * N + c] = widen(in[x * view.column + c]);
+    } else if (view.channel == 1) {
+      for (int64_t x = 0; x < pixels; ++x)
+        for (int64_t c = 0; c < channels; ++c) out[x * N + c] = widen(in[x * view.column + c]);
     } else {
       for (int64_t c = 0; c < channels; ++c)
         for (int64_t x = 0; x < pixels; ++x) out[x * N + c] = widen(in[c * view.channel + x * view.column]);

@@ -34,7 +34,8 @@ struct BiasGradient {
   T* grad_bias;
 };
 
-// Each path has as many channels in a block as kLanes<T> says, and computes the tasks [begin, end).
+// Each path says how many channels it has in a block, and computes the tasks [begin, end); those of the gradient of
+// the bias are the channel blocks.
 #define LARGE_KERNEL_CONV_DECLARE_PATH(path)                                       \
   namespace path {                                                                 \
   template <typename T>                                                            \

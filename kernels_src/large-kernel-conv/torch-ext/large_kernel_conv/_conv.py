@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from ._ops import add_op_namespace_prefix, ops
-from ._rule import LARGEST_ON_GPU, kernel_is_faster
+from ._rule import kernel_is_faster
 
 
 def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -25,14 +25,15 @@ def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
     Raises:
         ValueError: A shape does not fit the others, or a side of the kernel is even.
         TypeError: The dtypes differ.
+        RuntimeError: The same, from `F.conv2d`.
     """
+    if input.ndim == weight.ndim == 4:
+        channels, _, height, width = weight.shape
+        if height % 2 and width % 2 and not kernel_is_faster(input, channels, height, width):
+            # it checks the rest itself; checking twice would show in the time of a small convolution
+            return F.conv2d(input, weight, bias, padding=(height // 2, width // 2), groups=channels)
     _check(input, weight, bias)
-    channels, _, height, width = weight.shape
-    if kernel_is_faster(weight.dtype, channels, height * width) and (
-        max(height, width) <= LARGEST_ON_GPU or not input.is_cuda
-    ):
-        return ops.depthwise_conv2d_forward(input, weight, bias)
-    return F.conv2d(input, weight, bias, padding=(height // 2, width // 2), groups=channels)
+    return ops.depthwise_conv2d_forward(input, weight, bias)
 
 
 def cpu_path() -> str:
@@ -44,19 +45,17 @@ def cpu_path() -> str:
 
 
 def _check(input, weight, bias) -> None:
-    # few accesses to attributes: a small convolution takes no longer than a hundred of them
-    shape, kernel, dtype = input.shape, weight.shape, weight.dtype
-    if len(shape) != 4:
-        raise ValueError(f"input: expected (N, C, H, W), got {tuple(shape)}")
-    if len(kernel) != 4 or kernel[0] != shape[1] or kernel[1] != 1:
-        raise ValueError(f"weight: expected ({shape[1]}, 1, KH, KW), got {tuple(kernel)}")
-    if kernel[2] % 2 == 0 or kernel[3] % 2 == 0:
-        raise ValueError(f"weight: expected odd KH and KW, got {tuple(kernel[2:])}")
-    if input.dtype != dtype or (bias is not None and bias.dtype != dtype):
-        dtypes = ", ".join(str(tensor.dtype) for tensor in (input, weight, bias) if tensor is not None)
-        raise TypeError(f"input, weight and bias must share a dtype, got {dtypes}")
-    if bias is not None and bias.shape != kernel[:1]:
-        raise ValueError(f"bias: expected ({kernel[0]},), got {tuple(bias.shape)}")
+    if input.ndim != 4:
+        raise ValueError(f"input: expected (N, C, H, W), got {tuple(input.shape)}")
+    if weight.ndim != 4 or weight.shape[:2] != (input.shape[1], 1):
+        raise ValueError(f"weight: expected ({input.shape[1]}, 1, KH, KW), got {tuple(weight.shape)}")
+    if weight.shape[2] % 2 == 0 or weight.shape[3] % 2 == 0:
+        raise ValueError(f"weight: expected odd KH and KW, got {tuple(weight.shape[2:])}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias: expected ({weight.shape[0]},), got {tuple(bias.shape)}")
+    dtypes = [tensor.dtype for tensor in (input, weight, bias) if tensor is not None]
+    if len(set(dtypes)) > 1:
+        raise TypeError(f"input, weight and bias must share a dtype, got {', '.join(map(str, dtypes))}")
 
 
 @torch.library.register_fake(add_op_namespace_prefix("depthwise_conv2d_forward"))

@@ -1,0 +1,170 @@
+"""`hf-models evaluate ade20k`: mIoU, mAcc and aAcc as mmsegmentation defines them."""
+
+from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import islice
+
+import torch
+from PIL import Image
+
+from hf_models.classify import read_image
+from hf_models.errors import InputError
+from hf_models.segmentation import recipe_of, segmenter_class, semantic_scores
+from hf_models.segmentation_recipe import SegmentationRecipe
+
+from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
+from .ade20k_data import NUM_LABELS, open_ade20k, read_mask, title
+from .counting import count
+from .image_data import Sample
+from .journal import Journal
+from .processes import Processes
+from .segmentation_metrics import areas, metrics
+from .timing import check_choice
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How the model looks at an image, where it differs from the recipe of its authors; see [`semantic_scores`].
+
+    Args:
+        mode: "whole" or "slide"; `None` for what the recipe says.
+        crop: Side of the windows of "slide"; `None` for the recipe's, or 512.
+        stride: From one window to the next; `None` for the recipe's, or two thirds of `crop`.
+        scales: Factors of the size that the recipe resizes to.
+        flip: Show each scale mirrored too.
+    """
+
+    mode: str | None = None
+    crop: int | None = None
+    stride: int | None = None
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def check(self) -> None:
+        """Raise an [`InputError`] for what cannot be done."""
+        check_choice("mode", [self.mode or "whole"], ("whole", "slide"))
+        if (self.crop or self.stride) and self.mode != "slide":
+            raise InputError("--crop and --stride are for windows. Pass --mode slide.")
+        if not self.scales or min(self.scales) <= 0:
+            raise InputError(f"--scales: expected numbers above 0, got {self.scales}.")
+
+    def applied_to(self, recipe: SegmentationRecipe) -> SegmentationRecipe:
+        """The recipe with these windows; an [`InputError`] where they would leave gaps."""
+        if self.mode is None:
+            return recipe
+        if self.mode == "whole":
+            return replace(recipe, crop_size=None, stride=None)
+        crop = (self.crop, self.crop) if self.crop else recipe.crop_size or (512, 512)
+        stride = (self.stride, self.stride) if self.stride else recipe.stride
+        if self.crop or not stride:
+            stride = (self.stride, self.stride) if self.stride else tuple(side * 2 // 3 for side in crop)
+        if not all(0 < step <= side for step, side in zip(stride, crop, strict=True)):
+            raise InputError(f"--stride: expected 1 to {crop[0]}, the size of the windows, got {stride[0]}.")
+        return replace(recipe, crop_size=crop, stride=stride)
+
+    def describe(self, recipe: SegmentationRecipe) -> str:
+        """For tables."""
+        mode = f"slide {recipe.crop_size[0]}/{recipe.stride[0]}" if recipe.crop_size else "whole"
+        scales = "" if self.scales == (1.0,) else f", scales {' '.join(f'{scale:g}' for scale in self.scales)}"
+        return f"{mode}{scales}{', flip' if self.flip else ''}"
+
+
+def evaluate_ade20k(
+    model: str,
+    data: str,
+    *,
+    inference: Inference | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    image_column: str | None = None,
+    mask_column: str | None = None,
+    reduce_zero_label: bool = True,
+    subset: bool = False,
+    limit: int | None = None,
+    settings: Settings | None = None,
+) -> tuple[list[dict[str, str]], dict[str, float]]:
+    """Measure a segmentation model of ADE20K's 150 classes.
+
+    Args:
+        model: Folder or id on the Hub.
+        data: The folder ADEChallengeData2016, parquet or tar files, or the id of a data set on the Hub.
+        split: See [`open_ade20k`], as for `revision` and the columns.
+        reduce_zero_label: See [`read_mask`].
+        subset: Accept fewer images than the validation set has.
+        limit: Evaluate only the first images.
+
+    Returns:
+        The rows, as in the results, and class -> IoU in percent; both are empty in all processes but the first.
+
+    Raises:
+        InputError: Something given cannot be used. Nothing was written.
+    """
+    settings, inference = settings or Settings(batch_size=1), inference or Inference()
+    settings.check()
+    inference.check()
+    source = open_ade20k(data, split, revision, image_column, mask_column)
+    name, prefix, expected = title(source, split, subset, limit)
+    loaded = load(model, segmenter_class(model), settings.dtype)
+    if loaded.model.config.num_labels != NUM_LABELS:
+        raise InputError(f"{model}: predicts {loaded.model.config.num_labels} classes, ADE20K has {NUM_LABELS}.")
+    recipe = inference.applied_to(recipe_of(loaded.model))
+    options = {"inference": inference.describe(recipe), "zero label": str(reduce_zero_label), "limit": str(limit)}
+    journal = Journal(settings.results, key(loaded, source, options, settings), settings.resume)
+    processes = Processes(settings.device)
+    counter = _Counter(loaded, recipe, inference, reduce_zero_label, settings.dtype, processes.device)
+    totals = count(
+        islice(source.samples(), limit),
+        expected,
+        counter.prepare,
+        counter.measure,
+        3 * NUM_LABELS,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+        journal=journal,
+        processes=processes,
+    )
+    processes.close()
+    if not processes.is_main:
+        return [], {}
+    check_total(source, expected, totals.n, journal)
+    if not any(totals.sums[2 * NUM_LABELS :]):
+        journal.remove()
+        raise InputError(f"{source.name}: no mask labels a pixel. Nothing was written.")
+    means, ious = metrics(totals.sums)
+    size = f"{recipe.short_edge} to {recipe.long_edge}"
+    named = {prefix + metric: value for metric, value in means.items()}
+    rows = make_rows(loaded, source, name, named, totals, settings, size, inference.describe(recipe), "the recipe")
+    keep_rows(rows, settings.results)
+    journal.remove()
+    return rows, {loaded.model.config.id2label[index]: iou for index, iou in enumerate(ious)}
+
+
+class _Counter:
+    """Reads images with masks, and counts pixels."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        recipe: SegmentationRecipe,
+        inference: Inference,
+        reduce_zero_label: bool,
+        dtype: str,
+        device: torch.device,
+    ):
+        self.model, self.recipe, self.inference = loaded.model.to(device), recipe, inference
+        self.reduce_zero_label, self.dtype = reduce_zero_label, dtype
+
+    def prepare(self, sample: Sample) -> tuple[Image.Image, torch.Tensor]:
+        """The image and its mask, (H, W)."""
+        image = read_image(BytesIO(sample.image) if isinstance(sample.image, bytes) else sample.image, sample.name)
+        return image, read_mask(sample, image.size, self.reduce_zero_label)
+
+    def measure(self, batch: list[tuple[Image.Image, torch.Tensor]]) -> list[list[int]]:
+        """See [`areas`]; one image at a time, as sizes differ."""
+        counts = []
+        for image, mask in batch:
+            look = {"scales": self.inference.scales, "flip": self.inference.flip}
+            scores = semantic_scores(self.model, image, self.recipe, **look)
+            check_finite(scores, self.dtype)
+            counts.append(areas(scores.argmax(dim=0).cpu(), mask, NUM_LABELS))
+        return counts

@@ -1,0 +1,61 @@
+"""Images with their labels or masks, not yet read."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, not yet read.
+
+    Args:
+        index: Its place in the data set.
+        name: What errors call it; ends with the name of its file, where there is one.
+        image: A file, or the content of one.
+        target: Its class or its mask.
+    """
+
+    index: int
+    name: str
+    image: Path | bytes
+    target: Any
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set.
+
+    Args:
+        name: For tables.
+        fingerprint: Changes when the data do.
+        count: Number of samples, `None` if not known before they are read.
+        samples: Starts to read them, in order.
+        targets: Starts to read what they are labelled with, without the images; `None` if that means a download.
+        names: Names of the classes, where the data set states them and not only their numbers.
+    """
+
+    name: str
+    fingerprint: str
+    count: int | None
+    samples: Callable[[], Iterator[Sample]]
+    targets: Callable[[], Iterator[Any]] | None
+    names: list[str] | None = None
+
+
+def from_files(name: str, root: Path, pairs: list[tuple[Path, Any]]) -> ImageData:
+    """A data set of image files, each with its target; its fingerprint is of their names and sizes."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pair in pairs for path in pair if isinstance(path, Path)}):
+        digest.update(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n".encode())
+    return ImageData(
+        name,
+        f"names and sizes {digest.hexdigest()[:16]}",
+        len(pairs),
+        lambda: (Sample(index, str(path), path, target) for index, (path, target) in enumerate(pairs)),
+        lambda: (target for _, target in pairs),
+    )

@@ -1,0 +1,79 @@
+"""`hf-models benchmark`: speed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_common import Verbose, one_line_errors
+
+app = typer.Typer(
+    help="Speed of operators and models beside their peers, interleaved in one process.\n\n"
+    "On a CPU start with MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment: "
+    "without them the C library returns each large result to the system, and page faults take up to half of a time. "
+    "HF_MODELS_KERNELS=require makes sure that the compiled kernel runs.",
+    no_args_is_help=True,
+)
+Dtypes = Annotated[list[str] | None, typer.Option(help="float32 (the default), bfloat16 or float16; may be repeated.")]
+Threads = Annotated[list[int] | None, typer.Option(min=1, help="Threads of PyTorch, 1 by default; may be repeated.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How often each implementation is timed.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
+
+
+@app.command("ops")
+def benchmark_ops(
+    shapes: Annotated[list[str] | None, typer.Option(help="Such as seed56; may be repeated; all by default.")] = None,
+    dtypes: Dtypes = None,
+    threads: Threads = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the shapes' own.")] = None,
+    rounds: Rounds = 20,
+    device: Device = "cpu",
+    backward: Annotated[bool, typer.Option(help="Time the backward passes too.")] = True,
+    results: Results = None,
+    verbose: Verbose = False,
+) -> None:
+    """Time the deformable operator, and what could be run instead; print a table."""
+    with one_line_errors(verbose):
+        from .evaluate.benchmark_operators import benchmark_operators
+        from .evaluate.tables import render_operators
+
+        rows = benchmark_operators(shapes, dtypes, threads, batch_size, rounds, device, backward, results)
+        print(render_operators(rows), end="")
+
+
+@app.command("models")
+def benchmark_models(
+    models: Annotated[
+        list[str] | None, typer.Option(help="Such as internimage-t; may be repeated; all by default.")
+    ] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="1 and 8 by default; may be repeated.")] = None,
+    dtypes: Dtypes = None,
+    threads: Threads = None,
+    rounds: Rounds = 10,
+    device: Device = "cpu",
+    results: Results = None,
+    verbose: Verbose = False,
+) -> None:
+    """Time whole classifiers with random weights on images of 224 pixels; print a table."""
+    with one_line_errors(verbose):
+        from .evaluate.benchmark_models import benchmark_models
+        from .evaluate.tables import render_models
+
+        rows = benchmark_models(models, batch_size, dtypes, threads, rounds, device, results)
+        print(render_models(rows), end="")
+
+
+@app.command("table")
+def benchmark_table(
+    operators: Annotated[Path | None, typer.Option(exists=True, help="CSV file of `ops`, or the package's.")] = None,
+    models: Annotated[Path | None, typer.Option(exists=True, help="CSV file of `models`, or the package's.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render results that were kept, as Markdown."""
+    with one_line_errors(verbose):
+        from .evaluate.results import FOLDER
+        from .evaluate.tables import models_table, operators_table
+
+        print(operators_table(operators or FOLDER / "operators.csv"))
+        print(models_table(models or FOLDER / "models.csv"), end="")

@@ -1,0 +1,39 @@
+"""Configuration of a backbone with the SegFormer head of mmseg (https://arxiv.org/abs/2105.15203, section 3.2)."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+from .configuration_internimage import InternImageConfig
+
+
+@strict
+class SegformerHeadConfig(PreTrainedConfig):
+    """Configuration of [`SegformerHeadForSemanticSegmentation`].
+
+    Args:
+        backbone_config: Config of the backbone, InternImage-T by default; its `out_features` feed the head.
+        hidden_size: Channels that every feature map is projected to.
+        classifier_dropout_prob: Probability with which whole channels are dropped before the classifier.
+        initializer_range: Standard deviation of the classifier's normal initialisation.
+        loss_ignore_index: Label of pixels that the loss leaves out.
+    """
+
+    model_type = "segformer_head"
+    sub_configs = {"backbone_config": AutoConfig}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    hidden_size: int = 256
+    classifier_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    loss_ignore_index: int = 255
+
+    def __post_init__(self, **kwargs):
+        if self.backbone_config is None:
+            self.backbone_config = InternImageConfig(out_indices=[1, 2, 3, 4])
+        elif isinstance(self.backbone_config, dict):
+            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
+        super().__post_init__(**kwargs)
+
+
+__all__ = ["SegformerHeadConfig"]

@@ -1,0 +1,107 @@
+"""Images are prepared as in the originals' evaluations, which use torchvision on Pillow images."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BitImageProcessorPil,
+    pipeline,
+)
+from transformers.models.auto import image_processing_auto
+
+import hf_models
+from hf_models.image_processing_imagenet import ImageNetImageProcessor
+from hf_models.zoo import get_model
+
+# (short side after resizing, or None where the image is warped; side of the crop)
+RECIPES = {
+    "internimage_t_1k_224": (224, 224),
+    "internimage_h_22kto1k_640": (640, 640),
+    "flash_internimage_l_22kto1k_384": (384, 384),
+    "smt_tiny": (256, 224),
+    "smt_large_22k_384_ft": (None, 384),
+    "RepLKNet-31B_ImageNet-22K-to-1K_224": (256, 224),
+    "RepLKNet-31L_ImageNet-22K-to-1K_384": (None, 384),
+    "RepLKNet-XL_MegData73M_ImageNet1K": (365, 320),
+}
+
+
+def torchvision_recipe(image: Image.Image, resize: int | None, crop: int) -> np.ndarray:
+    """torchvision's Resize(resize, BICUBIC) and CenterCrop(crop), or Resize((crop, crop)): (3, crop, crop), uint8."""
+    width, height = image.size
+    if resize is None:
+        image = image.resize((crop, crop), Image.Resampling.BICUBIC)
+    elif min(width, height) != resize:
+        long = int(resize * max(width, height) / min(width, height))
+        image = image.resize((resize, long) if width <= height else (long, resize), Image.Resampling.BICUBIC)
+    left, top = round((image.width - crop) / 2.0), round((image.height - crop) / 2.0)
+    return np.asarray(image)[top : top + crop, left : left + crop].transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def grey_levels(pixel_values: np.ndarray, name: str) -> np.ndarray:
+    """Undoes the normalisation that the originals' configs state."""
+    mean, std = ([0.5], [0.5]) if "-XL_" in name else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    return (pixel_values * np.reshape(std, (-1, 1, 1)) + np.reshape(mean, (-1, 1, 1))) * 255
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_equal_to_the_original_recipe_on_50_sizes(name):
+    processor = get_model(name).image_processor()
+    sizes = np.random.default_rng(0).integers(60, 520, (50, 2)).tolist()
+    for seed, (width, height) in enumerate(sizes):
+        image = noise(width, height, seed)
+        actual = grey_levels(processor(image, return_tensors="np").pixel_values[0], name)
+        np.testing.assert_allclose(actual, torchvision_recipe(image, *RECIPES[name]), atol=0.01, err_msg=image.size)
+
+
+def test_the_crop_differs_from_the_stock_processors_where_torchvision_does():
+    stock = BitImageProcessorPil(**get_model("smt_tiny").image_processor().to_dict())
+    differ = []
+    for width in range(256, 272):  # 32, 33, ... pixels longer than the crop
+        image = noise(width, 256)
+        levels = grey_levels(stock(image, return_tensors="np").pixel_values[0], "smt_tiny")
+        if np.abs(levels - torchvision_recipe(image, 256, 224)).max() > 1:
+            differ.append((width - 224) % 4)
+    assert differ == [3] * 4
+
+
+def test_an_image_smaller_than_the_crop_is_padded():
+    kwargs = {"do_resize": False, "crop_size": {"height": 8, "width": 8}, "return_tensors": "np"}
+    for size in ((5, 6), (5, 12), (12, 5)):
+        expected = BitImageProcessorPil()(noise(*size), **kwargs).pixel_values
+        np.testing.assert_array_equal(ImageNetImageProcessor()(noise(*size), **kwargs).pixel_values, expected)
+
+
+@pytest.mark.parametrize("torchvision", [False, True])
+@pytest.mark.parametrize("backend", [None, "pil", "torchvision"])
+def test_the_one_class_is_loaded_with_and_without_torchvision(monkeypatch, caplog, torchvision, backend):
+    monkeypatch.setattr(image_processing_auto, "is_torchvision_available", lambda: torchvision)
+    processor = AutoImageProcessor.from_pretrained(hf_models.default_checkpoint(), backend=backend)
+    assert type(processor) is ImageNetImageProcessor
+    assert "not available" not in caplog.text
+
+
+@pytest.mark.parametrize("family", ["internimage", "flash_internimage", "smt", "replknet"])
+def test_pipeline_finds_it_by_its_name_and_by_the_family(family, tmp_path):
+    kernels = {"kernel_sizes": [5, 5, 5, 5]} if family == "replknet" else {}
+    kwargs = {"hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 1, 1], "num_labels": 3}
+    config = AutoConfig.for_model(family, **kwargs, **kernels)
+    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path)
+    ImageNetImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}).save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    saved = json.loads(path.read_text())
+    assert saved["image_processor_type"] == "ImageNetImageProcessor"
+    for content in (saved, {key: value for key, value in saved.items() if key != "image_processor_type"}):
+        path.write_text(json.dumps(content))
+        classify = pipeline("image-classification", model=str(tmp_path))
+        assert type(classify.image_processor) is ImageNetImageProcessor
+        assert len(classify(noise(90, 70), top_k=2)) == 2
