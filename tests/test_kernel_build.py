@@ -66,10 +66,11 @@ def architectures(library):
 
 
 @pytest.mark.slow
-def test_the_cuda_build_has_every_architecture(tmp_path):
+@pytest.mark.parametrize("name", ["deformable-conv", "large-kernel-conv"])
+def test_the_cuda_build_has_every_architecture(tmp_path, name):
     if not shutil.which("nvcc"):
         pytest.skip("no nvcc: the CUDA toolkit is not installed")
-    variant = load_build().build_kernel(KERNELS_SRC / "deformable-conv", "cuda", tmp_path)
+    variant = load_build().build_kernel(KERNELS_SRC / name, "cuda", tmp_path)
     assert variant.name.startswith("torch-stable-abi211-cu")
     (library,) = variant.glob("*.abi3.so")
     assert architectures(library.read_bytes()) == [80, 90, 100, 120]

@@ -2,82 +2,15 @@
 #include "large_kernel_conv_cpu.h"
 
 #include <algorithm>
-#include <sstream>
 #include <type_traits>
 
-#include <torch/csrc/stable/ops.h>
-
+#include "arguments.h"
 #include "cpu_path.h"
+#include "depthwise_conv2d.h"
 #include "problem.h"
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 namespace large_kernel_conv {
 namespace {
-
-std::string shape_of(const std::vector<int64_t>& sizes) {
-  std::ostringstream text;
-  text << "(";
-  for (size_t i = 0; i < sizes.size(); ++i) text << (i ? ", " : "") << sizes[i];
-  text << ")";
-  return text.str();
-}
-
-std::vector<int64_t> sizes_of(const Tensor& tensor) {
-  return std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end());
-}
-
-void check_shape(const char* name, const Tensor& tensor, const std::vector<int64_t>& expected) {
-  const std::vector<int64_t> actual = sizes_of(tensor);
-  STD_TORCH_CHECK(actual == expected, name, ": expected ", shape_of(expected), ", got ", shape_of(actual));
-}
-
-void check_like(const char* name, const Tensor& tensor, const Tensor& first) {
-  STD_TORCH_CHECK(tensor.scalar_type() == first.scalar_type(), name,
-                  ": its dtype differs from that of the first tensor");
-  STD_TORCH_CHECK(tensor.is_cpu() && first.is_cpu(), name, ": expected tensors on the CPU");
-}
-
-Geometry geometry_of(const Tensor& input, const std::vector<int64_t>& kernel_size) {
-  STD_TORCH_CHECK(input.dim() == 4, "input: expected (N, C, H, W), got ", shape_of(sizes_of(input)));
-  STD_TORCH_CHECK(kernel_size.size() == 2 && kernel_size[0] > 0 && kernel_size[1] > 0 && kernel_size[0] % 2 == 1 &&
-                      kernel_size[1] % 2 == 1,
-                  "kernel_size: expected two odd numbers, got ", shape_of(kernel_size));
-  return {input.size(0), input.size(1), input.size(2), input.size(3), kernel_size[0], kernel_size[1]};
-}
-
-template <typename T>
-View<const T> view_of(const Tensor& tensor) {
-  return {static_cast<const T*>(tensor.const_data_ptr()), tensor.stride(0), tensor.stride(1), tensor.stride(2),
-          tensor.stride(3)};
-}
-template <typename T>
-View<T> mutable_view_of(Tensor& tensor) {
-  return {static_cast<T*>(tensor.mutable_data_ptr()), tensor.stride(0), tensor.stride(1), tensor.stride(2),
-          tensor.stride(3)};
-}
-template <typename T>
-View<const T> weight_view_of(const Tensor& weight) {  // (C, 1, KH, KW)
-  return {static_cast<const T*>(weight.const_data_ptr()), 0, weight.stride(0), weight.stride(2), weight.stride(3)};
-}
-
-// Call f with a number of the storage type
-template <typename F>
-void dispatch_type(ScalarType type, F f) {
-  switch (type) {
-    case ScalarType::Float:
-      return f(float());
-    case ScalarType::Double:
-      return f(double());
-    case ScalarType::BFloat16:
-      return f(BFloat16());
-    case ScalarType::Half:
-      return f(Half());
-    default:
-      STD_TORCH_CHECK(false, "input: expected float32, float64, bfloat16 or float16");
-  }
-}
 
 template <typename T>
 struct Path {  // the functions of one path
@@ -151,17 +84,10 @@ void run_convolution(const Path<T>& path, Convolution<T> problem) {
 using namespace large_kernel_conv;
 
 Tensor depthwise_conv2d_forward(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
-  STD_TORCH_CHECK(weight.dim() == 4, "weight: expected (C, 1, KH, KW), got ", shape_of(sizes_of(weight)));
-  const Geometry size = geometry_of(input, {weight.size(2), weight.size(3)});
-  check_shape("weight", weight, {size.channels, 1, size.kernel_height, size.kernel_width});
-  check_like("weight", weight, input);
+  const Geometry size = check_forward(input, weight, bias);
   Tensor output = torch::stable::empty_like(input);
   std::optional<Tensor> numbers;
-  if (bias) {
-    check_shape("bias", *bias, {size.channels});
-    check_like("bias", *bias, input);
-    numbers = torch::stable::contiguous(*bias);
-  }
+  if (bias) numbers = torch::stable::contiguous(*bias);
   if (output.numel() == 0) return output;
   dispatch_type(input.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
@@ -174,9 +100,7 @@ Tensor depthwise_conv2d_forward(const Tensor& input, const Tensor& weight, const
 
 Tensor depthwise_conv2d_backward_weight(const Tensor& grad_output, const Tensor& input,
                                         std::vector<int64_t> kernel_size) {
-  const Geometry size = geometry_of(input, kernel_size);
-  check_shape("grad_output", grad_output, sizes_of(input));
-  check_like("grad_output", grad_output, input);
+  const Geometry size = check_backward_weight(grad_output, input, kernel_size);
   Tensor grad_weight = torch::stable::new_empty(input, {size.channels, 1, size.kernel_height, size.kernel_width});
   if (input.numel() == 0) return torch::stable::zero_(grad_weight);
   dispatch_type(input.scalar_type(), [&](auto zero) {
@@ -193,8 +117,7 @@ Tensor depthwise_conv2d_backward_weight(const Tensor& grad_output, const Tensor&
 }
 
 Tensor depthwise_conv2d_backward_bias(const Tensor& grad_output) {
-  const Geometry size = geometry_of(grad_output, {1, 1});
-  STD_TORCH_CHECK(grad_output.is_cpu(), "grad_output: expected a tensor on the CPU");
+  const Geometry size = geometry_of("grad_output", grad_output, {1, 1});
   Tensor grad_bias = torch::stable::new_empty(grad_output, {size.channels});
   if (grad_output.numel() == 0) return torch::stable::zero_(grad_bias);
   dispatch_type(grad_output.scalar_type(), [&](auto zero) {

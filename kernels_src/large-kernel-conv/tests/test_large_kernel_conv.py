@@ -14,11 +14,20 @@ from kernels import get_kernel, get_local_kernel
 REPO_ID = "hf-models/large-kernel-conv"
 
 
+def needs_gpu(name):
+    return pytest.param(name, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session", params=["cpu", needs_gpu("cuda")])
+def device(request):
+    return request.param
+
+
 @pytest.fixture(scope="session")
-def kernel():
+def kernel(device):
     if f"{REPO_ID}=" in os.environ.get("LOCAL_KERNELS", ""):
-        return get_kernel(REPO_ID, revision="v1")
-    return get_local_kernel(Path(__file__).resolve().parents[1])
+        return get_kernel(REPO_ID, revision="v1", backend=device)
+    return get_local_kernel(Path(__file__).resolve().parents[1], backend=device)
 
 
 @pytest.fixture
@@ -26,10 +35,10 @@ def operators(kernel):
     return sys.modules[f"{kernel.__name__}._ops"].ops
 
 
-def make_inputs(dtype=torch.float64, channels=3, size=(6, 5), kernel_size=(7, 5)):
+def make_inputs(device, dtype=torch.float64, channels=3, size=(6, 5), kernel_size=(7, 5)):
     generator = torch.Generator().manual_seed(0)
     shapes = (2, channels, *size), (channels, 1, *kernel_size), (channels,)
-    return [torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+    return [torch.randn(*shape, generator=generator, dtype=torch.float64).to(device, dtype) for shape in shapes]
 
 
 def one_tap_at_a_time(input, weight, bias):
@@ -43,16 +52,24 @@ def one_tap_at_a_time(input, weight, bias):
     return out
 
 
-@pytest.mark.parametrize("path", ["amx", "avx512", "avx2", "portable"])
+@pytest.fixture(params=["amx", "avx512", "avx2", "portable", "cuda"])
+def path(request, device, monkeypatch):
+    """What the device runs: a GPU its own, a processor each that it has."""
+    if (request.param == "cuda") != (device == "cuda"):
+        pytest.skip(f"not for {device}")
+    monkeypatch.setenv("LARGE_KERNEL_CONV_CPU_PATH", request.param)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("channels", "kernel_size"), [(16, (31, 31)), (35, (13, 15)), (5, (7, 51))])
-def test_forward(kernel, operators, monkeypatch, path, dtype, layout, channels, kernel_size):
-    monkeypatch.setenv("LARGE_KERNEL_CONV_CPU_PATH", path)
-    inputs = make_inputs(dtype, channels, (19, 17), kernel_size)
+def test_forward(kernel, operators, device, path, dtype, layout, channels, kernel_size):
+    inputs = make_inputs(device, dtype, channels, (19, 17), kernel_size)
     try:
         out = operators.depthwise_conv2d_forward(inputs[0].to(memory_format=layout), *inputs[1:])
     except RuntimeError as error:
+        if "this processor does not run" not in str(error):
+            raise
         pytest.skip(str(error).splitlines()[0])
     expected = one_tap_at_a_time(*(tensor.double() for tensor in inputs))
     epsilon = torch.finfo(dtype).eps
@@ -60,23 +77,59 @@ def test_forward(kernel, operators, monkeypatch, path, dtype, layout, channels, 
     assert out.is_contiguous(memory_format=layout)
 
 
-def test_small_kernels(kernel):
+def test_small_kernels(kernel, device):
     """What the rule leaves to PyTorch is the same convolution."""
-    inputs = make_inputs(kernel_size=(3, 3))
+    inputs = make_inputs(device, kernel_size=(3, 3))
     torch.testing.assert_close(kernel.depthwise_conv2d(*inputs), one_tap_at_a_time(*inputs))
 
 
-def test_gradients(kernel):
-    inputs = [tensor.requires_grad_() for tensor in make_inputs()]
+def test_gradients(kernel, device):
+    inputs = [tensor.requires_grad_() for tensor in make_inputs(device)]
     assert torch.autograd.gradcheck(kernel.depthwise_conv2d, inputs)
 
 
-def test_opcheck(operators):
-    inputs = [tensor.requires_grad_() for tensor in make_inputs(torch.float32)]
+def gradients(function, inputs):
+    """Output and gradients."""
+    inputs = [tensor.clone().requires_grad_() for tensor in inputs]
+    out = function(*inputs)
+    out.backward(torch.linspace(-1, 1, out.numel(), device=out.device).view(out.shape).to(out.dtype))
+    return [out.detach(), *(tensor.grad for tensor in inputs)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("size", "kernel_size"), [((14, 14), (27, 27)), ((70, 45), (31, 13)), ((9, 80), (13, 51))])
+def test_gradients_of_every_dtype(kernel, device, dtype, size, kernel_size):
+    inputs = make_inputs(device, dtype, 17, size, kernel_size)
+    ours, again = (gradients(kernel.depthwise_conv2d, inputs) for _ in range(2))
+    exact = gradients(one_tap_at_a_time, [tensor.double() for tensor in inputs])
+    for actual, same, expected in zip(ours, again, exact, strict=True):
+        assert torch.equal(actual, same)
+        error = (actual.double() - expected).abs().max() / expected.abs().max()
+        assert error <= torch.finfo(dtype).eps * (50 if dtype in (torch.float32, torch.float64) else 1)
+
+
+def test_a_poisoned_pixel_reaches_only_the_windows_that_have_it(kernel, device):
+    inputs = make_inputs(device, torch.bfloat16, 16, (20, 20), (13, 13))
+    inputs[0][0, 3, 10, 10] = float("inf")
+    finite = torch.ones(2, 16, 20, 20, dtype=torch.bool)
+    finite[0, 3, 4:17, 4:17] = False
+    assert torch.equal(kernel.depthwise_conv2d(*inputs).isfinite().cpu(), finite)
+
+
+def test_opcheck(operators, device):
+    inputs = [tensor.requires_grad_() for tensor in make_inputs(device, torch.float32)]
     torch.library.opcheck(operators.depthwise_conv2d_forward.default, inputs)
 
 
-def test_compile(kernel):
-    inputs = make_inputs(torch.float32, 16, kernel_size=(15, 15))
+def test_compile(kernel, device):
+    inputs = make_inputs(device, torch.float32, 16, kernel_size=(15, 15))
     compiled = torch.compile(kernel.depthwise_conv2d, fullgraph=True)
     torch.testing.assert_close(compiled(*inputs), kernel.depthwise_conv2d(*inputs))
+
+
+def test_a_tensor_elsewhere_is_named(operators, device):
+    if device == "cpu":
+        pytest.skip("the operators of a GPU are asked where one tensor is there")
+    input, weight, bias = make_inputs(device, torch.float32)
+    with pytest.raises(RuntimeError, match="weight: expected to be on cuda:0 like input, got cpu"):
+        operators.depthwise_conv2d_forward(input, weight.cpu(), bias)

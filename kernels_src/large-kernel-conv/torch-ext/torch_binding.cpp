@@ -16,16 +16,21 @@ LIBRARY(TORCH_EXTENSION_NAME, ops) {
   ops.def("depthwise_conv2d_forward(Tensor input, Tensor weight, Tensor? bias) -> Tensor");
   ops.def("depthwise_conv2d_backward_weight(Tensor grad_output, Tensor input, int[] kernel_size) -> Tensor");
   ops.def("depthwise_conv2d_backward_bias(Tensor grad_output) -> Tensor");
+#ifdef CPU_KERNEL
   ops.def("cpu_path() -> str");
+#endif
 }
 
+#ifdef CPU_KERNEL
+LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeImplicitAutograd, ops) { ops.impl("cpu_path", TORCH_BOX(&cpu_path)); }
 LIBRARY_IMPL(TORCH_EXTENSION_NAME, CPU, ops) {
+#else
+LIBRARY_IMPL(TORCH_EXTENSION_NAME, CUDA, ops) {
+#endif
   ops.impl("depthwise_conv2d_forward", TORCH_BOX(&depthwise_conv2d_forward));
   ops.impl("depthwise_conv2d_backward_weight", TORCH_BOX(&depthwise_conv2d_backward_weight));
   ops.impl("depthwise_conv2d_backward_bias", TORCH_BOX(&depthwise_conv2d_backward_bias));
 }
-
-LIBRARY_IMPL(TORCH_EXTENSION_NAME, CompositeImplicitAutograd, ops) { ops.impl("cpu_path", TORCH_BOX(&cpu_path)); }
 
 // Importing the module loads the library, which registers the operators.
 PyMODINIT_FUNC CONCAT(PyInit_, TORCH_EXTENSION_NAME)(void) {
