@@ -11,6 +11,7 @@ from transformers import AutoModelForImageClassification
 
 from hf_models import deformable_conv
 from hf_models.errors import InputError
+from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d
 from hf_models.layers import Linear, ZeroLinear
 from hf_models.zoo import get_model
 
@@ -48,7 +49,7 @@ class PyTorchCore(nn.Module):
 
 
 class DefaultLayout(nn.Module):
-    """RepLKNet as the original runs: every map contiguous in (N, C, H, W), kernels not merged."""
+    """RepLKNet as the original runs: nn.Conv2d, every map contiguous in (N, C, H, W), kernels not merged."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -56,7 +57,8 @@ class DefaultLayout(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         base = self.model.base_model  # whose own `forward` would change the layout
-        return self.model.classifier(base.pooler(base.encoder(base.embeddings(images.contiguous()))))
+        with patch.object(LargeKernelDepthwiseConv2d, "forward", nn.Conv2d.forward):
+            return self.model.classifier(base.pooler(base.encoder(base.embeddings(images.contiguous()))))
 
 
 def from_zoo(name: str) -> nn.Module:
