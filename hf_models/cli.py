@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
-from . import cli_benchmark, cli_evaluate
+from .cli_benchmark import app as benchmark_app
 from .cli_common import Verbose, one_line_errors
+from .cli_evaluate import app as evaluate_app
 from .errors import InputError
 
 app = typer.Typer(
@@ -21,8 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(cli_evaluate.app, name="evaluate")
-app.add_typer(cli_benchmark.app, name="benchmark")
+app.add_typer(evaluate_app, name="evaluate")
+app.add_typer(benchmark_app, name="benchmark")
 
 
 @app.command()
