@@ -162,20 +162,19 @@ def test_scores_of_mask2former_are_the_originals():
     torch.manual_seed(0)
     classes, masks = torch.randn(1, 6, 4), torch.randn(1, 6, 8, 12)
 
+    class Outputs(dict):
+        __getattr__ = dict.__getitem__
+
     class Queries(Local):
         def forward(self, pixel_values):
-            return {"class_queries_logits": classes, "masks_queries_logits": masks}
+            return Outputs(class_queries_logits=classes, masks_queries_logits=masks)
 
-    def attribute(outputs):
-        return type("Outputs", (dict,), {"__getattr__": dict.__getitem__})(outputs)
-
-    model = lambda pixel_values: attribute(Queries()(pixel_values))  # noqa: E731
     expected = torch.zeros(3, 8, 12)
     for query in range(6):
         for label in range(3):
             expected[label] += classes[0, query].softmax(0)[label] * masks[0, query].sigmoid()
     expected = F.interpolate(expected[None], size=(32, 48), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(class_scores(model, torch.zeros(1, 3, 32, 48)), expected)
+    torch.testing.assert_close(class_scores(Queries(), torch.zeros(1, 3, 32, 48)), expected)
 
 
 # --- models
