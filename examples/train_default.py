@@ -5,7 +5,8 @@
 
 DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
 ImageNet wnids. A run that was killed goes on from its last checkpoint when started again, to the same weights as an
-unbroken one. OUTPUT-run holds the checkpoint, `run.json` (settings and environment) and `curves.csv`.
+unbroken one. OUTPUT-run holds the checkpoint, the decoded photos, `run.json` (settings and environment) and
+`curves.csv`.
 
 OUTPUT becomes a model folder: half-precision weights, labels with their real names, processor. Its accuracy:
 
@@ -69,7 +70,8 @@ class Run:
         self.folder, self.settings = folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.photos, self.validation = Photos(data, "train"), Photos(data, "validation")
+        self.photos = Photos(data, "train", folder / "train.npy")
+        self.validation = Photos(data, "validation", folder / "validation.npy")
         torch.manual_seed(settings.seed)
         config = CONFIGS[settings.family]
         config.num_labels = len(self.photos.names)

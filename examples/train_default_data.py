@@ -1,5 +1,6 @@
-"""Photos for `train_default.py`: decoded once into memory, augmented with torchvision's transforms in batches."""
+"""Photos for `train_default.py`: decoded once into a file, augmented with torchvision's transforms in batches."""
 
+import os
 from pathlib import Path
 
 import datasets
@@ -27,7 +28,12 @@ def image_processor() -> ImageNetImageProcessor:
 
 
 class Photos:
-    """All photos of a split in memory.
+    """All photos of a split.
+
+    Args:
+        data: Folder of the parquet files.
+        split: Beginning of their names.
+        cache: File to keep the decoded photos in; it is mapped into memory.
 
     Attributes:
         images: (n, 3, 64, 64), uint8.
@@ -35,14 +41,21 @@ class Photos:
         names: The wnid of each label.
     """
 
-    def __init__(self, data: Path, split: str):
+    def __init__(self, data: Path, split: str, cache: Path):
         rows = datasets.load_dataset("parquet", data_files={split: str(data / f"{split}*.parquet")}, split=split)
         self.names: list[str] = rows.features["label"].names
-        self.labels = torch.tensor(rows["label"][:])
-        self.images = torch.empty(len(rows), 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
-        for i, row in enumerate(rows):
-            photo = ImageOps.fit(row["image"].convert("RGB"), (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-            self.images[i] = torch.from_numpy(np.array(photo)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+        self.labels = torch.from_numpy(rows.with_format("numpy")["label"][:])
+        if not cache.exists():
+            part = cache.with_suffix(".part")
+            decoded = np.lib.format.open_memmap(part, "w+", np.uint8, (len(rows), 3, IMAGE_SIZE, IMAGE_SIZE))
+            for i, row in enumerate(rows.select_columns("image")):
+                photo = ImageOps.fit(row["image"].convert("RGB"), (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+                decoded[i] = np.asarray(photo).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+            decoded.flush()
+            os.replace(part, cache)
+        self.images = torch.from_numpy(np.load(cache, mmap_mode="c"))  # "c": PyTorch warns of read-only arrays
+        if len(self.images) != len(rows):
+            raise SystemExit(f"{cache}: {len(self.images)} photos, and {len(rows)} in {data}. Use another OUTPUT.")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -43,14 +43,14 @@ def noise_png(seed: int) -> bytes:
     return file.getvalue()
 
 
-SETTINGS = train_default.Settings(epochs=6, batch_size=4)  # 30 steps
+SETTINGS = train_default.Settings(epochs=4, batch_size=4)  # 20 steps
 
 
 def test_killed_training_goes_on_to_the_same_weights(data, tmp_path):
     train_default.train(data, tmp_path / "unbroken", SETTINGS, checkpoint_seconds=1e9)
 
     command = [sys.executable, EXAMPLES / "train_default.py", data, tmp_path / "killed"]
-    command += ["--epochs", "6", "--batch-size", "4", "--checkpoint-seconds", "0"]
+    command += ["--epochs", "4", "--batch-size", "4", "--checkpoint-seconds", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed-run/checkpoint.pt"
@@ -58,7 +58,7 @@ def test_killed_training_goes_on_to_the_same_weights(data, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < 30
+    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < 20
     train_default.train(data, tmp_path / "killed", SETTINGS, checkpoint_seconds=1e9)
 
     unbroken, resumed = (
@@ -66,14 +66,14 @@ def test_killed_training_goes_on_to_the_same_weights(data, tmp_path):
     )
     for part in ("model", "average"):
         torch.testing.assert_close(resumed[part], unbroken[part], rtol=0, atol=0)
-    assert steps_of(tmp_path / "killed-run") == steps_of(tmp_path / "unbroken-run") == [5, 10, 15, 20, 25, 30]
+    assert steps_of(tmp_path / "killed-run") == steps_of(tmp_path / "unbroken-run") == [5, 10, 15, 20]
 
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "killed")
     assert next(model.parameters()).dtype == torch.float16
     assert list(model.config.id2label.values()) == ["goldfish, Carassius auratus", "acorn"]
     photo = Image.open(BytesIO(noise_png(0)))
     pixel_values = AutoImageProcessor.from_pretrained(tmp_path / "killed")(photo, return_tensors="pt").pixel_values
-    plain = train_default.plain(train_default.Photos(data, "train").images[:1], 64)
+    plain = train_default.plain(train_default.Photos(data, "train", tmp_path / "train.npy").images[:1], 64)
     torch.testing.assert_close(pixel_values, plain)  # what it was measured on is what users get
 
 
