@@ -1,7 +1,7 @@
 """Train the small FlashInternImage that the package carries as its default checkpoint, from scratch.
 
     pip install 'hf-models[train]'
-    python examples/train_default.py DATA OUTPUT [--epochs 50] [--family flash_internimage]
+    python examples/train_default.py DATA OUTPUT [--epochs 40] [--family flash_internimage]
 
 DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
 ImageNet wnids. A run that was killed goes on from its last checkpoint when started again, to the same weights as an
@@ -49,7 +49,7 @@ EMA_DECAY = 0.999
 LOG_STEPS = 50
 # (end as a share of all steps, image size, magnitude of RandAugment, share of mixed batches). Few epochs and a small
 # model, which learns the photos by heart late if at all: weaker than the usual recipes of 300 epochs.
-PHASES = ((0.25, 32, 3, 0.1), (0.5, 48, 5, 0.3), (1.0, 64, 7, 0.5))
+PHASES = ((0.35, 32, 3, 0.1), (0.65, 48, 5, 0.3), (1.0, 64, 7, 0.5))
 
 
 @dataclass
@@ -57,9 +57,9 @@ class Settings:
     """What a run is; a checkpoint goes on only under the same settings, but for `epochs`."""
 
     family: str = "flash_internimage"
-    epochs: float = 50
+    epochs: float = 40
     batch_size: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 7e-4  # at 2e-3 the loss of flash_internimage stops falling within 100 steps
     seed: int = 0
 
 
