@@ -1,6 +1,6 @@
 """Train the small FlashInternImage that the package carries as its default checkpoint, from scratch.
 
-    pip install 'hf-models[train]'
+    pip install '.[train]'
     python examples/train_default.py DATA OUTPUT [--epochs 40] [--family flash_internimage]
 
 DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
@@ -121,9 +121,9 @@ class Run:
             return model(pixel_values=images).logits.float()
 
     @torch.no_grad()
-    def top1(self) -> float:
-        """Accuracy of the averaged weights on the validation photos, in percent, at the size of the phase."""
-        right, size = 0, PHASES[self.phase()][1]
+    def top1(self, size: int) -> float:
+        """Accuracy of the averaged weights on the validation photos at `size` pixels, in percent."""
+        right = 0
         for images, labels in zip(self.validation.images.split(250), self.validation.labels.split(250), strict=True):
             best = self.logits(self.average, plain(images, size).to(self.device)).argmax(dim=-1)
             right += (best.cpu() == labels).sum().item()
@@ -192,7 +192,7 @@ def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: floa
         epoch_ends = run.step % run.steps_per_epoch == 0
         if run.step % LOG_STEPS == 0 or epoch_ends:
             speed = len(losses) * settings.batch_size / (time.perf_counter() - started)
-            loss, top1 = sum(losses) / len(losses), f"{run.top1():.2f}" if epoch_ends else ""
+            loss, top1 = sum(losses) / len(losses), f"{run.top1(size):.2f}" if epoch_ends else ""
             epoch = f"{run.step / run.steps_per_epoch:.3f}"
             curves.add(run.step, epoch, size, f"{run.learning_rate():.3g}", f"{speed:.1f}", f"{loss:.4f}", top1)
             losses, started = [], time.perf_counter()
