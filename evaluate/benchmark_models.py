@@ -26,7 +26,7 @@ def benchmark_models(
     dtypes: Sequence[str] | None = None,
     threads: Sequence[int] | None = None,
     rounds: int = 10,
-    limit: float = 30.0,
+    limit: float = 10.0,
     device: str = "cpu",
     results: Path | None = None,
     resume: bool = False,

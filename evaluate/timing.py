@@ -51,7 +51,7 @@ def interleave(
     spent = dict.fromkeys(runs, 0.0)
     for _ in range(rounds):
         for name, run in runs.items():
-            if spent[name] < limit:
+            if not measured[name] or spent[name] < limit:
                 start = time.perf_counter()
                 took = run()
                 measured[name].append(took if took > LONG else run())

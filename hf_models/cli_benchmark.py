@@ -63,7 +63,7 @@ def benchmark_models(
     dtypes: Dtypes = None,
     threads: Threads = None,
     rounds: Rounds = 10,
-    seconds: Seconds = 30.0,
+    seconds: Seconds = 10.0,
     device: Device = "cpu",
     results: Results = None,
     resume: Resume = False,

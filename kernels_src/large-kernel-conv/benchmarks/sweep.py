@@ -188,9 +188,12 @@ def main():
     kernel = get_local_kernel(arguments.variant.resolve())
     torch.set_num_threads(1)
     about = dict(zip(CONDITIONS, (processor(), kernel.__name__, torch.__version__), strict=True))
-    rows = {}
-    if arguments.results.exists():
+    try:
         rows = {tuple(row[name] for name in SHAPE): row for row in read(arguments.results)}
+    except FileNotFoundError:
+        rows = {}
+    except (KeyError, TypeError, ValueError):
+        parser.error(f"{arguments.results}: not a results file of this script. Name another, or move it.")
     shapes = list(itertools.product(KERNEL_SIZES, MAPS, BATCHES, DTYPES))
     with torch.inference_mode():
         for number, (kernel_size, size, batch, dtype) in enumerate(shapes, 1):
