@@ -54,11 +54,8 @@ def benchmark_operator(
     check_choice("operator", [name], OPERATORS)
     operator = OPERATORS[name]
     known = operator.shapes | operator.large_shapes
-    shapes, dtypes, threads = (
-        shapes or list(operator.shapes if device == "cpu" else known),
-        dtypes or ["float32"],
-        threads or [1],
-    )
+    shapes = shapes or list(operator.shapes if device == "cpu" else known)
+    dtypes, threads = dtypes or ["float32"], threads or [1]
     check_choice("shape", shapes, known)
     check_choice("dtype", dtypes, DTYPES)
     check_device(device)

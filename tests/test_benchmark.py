@@ -151,6 +151,21 @@ def test_missing_peers_are_said_to_be_missing(small, monkeypatch):
     assert "convnext-t is left out" in result.stderr and "SMT-T" in result.stdout
 
 
+def test_a_model_for_one_size_of_images(monkeypatch, tmp_path):
+    class OneSize(torch.nn.Module):
+        def forward(self, images):
+            assert images.shape[-1] == 64, "Input width doesn't match"
+            return images.mean((2, 3))
+
+    path = tmp_path / "models.csv"
+    monkeypatch.setitem(model_entries.MODELS, "one-size", model_entries.Entry("One size", OneSize))
+    command = "models", "--models", "one-size", "--rounds", 1, "--results", path
+    run(*command, "--image-size", 64)
+    (line,) = run(*command, "--image-size", 64, "--image-size", 96, code=2).stderr.splitlines()[-1:]
+    assert line.startswith("one-size: does not take images of 96 pixels (Input width doesn't match")
+    assert {row["image_size"] for row in read_csv(path)} == {"64"}
+
+
 @pytest.mark.parametrize("raised", [True, False])
 def test_page_faults_are_warned_of(small, monkeypatch, tmp_path, raised):
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
