@@ -112,7 +112,7 @@ def test_summary_of_the_sweep(sweep, tmp_path):
     path = tmp_path / "sweep.csv"
     rows = [
         row_of(sweep),
-        # 0.5 from channels-first, as converting takes 1 in all; 2 from channels-last; 1 in each one's best layout
+        # 0.5 in channels-first, where converting helps PyTorch; 2 in channels-last, which is the best for both
         row_of(sweep, function_channels_first=2.0, pytorch_channels_first=3.0, pytorch_channels_last=2.0)
         | {"converted_channels_last": 3.0},
         row_of(sweep, pytorch_channels_first=None, converted_channels_last=None),
@@ -123,9 +123,9 @@ def test_summary_of_the_sweep(sweep, tmp_path):
     assert sweep["read"](path) == rows
     assert sweep["summary"](path) == (
         "3 shapes, float32 and bfloat16, one thread (x; torch x, x, x):\n\n"
-        "- From an input in either layout, the public function takes at most 2.00 of the time of PyTorch's best, "
-        "which may convert the input to the other layout first. It is slower than 0.95x of PyTorch's speed in 1 of "
-        "6 cases.\n"
+        "- With the layout given, for input and output, the public function takes at most 2.00 of the time of "
+        "PyTorch's best, which may convert to the other layout and back. It is slower than 0.95x of PyTorch's speed "
+        "in 1 of 6 cases.\n"
         "- With the layout free to choose, for both, it takes at most 1.00 of the time; slower than 0.95x: 0 of 3.\n"
     )
 

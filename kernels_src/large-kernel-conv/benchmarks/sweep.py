@@ -9,12 +9,16 @@ interleaved rounds, from an input in each of two memory layouts:
 - `operator`: the compiled operator;
 - `function`: the public function, which follows the rule;
 - `pytorch`: F.conv2d;
-- `converted`: conversion of the input to the other layout, and F.conv2d, whose output stays in that layout.
+- `converted`: conversion of the input to the other layout, F.conv2d, and conversion of its output back.
 
-PyTorch's best from an input in one layout is the lesser of the last two. A shape where the function is slower than
-`SUSPECT` of it is measured again, longer, up to `REPEATS` times; of all times the least counts, for everything that is
-compared. F.conv2d in (N, C, H, W) layout above 13x13, where it takes some fifty times as long as channels-last, is
-timed only where that is not: with less than 16 channels in bfloat16, where channels-last takes minutes.
+With the layout given, PyTorch's best is the lesser of the last two: output and input have that layout, as with the
+function. With the layout free to choose, it is F.conv2d in its better layout, against the function in its own.
+
+A shape where the function is slower than `SUSPECT` of PyTorch's best, with the layout given, is measured again and
+longer, up to `REPEATS` times; of all times the least counts, for everything that is compared.
+
+F.conv2d in (N, C, H, W) layout above 13x13, where it takes some fifty times as long as channels-last, is timed only
+where that is not: with less than 16 channels in bfloat16, where channels-last takes minutes.
 
 Each shape is written at once. What the file has of the same kernel, processor and PyTorch is not measured again.
 """
@@ -86,8 +90,8 @@ def summary(path=RESULTS):
     device, kernel, version, date = (", ".join(sorted({row[name] for row in rows})) for name in (*CONDITIONS, "date"))
     return (
         f"{len(rows)} shapes, float32 and bfloat16, one thread ({device}; torch {version}, {kernel}, {date}):\n\n"
-        f"- From an input in either layout, the public function takes at most {1 / min(given):.2f} of the time of "
-        f"PyTorch's best, which may convert the input to the other layout first. It is slower than {SLOWER}x of "
+        f"- With the layout given, for input and output, the public function takes at most {1 / min(given):.2f} of "
+        f"the time of PyTorch's best, which may convert to the other layout and back. It is slower than {SLOWER}x of "
         f"PyTorch's speed in {_count(given)} of {len(given)} cases.\n"
         f"- With the layout free to choose, for both, it takes at most {1 / min(free):.2f} of the time; slower than "
         f"{SLOWER}x: {_count(free)} of {len(free)}.\n"
@@ -154,8 +158,8 @@ def measure(kernel, dtype, batch, channels, height, width, kernel_size, seconds)
         if not left_out[layout]:
             functions[f"pytorch_{layout}"] = lambda x=input: pytorch(x)
             (other,) = LAYOUTS.keys() - {layout}
-            functions[f"converted_{other}"] = lambda x=inputs[other], form=LAYOUTS[layout]: pytorch(
-                x.contiguous(memory_format=form)
+            functions[f"converted_{other}"] = lambda x=inputs[other], form=LAYOUTS[layout], back=LAYOUTS[other]: (
+                pytorch(x.contiguous(memory_format=form)).contiguous(memory_format=back)
             )
     return dict.fromkeys(TIMES) | milliseconds(functions, seconds)
 
