@@ -125,8 +125,8 @@ def _row(model: str, what: dict[str, str], times: list[float], batch_size: int) 
         "model": model,
         **what,
         **speed,
-        "images_per_second": f"{batch_size / float(speed['minimum_ms']) * 1e3:.3f}",
-        "median_images_per_second": f"{batch_size / float(speed['median_ms']) * 1e3:.3f}",
+        "images_per_second": f"{batch_size / float(speed['minimum_ms']) * 1e3:.6g}",
+        "median_images_per_second": f"{batch_size / float(speed['median_ms']) * 1e3:.6g}",
     }
 
 
