@@ -36,8 +36,8 @@ def depthwise_conv2d_reference(
 ) -> torch.Tensor:
     """`depthwise_conv2d` in PyTorch alone: what a kernel must compute, and what runs where there is none.
 
-    On a CPU in channels-last memory, as PyTorch's convolution takes 50 times as long in the other above 13x13. On
-    other devices in the caller's layout: there it decides nothing of the kind, and a copy of the map is not free.
+    On a CPU it computes in channels-last memory, as PyTorch's convolution takes 50 times as long in the other above
+    13x13. Elsewhere the layout is the caller's: nothing was measured that would be worth a copy of the map.
     """
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
     if input.device.type == "cpu":
