@@ -205,13 +205,10 @@ class ReparameterizableLargeKernelConv(nn.Module):
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.training:
             return False
-        plain = {ConvNorm, LargeKernelDepthwiseConv2d, nn.BatchNorm2d, nn.Identity}
-        return all(
-            type(module) in plain
-            and not (
-                module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-            )
-            for branch in (self.large, self.small)
-            if branch is not None
-            for module in branch.modules()
-        )
+        branches = [branch for branch in (self.large, self.small) if branch is not None]
+        return all(_is_plain(module) for branch in branches for module in branch.modules())
+
+
+def _is_plain(module: nn.Module) -> bool:
+    changed = module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return not changed and type(module) in (ConvNorm, LargeKernelDepthwiseConv2d, nn.BatchNorm2d, nn.Identity)
