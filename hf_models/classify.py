@@ -77,6 +77,21 @@ def load_model(
     return processor, model.eval()
 
 
+def load_classifier(model: str | Path | None) -> tuple[BaseImageProcessor, PreTrainedModel]:
+    """Load an image classifier from a folder or the Hub; `None` for the embedded checkpoint.
+
+    Raises:
+        InputError: `model` cannot be loaded.
+    """
+    return load_model(default_checkpoint() if model is None else model, AutoModelForImageClassification)
+
+
+def model_name(model: PreTrainedModel) -> str:
+    """What pictures and messages call a model: where it was loaded from, without the path."""
+    source = model.name_or_path
+    return "the embedded checkpoint" if source == str(default_checkpoint()) else Path(source).name
+
+
 def classify_images(
     images: list[str | Path], model: str | Path | None = None, top_k: int = 5
 ) -> list[list[dict[str, float | str]]]:
@@ -94,8 +109,7 @@ def classify_images(
         InputError: An image cannot be used, or `model` cannot be loaded.
     """
     pictures = [read_image(path) for path in images]
-    source = default_checkpoint() if model is None else model
-    processor, classifier = load_model(source, AutoModelForImageClassification)
+    processor, classifier = load_classifier(model)
     results = []
     for picture in pictures:
         with torch.inference_mode():

@@ -14,16 +14,18 @@ import typer
 from .cli_benchmark import app as benchmark_app
 from .cli_common import Verbose, one_line_errors
 from .cli_evaluate import app as evaluate_app
+from .cli_visualize import app as visualize_app
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate; kernels; benchmarks.",
+    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate; kernels; benchmarks; pictures.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(visualize_app, name="visualize")
 
 
 @app.command()
