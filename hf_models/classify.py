@@ -86,12 +86,6 @@ def load_classifier(model: str | Path | None) -> tuple[BaseImageProcessor, PreTr
     return load_model(default_checkpoint() if model is None else model, AutoModelForImageClassification)
 
 
-def model_name(model: PreTrainedModel) -> str:
-    """What pictures and messages call a model: where it was loaded from, without the path."""
-    source = model.name_or_path
-    return "the embedded checkpoint" if source == str(default_checkpoint()) else Path(source).name
-
-
 def classify_images(
     images: list[str | Path], model: str | Path | None = None, top_k: int = 5
 ) -> list[list[dict[str, float | str]]]:

@@ -18,7 +18,7 @@ from .cli_visualize import app as visualize_app
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate; kernels; benchmarks; pictures.",
+    help="Vision backbones for transformers: convert, list, classify, segment, evaluate, visualize; kernels; speed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

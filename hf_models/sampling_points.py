@@ -1,16 +1,17 @@
 """Where a deformable layer reads for one pixel of a photo."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from .classify import model_name
 from .deformable_aggregate import sample_positions
 from .deformable_conv import DCNv3, DCNv4
 from .errors import InputError
 from .image_view import ImageView
+from .visualize import model_name
 
 STEM_STRIDE = 4
 
@@ -90,7 +91,7 @@ def _deformable_layer(model: PreTrainedModel, stage: int, layer: int | None) -> 
     if not is_deformable(model):
         raise InputError(
             f"{model_name(model)}: no deformable layers. "
-            "`visualize sampling` fits internimage and flash_internimage; give one with --model."
+            "`visualize sampling` fits internimage and flash_internimage: give one with --model."
         )
     stages = model.base_model.encoder.stages
     if not 1 <= stage <= len(stages):
@@ -109,10 +110,8 @@ def _position(
     left, right, bottom, top = view.frame
     x, y = ((left + right) / 2, (top + bottom) / 2) if at is None else at
     if not (left <= x <= right and top <= y <= bottom):
-        raise InputError(
-            f"--at {x:g},{y:g}: the model does not see it. "
-            f"It sees x from {max(left, 0):.0f} to {right:.0f} and y from {max(top, 0):.0f} to {bottom:.0f}."
-        )
+        ranges = f"x from {math.ceil(left)} to {math.floor(right)} and y from {math.ceil(top)} to {math.floor(bottom)}"
+        raise InputError(f"--at {x:g},{y:g}: the model does not see it. It sees {ranges}.")
     return tuple(
         min(max(round(float(position) / stride), 0), count - 1)
         for position, count in zip(view.to_input(x, y), (width, height), strict=True)

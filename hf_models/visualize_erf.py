@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from .classify import load_classifier, model_name, read_image
+from .classify import read_image
 from .figures import OKABE_ITO, Figure, PowerNorm, Rectangle, check_out, new_figure, save_figure, style
 from .image_view import check_size
+from .visualize import load_hierarchical, model_name
 
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
 SIZE = 1024  # of the images in the paper
@@ -52,12 +53,12 @@ def visualize_erf(
     """
     out = check_out(out)
     check_size(size)
-    pictures = [read_image(image) for image in images]
-    processor, classifier = load_classifier(model)
-    scores = contribution_scores(classifier, processor, pictures, size)
+    photos = [read_image(image) for image in images]
+    processor, classifier = load_hierarchical(model)
+    scores = contribution_scores(classifier, processor, photos, size)
     areas = covered_areas(scores)
-    photos = f"{len(pictures)} photo" + "s" * (len(pictures) > 1)
-    save_figure(draw_erf(scores, areas, f"{model_name(classifier)}: effective receptive field, {photos}"), out)
+    count = f"{len(photos)} photo" + "s" * (len(photos) > 1)
+    save_figure(draw_erf(scores, areas, f"{model_name(classifier)}: effective receptive field, {count}"), out)
     return areas
 
 

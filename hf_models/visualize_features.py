@@ -8,9 +8,9 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from .classify import load_classifier, model_name, read_image
 from .figures import Figure, check_out, photo_and_maps, save_figure, show_map, style
-from .image_view import ImageView, prepare_image
+from .image_view import ImageView
+from .visualize import load_photo, model_name
 
 # Oklab: a colour space in which equal steps look equal. a and b in the cube roots of the cones' responses, then to RGB
 OKLAB_A = (0.3963377774, -0.1055613458, -0.0894841775)
@@ -37,17 +37,13 @@ def visualize_features(
         InputError: The image or the model cannot be used, or `out` cannot be written.
     """
     out = check_out(out)
-    picture = read_image(image)
-    processor, classifier = load_classifier(model)
-    pixel_values, view = prepare_image(picture, processor, size)
+    photo, view, pixel_values, classifier = load_photo(image, model, size)
     maps = feature_colours(classifier, pixel_values)
-    save_figure(draw_features(picture, view, maps, model_name(classifier)), out)
+    save_figure(draw_features(photo, view, maps, model_name(classifier)), out)
 
 
 def feature_colours(model: PreTrainedModel, pixel_values: torch.Tensor) -> list[np.ndarray]:
-    """The three main components of each stage's feature map as sRGB colours, (height, width, 3) in [0, 1].
-
-    The first sets the lightness, which every reader sees; the others the hue and the saturation.
+    """The feature map of each stage in the colours of `component_colours`.
 
     Args:
         model: An image classifier.
@@ -55,10 +51,14 @@ def feature_colours(model: PreTrainedModel, pixel_values: torch.Tensor) -> list[
     """
     with torch.inference_mode():
         feature_maps = model(pixel_values, output_hidden_states=True).hidden_states[1:]  # the first is the stem's
-    return [_main_components(feature_map[0]) for feature_map in feature_maps]
+    return [component_colours(feature_map[0]) for feature_map in feature_maps]
 
 
-def _main_components(feature_map: torch.Tensor) -> np.ndarray:
+def component_colours(feature_map: torch.Tensor) -> np.ndarray:
+    """The three main components of a feature map (C, H, W) as sRGB colours (H, W, 3) in [0, 1].
+
+    The first sets the lightness, which every reader sees; the others the hue and the saturation.
+    """
     pixels = feature_map.flatten(1).T.double()  # (C, H, W) -> (H * W, C)
     pixels = pixels - pixels.mean(dim=0)
     _, _, directions = torch.linalg.svd(pixels, full_matrices=False)

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from .classify import load_classifier, model_name, read_image
 from .errors import InputError
 from .figures import Figure, check_out, photo_and_maps, save_figure, show_map, style
-from .image_view import ImageView, prepare_image
+from .image_view import ImageView
 from .modeling_smt import SMTModulation
+from .visualize import load_photo, model_name
 
 
 def visualize_modulation(
@@ -29,11 +29,9 @@ def visualize_modulation(
         InputError: The image or the model cannot be used, or `out` cannot be written.
     """
     out = check_out(out)
-    picture = read_image(image)
-    processor, classifier = load_classifier(model)
-    pixel_values, view = prepare_image(picture, processor, size)
+    photo, view, pixel_values, classifier = load_photo(image, model, size)
     strengths = modulator_strengths(classifier, pixel_values)
-    save_figure(draw_modulation(picture, view, strengths, model_name(classifier)), out)
+    save_figure(draw_modulation(photo, view, strengths, model_name(classifier)), out)
 
 
 def last_modulations(model: PreTrainedModel) -> dict[str, SMTModulation]:
@@ -62,8 +60,7 @@ def modulator_strengths(model: PreTrainedModel, pixel_values: torch.Tensor) -> d
     modulations = last_modulations(model)
     if not modulations:
         raise InputError(
-            f"{model_name(model)}: no scale-aware modulation. "
-            "`visualize modulation` fits smt; leave --model out for the embedded one."
+            f"{model_name(model)}: no scale-aware modulation. `visualize modulation` fits smt: give one with --model."
         )
     modulators = {}
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .classify import load_classifier, read_image
 from .figures import (
     INK,
     OKABE_ITO,
@@ -22,8 +21,9 @@ from .figures import (
     style,
     to_rgba_array,
 )
-from .image_view import ImageView, prepare_image
+from .image_view import ImageView
 from .sampling_points import SamplingPoints, sampling_points
+from .visualize import load_photo
 
 MARKERS = "os^"  # groups beyond the colours differ by marker
 MAX_GROUPS = 16  # panels that fit
@@ -57,11 +57,9 @@ def visualize_sampling(
         InputError: The image, the model, the pixel or the layer cannot be used, or `out` cannot be written.
     """
     out = check_out(out)
-    picture = read_image(image)
-    processor, classifier = load_classifier(model)
-    pixel_values, view = prepare_image(picture, processor, size)
+    photo, view, pixel_values, classifier = load_photo(image, model, size)
     points = sampling_points(classifier, pixel_values, view, at=at, stage=stage, layer=layer)
-    save_figure(draw_sampling(picture, view, points), out)
+    save_figure(draw_sampling(photo, view, points), out)
 
 
 @style
