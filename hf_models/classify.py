@@ -104,13 +104,17 @@ def classify_images(
     """
     pictures = [read_image(path) for path in images]
     processor, classifier = load_classifier(model)
-    results = []
-    for picture in pictures:
-        with torch.inference_mode():
-            scores = classifier(**processor(picture, return_tensors="pt")).logits[0].softmax(dim=-1)
-        best = scores.topk(min(top_k, scores.numel()))
-        labels = [classifier.config.id2label[index] for index in best.indices.tolist()]
-        results.append(
-            [{"label": label, "score": score} for label, score in zip(labels, best.values.tolist(), strict=True)]
-        )
-    return results
+    return [
+        best_labels(classifier, processor(picture, return_tensors="pt").pixel_values, top_k) for picture in pictures
+    ]
+
+
+def best_labels(
+    classifier: PreTrainedModel, pixel_values: torch.Tensor, top_k: int = 5
+) -> list[dict[str, float | str]]:
+    """The most probable labels of one prepared image (1, 3, height, width), as `classify_images` returns them."""
+    with torch.inference_mode():
+        scores = classifier(pixel_values).logits[0].softmax(dim=-1)
+    best = scores.topk(min(top_k, scores.numel()))
+    labels = [classifier.config.id2label[index] for index in best.indices.tolist()]
+    return [{"label": label, "score": score} for label, score in zip(labels, best.values.tolist(), strict=True)]

@@ -162,6 +162,19 @@ def segment(
         print(f"{entry['share']:6.1%}  {entry['label']}")
 
 
+@app.command()
+def demo(
+    model: Annotated[str | None, typer.Option(help="Folder or Hub id; the embedded checkpoint by default.")] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 7860,
+    verbose: Verbose = False,
+) -> None:
+    """Open a page on this machine that labels photos and shows what the model sees; needs gradio."""
+    with one_line_errors(verbose):
+        from .demo import run_demo
+
+        run_demo(model, port)
+
+
 kernels_app = typer.Typer(help="Compiled kernels: build them, see which of them run.", no_args_is_help=True)
 app.add_typer(kernels_app, name="kernels")
 

@@ -111,7 +111,7 @@ def _position(
     x, y = ((left + right) / 2, (top + bottom) / 2) if at is None else at
     if not (left <= x <= right and top <= y <= bottom):
         ranges = f"x from {math.ceil(left)} to {math.floor(right)} and y from {math.ceil(top)} to {math.floor(bottom)}"
-        raise InputError(f"--at {x:g},{y:g}: the model does not see it. It sees {ranges}.")
+        raise InputError(f"pixel {x:g},{y:g}: the model does not see it. It sees {ranges}.")
     return tuple(
         min(max(round(float(position) / stride), 0), count - 1)
         for position, count in zip(view.to_input(x, y), (width, height), strict=True)

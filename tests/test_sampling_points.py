@@ -125,7 +125,7 @@ def test_default_is_the_middle_of_the_last_layer_of_stage_3():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"at": (10, 100)}, "--at 10,100: the model does not see it. It sees x from 61 to 238 and y from 11 to 188"),
+        ({"at": (10, 100)}, "pixel 10,100: the model does not see it. It sees x from 61 to 238 and y from 11 to 188"),
         ({"stage": 5}, "--stage must be from 1 to 4, got 5"),
         ({"stage": 3, "layer": 3}, "--layer must be from 1 to 2 in stage 3, got 3"),
     ],
