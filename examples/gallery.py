@@ -1,7 +1,7 @@
 """Draws the gallery: what the embedded checkpoint sees in the sample photos. `make gallery` runs it.
 
-Sampling points are part of it as soon as the embedded checkpoint has deformable layers; a model of random weights would
-show nothing.
+Sampling points are part of it as soon as the embedded checkpoint has deformable layers; those of a model with random
+weights would say nothing.
 """
 
 from pathlib import Path
@@ -21,12 +21,10 @@ from hf_models.visualize_sampling import draw_sampling
 EXAMPLES = Path(__file__).parent
 FOLDER = EXAMPLES / "gallery"
 SIZE = 256  # at the 64 pixels that it was trained on, the last maps have 4 x 4 and 2 x 2 positions
-COLOURS = 64  # of each file, to keep it small
 README = """# What the embedded checkpoint sees
 
 Drawn by `make gallery` from the two sample photos, at {size} x {size} pixels. `hf-models visualize` draws the same for
 your photos and any model of this package.
-{missing}
 """
 
 
@@ -38,15 +36,15 @@ def draw_gallery() -> dict[str, tuple[str, Figure]]:
     pictures = {}
     for photo, image in photos.items():
         pixel_values, view = prepare_image(image, processor, SIZE)
-        command = f"examples/{photo}.jpg --size {SIZE}"
+        arguments = f"examples/{photo}.jpg --size {SIZE}"
         if is_deformable(model):
             figure = draw_sampling(image, view, sampling_points(model, pixel_values, view))
-            pictures[f"sampling_{photo}.png"] = f"sampling {command}", figure
-        if last_modulations(model):
+            pictures[f"sampling_{photo}.png"] = f"sampling {arguments}", figure
+        if last_modulations(model) and photo == "sample":  # one is enough
             figure = draw_modulation(image, view, modulator_strengths(model, pixel_values), name)
-            pictures[f"modulation_{photo}.png"] = f"modulation {command}", figure
+            pictures["modulation.png"] = f"modulation {arguments}", figure
         figure = draw_features(image, view, feature_colours(model, pixel_values), name)
-        pictures[f"features_{photo}.png"] = f"features {command}", figure
+        pictures[f"features_{photo}.png"] = f"features {arguments}", figure
     scores = contribution_scores(model, processor, list(photos.values()), SIZE)
     title = f"{name}: effective receptive field, {len(photos)} photos"
     command = " ".join(["erf", *(f"examples/{photo}.jpg" for photo in photos), f"--size {SIZE}"])
@@ -59,14 +57,13 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("*.png"):
         old.unlink()
-    missing = (
-        ""
-        if any(name.startswith("sampling") for name in pictures)
-        else ("\nSampling points need a model with deformable layers, which the embedded one has not.\n")
-    )
-    text = README.format(size=SIZE, missing=missing)
+    text = README.format(size=SIZE)
+    if not any(name.startswith("sampling") for name in pictures):
+        text += "\nSampling points need a model with deformable layers, which the embedded one has not.\n"
     for name, (command, figure) in pictures.items():
-        image = figure_image(figure).quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        image = figure_image(figure)
+        # 256 colours keep the files small; this method keeps rare ones, such as the ends of the colour scales
+        image = image.quantize(method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
         image.save(FOLDER / name, optimize=True)
         text += f"\n    hf-models visualize {command}\n\n![{command.split()[0]}]({name})\n"
     (FOLDER / "README.md").write_text(text, encoding="utf-8")

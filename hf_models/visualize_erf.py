@@ -105,7 +105,7 @@ def covered_areas(scores: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) 
 def draw_erf(scores: np.ndarray, areas: Sequence[CoveredArea], title: str) -> Figure:
     """Draw contribution scores, and the squares that hold a share of them."""
     size = len(scores)
-    figure = new_figure(6.4, 5.2, title)
+    figure = new_figure(5.6, 4.9, title)
     axes = figure.add_subplot()
     artist = axes.imshow(scores, cmap="cividis", norm=PowerNorm(0.4, vmin=0, vmax=1))  # the rim is faint
     for area, colour in zip(areas, (OKABE_ITO[1], OKABE_ITO[3], OKABE_ITO[0], OKABE_ITO[6]), strict=True):
