@@ -102,7 +102,7 @@ def draw_sampling(image: Image.Image, view: ImageView, points: SamplingPoints) -
     corner, side = (window_x[0], window_y[1]), window_x[1] - window_x[0]
     for colour, line in (("white", "-"), (INK, (0, (4, 3)))):
         overview.add_patch(Rectangle(corner, side, side, fill=False, edgecolor=colour, linestyle=line))
-    figure.legend(handles=_legend(points), loc="outside lower center", ncols=6)
+    figure.legend(handles=_legend(points), loc="outside lower center", ncols=6 if figure.get_figwidth() > 9 else 3)
     return figure
 
 
