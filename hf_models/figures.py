@@ -86,11 +86,11 @@ def photo_and_maps(title: str, image: Image.Image, view: ImageView, names: Seque
     left, right, bottom, top = view.frame
     aspect = (right - left) / (bottom - top)
     side = 2.3
-    widths = [side * image.width / image.height, *[side * aspect] * len(names)]
+    widths = [max(side * ratio, 1.6) for ratio in (image.width / image.height, *[aspect] * len(names))]
     figure = new_figure(sum(widths) + 0.5, side + 1.1, title)
     first, *others = figure.subplots(1, len(names) + 1, width_ratios=widths)
     show_photo(first, image, view)
-    first.set_title(f"the photo, and what the model\nsees of it at {view.size[0]} x {view.size[1]} pixels")
+    first.set_title(f"the photo, seen\nat {view.size[0]} x {view.size[1]} pixels")
     for axes, name in zip(others, names, strict=True):
         axes.set_title(name)
         axes.set_xticks([])

@@ -28,7 +28,7 @@ from .visualize import load_photo
 MARKERS = "os^"  # groups beyond the colours differ by marker
 MAX_GROUPS = 16  # panels that fit
 LARGEST, SMALLEST = 90, 3  # areas of markers in square points
-PHOTO_WIDTH, PANEL = 5.0, 1.35  # inches
+PHOTO_WIDTH, MAX_PHOTO_HEIGHT, PANEL = 5.0, 6.0, 1.35  # inches
 PIXEL = {"linestyle": "", "marker": "X", "markersize": 8, "markerfacecolor": "white", "markeredgecolor": INK}
 
 
@@ -74,7 +74,7 @@ def draw_sampling(image: Image.Image, view: ImageView, points: SamplingPoints) -
     shown = np.sort(np.argsort(-reach, kind="stable")[:MAX_GROUPS])
     columns = math.ceil(math.sqrt(len(shown)))
     rows = math.ceil(len(shown) / columns)
-    height = max(PANEL * rows, PHOTO_WIDTH * image.height / image.width) + 1.1
+    height = max(PANEL * rows, min(PHOTO_WIDTH * image.height / image.width, MAX_PHOTO_HEIGHT)) + 1.1
     figure = new_figure(PHOTO_WIDTH + PANEL * columns, height, points.name)
     layout = figure.add_gridspec(rows, columns + 1, width_ratios=[PHOTO_WIDTH, *[PANEL] * columns])
     overview = figure.add_subplot(layout[:, 0])

@@ -1,7 +1,9 @@
 """Receptive fields, modulators and feature colours are what they are said to be; the commands write pictures."""
 
 import json
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +24,7 @@ from hf_models.image_view import prepare_image
 from .visualize_tester import deformable_model, photo, save_deformable_model
 
 run = CliRunner().invoke
+GALLERY = Path(__file__).resolve().parents[1] / "examples" / "gallery"
 
 
 @pytest.fixture
@@ -188,6 +191,17 @@ def test_sampling_names_the_families_that_fit(drawing, image, tmp_path):
     result = run(app, ["visualize", "sampling", image, "--model", str(tmp_path / "smt")])
     assert result.exit_code == 2 and "smt: no deformable layers" in result.stderr
     assert "fits internimage and flash_internimage" in result.stderr
+
+
+def test_gallery_is_complete_and_small():
+    text = (GALLERY / "README.md").read_text(encoding="utf-8")
+    pictures = {path.name: path.stat().st_size for path in GALLERY.glob("*.png")}
+    assert set(re.findall(r"\]\((.*?)\)", text)) == set(pictures) and sum(pictures.values()) < 300_000
+    commands = re.findall(r"^    hf-models (.*)", text, flags=re.M)
+    assert len(commands) == len(pictures)
+    for command in commands:
+        photos = re.findall(r"\S+\.jpg", command)
+        assert photos and all((GALLERY.parents[1] / photo).is_file() for photo in photos)
 
 
 def test_without_matplotlib_is_one_line(monkeypatch, image):
