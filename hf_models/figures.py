@@ -27,8 +27,8 @@ except ImportError:
 OKABE_ITO = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 INK, PALE = "#222222", "#888888"
 DPI = 110
-style = rc_context(
-    {  # decorates what draws
+style = rc_context(  # a decorator for what draws
+    {
         "font.size": 9,
         "axes.titlesize": 9,
         "axes.edgecolor": PALE,
@@ -57,23 +57,32 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
-def show_photo(axes: Axes, image: Image.Image, view: ImageView, *, grey: bool = False) -> None:
-    """Draw an image in its own pixels, with a frame around what the model sees, and the rest paler."""
-    axes.imshow(image.convert("L") if grey else image, cmap="gray", vmin=0, vmax=255)
+def reduce_photo(image: Image.Image) -> Image.Image:
+    """A copy of at most 1200 pixels a side: a picture shows no more, and every panel would take time for each."""
+    copy = image.copy()
+    copy.thumbnail((1200, 1200))
+    return copy
+
+
+def show_photo(axes: Axes, photo: Image.Image, view: ImageView) -> None:
+    """Draw a photo in pixels of the image, with a frame around what the model sees, and the rest paler."""
+    axes.imshow(photo, cmap="gray", vmin=0, vmax=255, extent=view.image_frame)
     left, right, bottom, top = view.frame
-    width, height = image.size
-    for x, y, w, h in (
-        (-0.5, -0.5, left + 0.5, height),
-        (right, -0.5, width - 0.5 - right, height),
-        (left, -0.5, right - left, top + 0.5),
-        (left, bottom, right - left, height - 0.5 - bottom),
+    image_left, image_right, image_bottom, image_top = view.image_frame
+    for x, y, width, height in (
+        (image_left, image_top, left - image_left, image_bottom - image_top),
+        (right, image_top, image_right - right, image_bottom - image_top),
+        (left, image_top, right - left, top - image_top),
+        (left, bottom, right - left, image_bottom - bottom),
     ):
-        if w > 0 and h > 0:
-            axes.add_patch(Rectangle((x, y), w, h, facecolor="white", alpha=0.6, linewidth=0))
-    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="white", linewidth=2.5))
-    axes.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=INK, linewidth=1))
-    axes.set_xlim(min(-0.5, left), max(width - 0.5, right))
-    axes.set_ylim(max(height - 0.5, bottom), min(-0.5, top))
+        if width > 0 and height > 0:
+            axes.add_patch(Rectangle((x, y), width, height, facecolor="white", alpha=0.6, linewidth=0))
+    for colour, line in (("white", 2.5), (INK, 1)):
+        axes.add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=line)
+        )
+    axes.set_xlim(min(image_left, left), max(image_right, right))
+    axes.set_ylim(max(image_bottom, bottom), min(image_top, top))
 
 
 def show_map(axes: Axes, view: ImageView, values: np.ndarray, **options) -> AxesImage:
@@ -89,7 +98,7 @@ def photo_and_maps(title: str, image: Image.Image, view: ImageView, names: Seque
     widths = [max(side * ratio, 1.6) for ratio in (image.width / image.height, *[aspect] * len(names))]
     figure = new_figure(sum(widths) + 0.5, side + 1.1, title)
     first, *others = figure.subplots(1, len(names) + 1, width_ratios=widths)
-    show_photo(first, image, view)
+    show_photo(first, reduce_photo(image), view)
     first.set_title(f"the photo, seen\nat {view.size[0]} x {view.size[1]} pixels")
     for axes, name in zip(others, names, strict=True):
         axes.set_title(name)
@@ -148,6 +157,7 @@ __all__ = [
     "figure_image",
     "new_figure",
     "photo_and_maps",
+    "reduce_photo",
     "save_figure",
     "show_map",
     "show_photo",

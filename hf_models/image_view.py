@@ -54,6 +54,11 @@ class ImageView:
         right, bottom = self.to_image(self.size[0] - 0.5, self.size[1] - 0.5)
         return left, right, bottom, top
 
+    @property
+    def image_frame(self) -> tuple[float, float, float, float]:
+        """The edges of the whole image in the same order."""
+        return -0.5, self.image_size[0] - 0.5, self.image_size[1] - 0.5, -0.5
+
 
 def prepare_image(
     image: Image.Image, processor: BaseImageProcessor, size: int | None = None

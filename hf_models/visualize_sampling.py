@@ -16,6 +16,7 @@ from .figures import (
     Rectangle,
     check_out,
     new_figure,
+    reduce_photo,
     save_figure,
     show_photo,
     style,
@@ -78,7 +79,8 @@ def draw_sampling(image: Image.Image, view: ImageView, points: SamplingPoints) -
     figure = new_figure(PHOTO_WIDTH + PANEL * columns, height, points.name)
     layout = figure.add_gridspec(rows, columns + 1, width_ratios=[PHOTO_WIDTH, *[PANEL] * columns])
     overview = figure.add_subplot(layout[:, 0])
-    show_photo(overview, image, view, grey=True)
+    photo = reduce_photo(image).convert("L")  # grey, for the colours to stand out
+    show_photo(overview, photo, view)
     overview.plot(*points.at, **PIXEL)
     overview.set_xlabel("pixels of the photo; framed: what the model sees; dashed: the panels", fontsize=7, color=PALE)
     x, y = points.at
@@ -89,7 +91,7 @@ def draw_sampling(image: Image.Image, view: ImageView, points: SamplingPoints) -
     window_x, window_y = _window(points, shown)
     for number, group in enumerate(shown):
         axes = figure.add_subplot(layout[number // columns, number % columns + 1])
-        axes.imshow(image.convert("L"), cmap="gray", vmin=0, vmax=255, alpha=0.55)
+        axes.imshow(photo, cmap="gray", vmin=0, vmax=255, alpha=0.55, extent=view.image_frame)
         axes.set(xlim=window_x, ylim=window_y, xticks=[], yticks=[])
         axes.set_title(f"group {group}", fontsize=8, pad=3)
         axes.plot([grid_x, points.x[group]], [grid_y, points.y[group]], color=INK, linewidth=0.7)
@@ -107,7 +109,7 @@ def draw_sampling(image: Image.Image, view: ImageView, points: SamplingPoints) -
 
 
 def _areas(weight: np.ndarray, largest: float) -> np.ndarray:
-    return SMALLEST + (LARGEST - SMALLEST) * np.abs(weight) / largest
+    return SMALLEST + (LARGEST - SMALLEST) * np.abs(weight) / (largest or 1)  # all are 0 in a new DCNv4
 
 
 def _scatter(axes: Axes, points: SamplingPoints, group: int, marker: str, colour: str, factor: float) -> None:

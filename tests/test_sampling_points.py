@@ -106,6 +106,19 @@ def test_points_outside_read_nothing(family, monkeypatch):
     assert not points.read.all()
 
 
+def test_a_new_layer_is_drawn_on_the_regular_grid(tmp_path):
+    visualize_sampling = pytest.importorskip("hf_models.visualize_sampling", exc_type=InputError)
+    model, processor = deformable_model("flash_internimage")
+    new = type(model)(model.config).eval()  # DCNv4 begins with offsets and weights of 0
+    image = photo()
+    pixel_values, view = prepare_image(image, processor)
+    points = sampling_points(new, pixel_values, view)
+    assert not points.weight.any()
+    for group in range(4):
+        np.testing.assert_allclose((points.x[group], points.y[group]), points.grid)
+    visualize_sampling.save_figure(visualize_sampling.draw_sampling(image, view, points), tmp_path / "new.png")
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_positions_are_centred_at_multiples_of_the_stride(family):
     encoder = deformable_model(family)[0].base_model
