@@ -1,4 +1,7 @@
-"""The effective receptive field of a model, and how much of the image it covers (RepLKNet, appendix on ERF)."""
+"""The effective receptive field of a model, and how much of the image it covers.
+
+As in the RepLKNet paper (https://arxiv.org/abs/2203.06717) and the scripts in `erf/` of its repository.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -111,9 +111,9 @@ def test_click_shows_the_sampling_points_of_the_pixel(browser, tmp_path):
     from hf_models.figures import figure_image
     from hf_models.visualize_sampling import draw_sampling
 
-    from .visualize_tester import photo, save_deformable_model
+    from .visualize_tester import photo, save_model
 
-    folder = save_deformable_model("flash_internimage", tmp_path / "model")
+    folder = save_model("flash_internimage", tmp_path / "model")
     image = photo(600, 400)
     image.save(tmp_path / "photo.png")
     processor, model = load_classifier(folder)

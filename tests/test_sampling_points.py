@@ -11,10 +11,9 @@ from hf_models.deformable_aggregate import deformable_aggregate
 from hf_models.errors import InputError
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.image_view import prepare_image
-from hf_models.modeling_smt import SMTForImageClassification
 from hf_models.sampling_points import sampling_points
 
-from .visualize_tester import deformable_model, photo
+from .visualize_tester import deformable_model, photo, smt_model
 
 FAMILIES = ("internimage", "flash_internimage")
 
@@ -150,9 +149,9 @@ def test_what_is_not_there_is_refused(options, message):
 
 
 def test_other_families_are_refused():
-    config = SMTForImageClassification.config_class(hidden_sizes=[16] * 4, num_attention_heads=[1, 1, 2, 2])
+    model, processor = smt_model()
     with pytest.raises(InputError, match="fits internimage and flash_internimage"):
-        sampling_points(SMTForImageClassification(config), *prepare_image(photo(), deformable_model("internimage")[1]))
+        sampling_points(model, *prepare_image(photo(), processor))
 
 
 SQUARE = {"height": 64, "width": 64}

@@ -11,17 +11,16 @@ import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
-from transformers import AutoModelForImageClassification, ResNetConfig, ResNetForImageClassification
+from transformers import ResNetConfig, ResNetForImageClassification
 from typer.testing import CliRunner
 
-from hf_models import default_checkpoint
 from hf_models.classify import load_classifier
 from hf_models.cli import app
 from hf_models.errors import InputError
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.image_view import prepare_image
 
-from .visualize_tester import deformable_model, photo, save_deformable_model
+from .visualize_tester import deformable_model, photo, save_model, smt_model
 
 run = CliRunner().invoke
 GALLERY = Path(__file__).resolve().parents[1] / "examples" / "gallery"
@@ -98,10 +97,10 @@ def test_scores_are_averaged_before_the_logarithm(drawing):
 def test_modulators_are_what_the_value_is_multiplied_by(drawing):
     from hf_models.visualize_modulation import last_modulations, modulator_strengths
 
-    processor, classifier = load_classifier(None)
+    classifier, processor = smt_model()
     pixel_values, _ = prepare_image(photo(), processor)
     modulations = last_modulations(classifier)
-    assert list(modulations) == ["stage 1, layer 1 of 1", "stage 2, layer 1 of 1", "stage 3, layer 5 of 5"]
+    assert list(modulations) == ["stage 1, layer 1 of 1", "stage 2, layer 2 of 2", "stage 3, layer 3 of 4"]
     tensors = {}
     for name, module in modulations.items():
         module.value.register_forward_hook(lambda m, args, output, name=name: tensors.update({name: [output]}))
@@ -137,14 +136,20 @@ def test_colours_of_few_positions(drawing, shape):
 
 
 @pytest.mark.parametrize(
-    ("command", "size"),
-    [("features", None), ("features", 96), ("modulation", None), ("erf", 64), ("sampling", None)],
+    ("command", "family"),
+    [
+        ("features", None),
+        ("features --size 96", "smt"),
+        ("modulation", "smt"),
+        ("erf --size 64", None),
+        ("sampling --at 120,90.5", "flash_internimage"),
+    ],
 )
-def test_commands_write_pictures(drawing, command, size, image, tmp_path):
+def test_commands_write_pictures(drawing, command, family, image, tmp_path):
     out = tmp_path / "picture.png"
-    arguments = ["visualize", command, image, "--out", str(out)] + (["--size", str(size)] if size else [])
-    if command == "sampling":
-        arguments += ["--model", str(save_deformable_model("flash_internimage", tmp_path / "m")), "--at", "120,90.5"]
+    arguments = ["visualize", *command.split(), image, "--out", str(out)]
+    if family:
+        arguments += ["--model", str(save_model(family, tmp_path / family))]
     result = run(app, arguments)
     assert result.exit_code == 0 and str(out) in result.stdout, result.stderr
     with Image.open(out) as picture:
@@ -174,7 +179,7 @@ def test_erf_command_prints_area_ratios(drawing, image, tmp_path):
 )
 def test_what_cannot_be_drawn_is_one_line(drawing, arguments, message, image, tmp_path):
     if "DEFORMABLE" in arguments:
-        save_deformable_model("internimage", tmp_path / "DEFORMABLE")
+        save_model("internimage", tmp_path / "DEFORMABLE")
     if "RESNET" in arguments:
         config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic")
         ResNetForImageClassification(config).save_pretrained(tmp_path / "RESNET")
@@ -185,10 +190,7 @@ def test_what_cannot_be_drawn_is_one_line(drawing, arguments, message, image, tm
 
 
 def test_sampling_names_the_families_that_fit(drawing, image, tmp_path):
-    model = AutoModelForImageClassification.from_pretrained(default_checkpoint())
-    model.save_pretrained(tmp_path / "smt")
-    ImageNetImageProcessor.from_pretrained(default_checkpoint()).save_pretrained(tmp_path / "smt")
-    result = run(app, ["visualize", "sampling", image, "--model", str(tmp_path / "smt")])
+    result = run(app, ["visualize", "sampling", image, "--model", str(save_model("smt", tmp_path / "smt"))])
     assert result.exit_code == 2 and "smt: no deformable layers" in result.stderr
     assert "fits internimage and flash_internimage" in result.stderr
 

@@ -5,10 +5,12 @@ from PIL import Image
 
 from hf_models.configuration_flash_internimage import FlashInternImageConfig
 from hf_models.configuration_internimage import InternImageConfig
+from hf_models.configuration_smt import SMTConfig
 from hf_models.deformable_conv import DCNv3, DCNv4
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.modeling_flash_internimage import FlashInternImageForImageClassification
 from hf_models.modeling_internimage import InternImageForImageClassification
+from hf_models.modeling_smt import SMTForImageClassification
 
 SHAPE = {"hidden_sizes": [16, 32, 32, 64], "depths": [1, 1, 2, 1], "groups": [2, 2, 4, 4], "num_labels": 5}
 
@@ -29,8 +31,18 @@ def deformable_model(family):
     return model.eval(), ImageNetImageProcessor(size={"shortest_edge": 180}, crop_size=square)
 
 
-def save_deformable_model(family, folder):
-    for part in deformable_model(family):
+def smt_model():
+    """A tiny SMT, and its image processor."""
+    torch.manual_seed(0)
+    config = SMTConfig(
+        hidden_sizes=[16, 16, 32, 32], depths=[1, 2, 4, 1], num_attention_heads=[1, 1, 2, 2], num_labels=5
+    )
+    square = {"height": 64, "width": 64}
+    return SMTForImageClassification(config).eval(), ImageNetImageProcessor(size=square, do_center_crop=False)
+
+
+def save_model(family, folder):
+    for part in smt_model() if family == "smt" else deformable_model(family):
         part.save_pretrained(folder)
     return folder
 
