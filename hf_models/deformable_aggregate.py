@@ -113,12 +113,34 @@ def deformable_aggregate_reference(
     dtype = torch.promote_types(value.dtype, torch.float32)
     if softmax:
         weight = weight.softmax(dim=-1, dtype=dtype)
-    x, y = _sample_positions(offset.to(dtype), kernel_size, stride, padding, dilation, offset_scale, remove_center)
+    x, y = sample_positions(
+        offset.to(dtype),
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        offset_scale=offset_scale,
+        remove_center=remove_center,
+    )
     return _bilinear_sum(value.to(dtype), x, y, weight.to(dtype)).to(value.dtype)
 
 
-def _sample_positions(offset, kernel_size, stride, padding, dilation, offset_scale, remove_center):
-    """The x and the y of every sample in pixels of the unpadded input, (N, H_out, W_out, G, K) each."""
+def sample_positions(
+    offset: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where `deformable_aggregate` samples, given the arguments of the same names.
+
+    Returns:
+        The x and the y of every sample in pixels of the unpadded input, (N, H_out, W_out, G, K) each.
+    """
+    kernel_size, stride, padding, dilation = map(_pair, (kernel_size, stride, padding, dilation))
     height_out, width_out = offset.shape[1:3]
     kernel_y, kernel_x = (
         torch.arange(size, device=offset.device, dtype=offset.dtype) * step - step * (size - 1) // 2
