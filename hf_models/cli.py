@@ -14,16 +14,18 @@ import typer
 from .cli_benchmark import app as benchmark_app
 from .cli_common import Verbose, one_line_errors
 from .cli_evaluate import app as evaluate_app
+from .cli_export import export
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate; kernels; benchmarks.",
+    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate, export; kernels; benchmarks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(benchmark_app, name="benchmark")
+app.command()(export)
 
 
 @app.command()
