@@ -18,7 +18,7 @@ from .cli_export import export
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate, export; kernels; benchmarks.",
+    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate, export, benchmark.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
