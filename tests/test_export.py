@@ -123,7 +123,7 @@ def run_nan(program, path, names, shapes):
 
 def fail(program, path, names, shapes):
     path.write_text("half")
-    raise RuntimeError("no such operator\nand a long explanation")
+    raise RuntimeError("step 2 of 3") from ValueError("no such operator\nand a long explanation")
 
 
 @pytest.mark.parametrize(
