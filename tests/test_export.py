@@ -88,7 +88,7 @@ def test_onnx_runs_other_sizes(tmp_path):
 
 
 def test_program_runs_other_sizes_and_is_replaced_on_demand(tmp_path):
-    source, model = saved("smt", tmp_path / "model")
+    source, model = saved("replknet", tmp_path / "model")
     arguments = ["export", source, str(tmp_path / "program"), "--format", "torch-export"]
     result = CliRunner().invoke(app, [*arguments, "--dynamic"])
     assert result.exit_code == 0, result.output
