@@ -14,11 +14,12 @@ import typer
 from .cli_benchmark import app as benchmark_app
 from .cli_common import Verbose, one_line_errors
 from .cli_evaluate import app as evaluate_app
+from .cli_export import export
 from .cli_visualize import app as visualize_app
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, list, classify, segment, evaluate, visualize; kernels; speed.",
+    help="Vision backbones for transformers: convert, publish, classify, segment, evaluate, visualize, export, benchmark.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(visualize_app, name="visualize")
+app.command()(export)
 
 
 @app.command()
