@@ -19,7 +19,7 @@ from .cli_visualize import app as visualize_app
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, publish, classify, segment, evaluate, visualize, export, benchmark.",
+    help="Vision backbones for transformers: convert, publish, classify, segment, evaluate, see inside, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
