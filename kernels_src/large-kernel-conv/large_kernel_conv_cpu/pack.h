@@ -37,6 +37,20 @@ void pack(const View<const T>& view, int64_t channels, int64_t first, int64_t la
   });
 }
 
+// What correlate() takes of an image and of a kernel; whether it can take them
+template <class V, typename T>
+bool pack_image(const View<const T>& view, int64_t channels, int64_t first, int64_t last, int64_t width,
+                typename V::Scalar* out) {
+  pack<V>(view, channels, first, last, width, out);
+  return true;
+}
+template <class V, typename T>
+bool pack_kernel(const View<const T>& view, int64_t channels, int64_t first, int64_t last, int64_t width,
+                 typename V::Scalar* out) {
+  pack<V>(view, channels, first, last, width, out);
+  return true;
+}
+
 // The same way back
 template <class V, typename T>
 void unpack(const typename V::Scalar* in, const View<T>& view, int64_t channels, int64_t first, int64_t last,
