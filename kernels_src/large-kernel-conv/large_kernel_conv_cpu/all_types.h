@@ -1,9 +1,17 @@
-// The last lines of a path for all types: its code for each.
+// The last lines of a path for all types: its convolution, and its code for each type.
 #pragma once
 
-#include "tasks.h"
+#include "convolve_fourier.h"
 
 namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+
+template <typename T>
+void convolve(const Convolution<T>& p, int64_t begin, int64_t end) {
+  if (fourier_is_faster(p.size, 1))
+    convolve_by_fourier(p, begin, end);
+  else
+    convolve_directly(p, begin, end);
+}
 
 #define LARGE_KERNEL_CONV_INSTANTIATE(T)                                             \
   template int64_t channel_block<T>();                                               \

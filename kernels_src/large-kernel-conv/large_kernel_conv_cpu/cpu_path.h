@@ -37,7 +37,9 @@ inline CpuPath best_path() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-      return has_amx() ? CpuPath::amx : __builtin_cpu_supports("avx512bf16") ? CpuPath::avx512_bf16 : CpuPath::avx512;
+      return has_amx()                              ? CpuPath::amx
+             : __builtin_cpu_supports("avx512bf16") ? CpuPath::avx512_bf16
+                                                    : CpuPath::avx512;
     return CpuPath::avx2;
   }
 #endif

@@ -25,36 +25,6 @@ struct PairLanes {
   ALWAYS_INLINE void add_product(Factor a, Factor b) { v = _mm512_dpbf16_ps(v, (__m512bh)a.v, (__m512bh)b.v); }
 };
 
-// 16 rows of 16 to 16 columns
-ALWAYS_INLINE void transpose(__m512i (&rows)[16]) {
-  __m512i half[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    half[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-    half[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-  }
-  // quarter[4 i + j]: column j of each 128-bit lane, rows 4 i to 4 i + 3
-  __m512i quarter[16];
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    quarter[i] = _mm512_unpacklo_epi64(half[i], half[i + 2]);
-    quarter[i + 1] = _mm512_unpackhi_epi64(half[i], half[i + 2]);
-    quarter[i + 2] = _mm512_unpacklo_epi64(half[i + 1], half[i + 3]);
-    quarter[i + 3] = _mm512_unpackhi_epi64(half[i + 1], half[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    const __m512i even = _mm512_shuffle_i32x4(quarter[j], quarter[4 + j], 0x88);
-    const __m512i odd = _mm512_shuffle_i32x4(quarter[j], quarter[4 + j], 0xdd);
-    const __m512i even_below = _mm512_shuffle_i32x4(quarter[8 + j], quarter[12 + j], 0x88);
-    const __m512i odd_below = _mm512_shuffle_i32x4(quarter[8 + j], quarter[12 + j], 0xdd);
-    rows[j] = _mm512_shuffle_i32x4(even, even_below, 0x88);
-    rows[8 + j] = _mm512_shuffle_i32x4(even, even_below, 0xdd);
-    rows[4 + j] = _mm512_shuffle_i32x4(odd, odd_below, 0x88);
-    rows[12 + j] = _mm512_shuffle_i32x4(odd, odd_below, 0xdd);
-  }
-}
-
 // Call f(pair of the columns 2q and 2q + 1) for the pairs of a row, in turn. Missing channels and columns are zero.
 template <typename F>
 ALWAYS_INLINE void for_pairs(const View<const BFloat16>& view, const BFloat16* row, int64_t channels, int64_t width,
@@ -68,22 +38,20 @@ ALWAYS_INLINE void for_pairs(const View<const BFloat16>& view, const BFloat16* r
     if (width % 2) f(pixel(width - 1));
     return;
   }
+  alignas(64) uint32_t rows[N][N] = {}, pairs[N * N];
   for (int64_t start = 0; start < width; start += 2 * N) {
     const int64_t count = std::min<int64_t>(2 * N, width - start);
-    const __mmask32 mask = uint32_t((uint64_t(1) << count) - 1);
-    __m512i pairs[N];
-#pragma GCC unroll 16
-    for (int c = 0; c < N; ++c) {
+    for (int64_t c = 0; c < channels; ++c) {
       const BFloat16* numbers = row + c * view.channel + start * view.column;
       BFloat16 gathered[2 * N];
-      if (view.column != 1 && c < channels) {
+      if (view.column != 1) {
         for (int64_t x = 0; x < count; ++x) gathered[x] = numbers[x * view.column];
         numbers = gathered;
       }
-      pairs[c] = c < channels ? _mm512_maskz_loadu_epi16(mask, numbers) : _mm512_setzero_si512();
+      _mm512_store_si512(rows[c], _mm512_maskz_loadu_epi16(uint32_t((uint64_t(1) << count) - 1), numbers));
     }
-    transpose(pairs);
-    for (int64_t q = 0; q < (count + 1) / 2; ++q) f(pairs[q]);
+    transpose(rows, pairs, (count + 1) / 2);
+    for (int64_t q = 0; q < (count + 1) / 2; ++q) f(_mm512_load_si512(pairs + q * N));
   }
 }
 

@@ -25,7 +25,7 @@ struct Columns {
 };
 
 template <typename T>
-void convolve(const Convolution<T>& p, int64_t begin, int64_t end) {
+void convolve_directly(const Convolution<T>& p, int64_t begin, int64_t end) {
   using V = Channels<Compute<T>>;
   using A = Compute<T>;
   const Geometry& g = p.size;
@@ -35,20 +35,20 @@ void convolve(const Convolution<T>& p, int64_t begin, int64_t end) {
   Buffer<A> out_buffer;
   auto* kernel = kernel_buffer.at_least(g.kernel_height * columns.kernel * V::size);
   int64_t packed = -1;  // the block whose kernel is there
-  bool kernel_fits = true;
+  bool kernel_usable = true;
   for (int64_t task = begin; task < end; ++task) {
     const int64_t chunk = task % p.chunks, image = task / p.chunks % g.batch, block = task / p.chunks / g.batch;
     const int64_t channel = block * V::size, channels = std::min<int64_t>(V::size, g.channels - channel);
     if (block != packed)
-      kernel_fits = pack_kernel<V>(at(p.weight, 0, channel), channels, 0, g.kernel_height, g.kernel_width, kernel);
+      kernel_usable = pack_kernel<V>(at(p.weight, 0, channel), channels, 0, g.kernel_height, g.kernel_width, kernel);
     packed = block;
     const int64_t out_first = g.height * chunk / p.chunks, out_last = g.height * (chunk + 1) / p.chunks;
     const int64_t in_first = std::max<int64_t>(0, out_first - pad_height);
     const int64_t in_last = std::min(g.height, out_last + pad_height);
     auto* in = in_buffer.at_least((in_last - in_first) * columns.image * V::size);
-    const bool fits = pack_image<V>(at(p.input, image, channel), channels, in_first, in_last, g.width, in);
+    const bool usable = pack_image<V>(at(p.input, image, channel), channels, in_first, in_last, g.width, in);
     if constexpr (V::kFiniteOnly)
-      if (!fits || !kernel_fits) {
+      if (!usable || !kernel_usable) {
         avx512::convolve(p, task, task + 1);  // it has the same tasks
         continue;
       }
@@ -80,23 +80,23 @@ void differentiate_weight(const WeightGradient<T>& p, int64_t begin, int64_t end
     const int64_t outs = (out_last - out_first) * g.kernel_width * V::size;
     A* out = out_buffer.at_least(outs);
     memset(out, 0, outs * sizeof(A));
-    bool fits = true;
-    for (int64_t image = 0; fits && image < g.batch; ++image) {
-      for (int64_t first = 0; fits && first < g.height; first += band) {
+    bool usable = true;
+    for (int64_t image = 0; usable && image < g.batch; ++image) {
+      for (int64_t first = 0; usable && first < g.height; first += band) {
         const int64_t last = std::min(g.height, first + band);
         const int64_t in_first = std::max<int64_t>(0, first + out_first - pad_height);
         const int64_t in_last = std::min(g.height, last + out_last - 1 - pad_height);
         if (in_first >= in_last) continue;
         auto* in = in_buffer.at_least((in_last - in_first) * columns.image * V::size);
-        fits &= pack_image<V>(at(p.input, image, channel), channels, in_first, in_last, g.width, in);
+        usable &= pack_image<V>(at(p.input, image, channel), channels, in_first, in_last, g.width, in);
         auto* gradient = gradient_buffer.at_least((last - first) * columns.kernel * V::size);
-        fits &= pack_kernel<V>(at(p.grad_output, image, channel), channels, first, last, g.width, gradient);
+        usable &= pack_kernel<V>(at(p.grad_output, image, channel), channels, first, last, g.width, gradient);
         correlate<V>({in, in_first, in_last, columns.image, gradient, last - first, columns.kernel, out, out_first,
                       out_last, g.kernel_width, pad_height - first, columns.pad});
       }
     }
     if constexpr (V::kFiniteOnly)
-      if (!fits) {
+      if (!usable) {
         avx512::differentiate_weight(p, task, task + 1);
         continue;
       }
