@@ -88,7 +88,8 @@ template <bool kAllRows, class V, int R, int T>
 ALWAYS_INLINE void add_row(V (&total)[R][T], const Row<V>& row, int64_t left, int64_t right, int64_t columns) {
   if (left > 0) add_left_taps<T - 1, kAllRows>(total, row, left, columns);
   const int64_t end = right < 0 ? 0 : std::min(right / V::kTaps + 1, columns);
-  for (int64_t b = left > 0 ? (left + V::kTaps - 1) / V::kTaps : 0; b < end; ++b) add_tap<0, T, kAllRows>(total, row, b);
+  for (int64_t b = left > 0 ? (left + V::kTaps - 1) / V::kTaps : 0; b < end; ++b)
+    add_tap<0, T, kAllRows>(total, row, b);
   if (right < (columns - 1) * V::kTaps) add_right_taps<1, kAllRows>(total, row, right, columns);
 }
 
@@ -103,9 +104,8 @@ __attribute__((noinline)) void add_tile(const Correlation<V>& c, int64_t i0, int
   const int64_t last = std::min(c.in_last, top + R - 1 + c.kernel_height);
   for (int64_t r = std::max(c.in_first, top); r < last; ++r) {
     const int64_t a = r - top, step = c.kernel_width * V::size;
-    const Row<V> row{c.in + ((r - c.in_first) * c.in_width - left) * V::size, c.kernel + a * step,
-                                      step, int(std::max<int64_t>(0, a - c.kernel_height + 1)),
-                                      int(std::min<int64_t>(R, a + 1))};
+    const Row<V> row{c.in + ((r - c.in_first) * c.in_width - left) * V::size, c.kernel + a * step, step,
+                     int(std::max<int64_t>(0, a - c.kernel_height + 1)), int(std::min<int64_t>(R, a + 1))};
     if (row.begin == 0 && row.end == R)
       add_row<true>(total, row, left, right, c.kernel_width);
     else
