@@ -17,7 +17,7 @@ from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, depthwise_co
 from .kernel_builder import KERNELS_SRC, built_kernel
 
 FOLDER = KERNELS_SRC / "large-kernel-conv"
-PATHS = ["avx512", "avx2", "portable"]
+PATHS = ["avx512_bf16", "avx512", "avx2", "portable"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -160,14 +160,25 @@ def test_the_output_has_the_layout_of_the_input(kernel, layout, kernel_size):
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_poison_reaches_only_the_windows_that_have_it(always, path, poison, dtype):
+@pytest.mark.parametrize("kernel_size", [(7, 5), (15, 31)])
+def test_poison_reaches_only_the_windows_that_have_it(always, path, poison, dtype, kernel_size):
     """Taps outside the image are left out, not multiplied by zero: that matters where the weight is infinite."""
-    input, weight, bias = random_inputs(channels=18, size=(20, 21), kernel_size=(7, 5), dtype=dtype)
-    input[1, 16, 9, 10], weight[3, 0, 0, 1] = poison, poison
-    finite = torch.ones(2, 18, 20, 21, dtype=torch.bool)
-    finite[1, 16, 6:13, 8:13] = False
-    finite[:, 3, 3:, 1:] = False  # the outputs that have a pixel under tap (0, 1), three rows up and one column left
+    input, weight, bias = random_inputs(channels=18, size=(40, 50), kernel_size=kernel_size, dtype=dtype)
+    input[1, 16, 19, 20], weight[3, 0, 0, 1] = poison, poison
+    top, left = (size // 2 for size in kernel_size)
+    finite = torch.ones(2, 18, 40, 50, dtype=torch.bool)
+    finite[1, 16, 19 - top : 20 + top, 20 - left : 21 + left] = False
+    finite[:, 3, top:, left - 1 :] = False  # the outputs that have a pixel under tap (0, 1)
     assert torch.equal(always(input, weight, bias).isfinite(), finite)
+
+
+def test_large_numbers_do_not_overflow_on_the_way(always, path):
+    """A Fourier transform of this image would."""
+    input, weight = torch.full((1, 16, 56, 56), 2.0**120), torch.zeros(16, 1, 31, 31)
+    weight[:, :, 15, 15:17] = 2.0**7
+    out = always(input, weight)
+    assert torch.equal(out[..., -1], torch.full((1, 16, 56), 2.0**127))
+    assert out[..., :-1].isinf().all()
 
 
 def test_gradients_of_both_orders(always, path):

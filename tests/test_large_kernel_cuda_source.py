@@ -53,8 +53,8 @@ def kernel():
         (folder / "build.toml").write_text(toml)
         build = load_build()
         build._check_library = lambda library: None  # it stays on this machine
-        build.build_kernel(folder)
-    return get_local_kernel(folder)
+        variant = build.build_kernel(folder)
+    return get_local_kernel(variant)  # by its own folder, as a PyTorch for GPUs would choose another
 
 
 @pytest.fixture(params=["forward", "reverse"])

@@ -14,8 +14,9 @@
 
 namespace large_kernel_conv {
 
-enum class CpuPath { portable, avx2, avx512, amx };  // amx: for bfloat16, else as avx512
-constexpr const char* kPathNames[] = {"portable", "avx2", "avx512", "amx"};
+// avx512_bf16 and amx: for bfloat16, else as avx512
+enum class CpuPath { portable, avx2, avx512, avx512_bf16, amx };
+constexpr const char* kPathNames[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
 
 // Linux saves the tile registers only of a process that has asked for it; a refusal means that there are none.
 inline bool has_amx() {
@@ -36,7 +37,9 @@ inline CpuPath best_path() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-      return has_amx() ? CpuPath::amx : CpuPath::avx512;
+      return has_amx()                              ? CpuPath::amx
+             : __builtin_cpu_supports("avx512bf16") ? CpuPath::avx512_bf16
+                                                    : CpuPath::avx512;
     return CpuPath::avx2;
   }
 #endif
@@ -49,12 +52,13 @@ inline CpuPath choose_path() {
   const char* name = std::getenv("LARGE_KERNEL_CONV_CPU_PATH");
   if (!name || !*name) return best;
   const std::string wanted = name;
-  for (CpuPath path : {CpuPath::portable, CpuPath::avx2, CpuPath::avx512, CpuPath::amx}) {
+  for (CpuPath path : {CpuPath::portable, CpuPath::avx2, CpuPath::avx512, CpuPath::avx512_bf16, CpuPath::amx}) {
     if (wanted != kPathNames[int(path)]) continue;
     STD_TORCH_CHECK(path <= best, "LARGE_KERNEL_CONV_CPU_PATH: this processor does not run ", wanted);
     return path;
   }
-  STD_TORCH_CHECK(false, "LARGE_KERNEL_CONV_CPU_PATH: expected amx, avx512, avx2 or portable, got ", wanted);
+  STD_TORCH_CHECK(false, "LARGE_KERNEL_CONV_CPU_PATH: expected amx, avx512_bf16, avx512, avx2 or portable, got ",
+                  wanted);
 }
 
 }  // namespace large_kernel_conv

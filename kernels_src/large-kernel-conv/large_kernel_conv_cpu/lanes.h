@@ -62,11 +62,14 @@ ALWAYS_INLINE View<T> at(View<T> view, int64_t image, int64_t channel) {
   return view;
 }
 
-// kRows x kColumns is the largest tile of outputs that the registers hold beside the operands.
+// kRows x kColumns is the largest tile of outputs that the registers hold beside the factors, of one tap each.
 template <typename A, int N, int kRows_, int kColumns_>
 struct Lanes {
-  static constexpr int size = N, kRows = kRows_, kColumns = kColumns_;
+  static constexpr int size = N, kRows = kRows_, kColumns = kColumns_, kTaps = 1;
+  static constexpr bool kFiniteOnly = false;
   using Scalar = A;
+  using Element = A;  // of a factor
+  using Factor = Lanes;
   typedef A Vector __attribute__((vector_size(N * sizeof(A)), may_alias));
   Vector v;
 

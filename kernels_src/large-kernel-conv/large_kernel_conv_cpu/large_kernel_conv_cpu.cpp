@@ -28,6 +28,11 @@ Path<T> path_of() {
   return { path::channel_block<T>, path::convolve<T>, path::differentiate_weight<T>, path::differentiate_bias<T> }
   switch (choose_path()) {
 #if defined(__x86_64__)
+    case CpuPath::avx512_bf16:
+      if constexpr (std::is_same_v<T, BFloat16>)
+        return {avx512::channel_block<T>, avx512_bf16::convolve<T>, avx512_bf16::differentiate_weight<T>,
+                avx512::differentiate_bias<T>};
+      [[fallthrough]];
     case CpuPath::amx:
     case CpuPath::avx512:
       LARGE_KERNEL_CONV_PATH_OF(avx512);

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "lanes.h"
+#include "transpose.h"
 
 namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
 
@@ -21,7 +21,7 @@ template <class V, typename T>
 void pack(const View<const T>& view, int64_t channels, int64_t first, int64_t last, int64_t width,
           typename V::Scalar* out) {
   constexpr int N = V::size;
-  if (channels < N) memset(out, 0, (last - first) * width * N * sizeof(*out));
+  if (view.channel == 1 && channels < N) memset(out, 0, (last - first) * width * N * sizeof(*out));
   for_rows(view, first, last, width, [&](const T* in, int64_t pixels) {
     if (view.channel == 1 && channels == N) {
       for (int64_t x = 0; x < pixels; ++x)
@@ -30,11 +30,35 @@ void pack(const View<const T>& view, int64_t channels, int64_t first, int64_t la
       for (int64_t x = 0; x < pixels; ++x)
         for (int64_t c = 0; c < channels; ++c) out[x * N + c] = widen(in[x * view.column + c]);
     } else {
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t x = 0; x < pixels; ++x) out[x * N + c] = widen(in[c * view.channel + x * view.column]);
+      alignas(64) typename V::Scalar rows[N][N] = {};
+      for (int64_t start = 0; start < pixels; start += N) {
+        const int64_t count = std::min<int64_t>(N, pixels - start);
+        for (int64_t c = 0; c < channels; ++c) {
+          const T* row = in + c * view.channel + start * view.column;
+          if (view.column == 1 && count == N)
+            for (int x = 0; x < N; ++x) rows[c][x] = widen(row[x]);
+          else
+            for (int64_t x = 0; x < count; ++x) rows[c][x] = widen(row[x * view.column]);
+        }
+        transpose(rows, out + start * N, count);
+      }
     }
     out += pixels * N;
   });
+}
+
+// What correlate() takes of an image and of a kernel; whether it can take them
+template <class V, typename T>
+bool pack_image(const View<const T>& view, int64_t channels, int64_t first, int64_t last, int64_t width,
+                typename V::Scalar* out) {
+  pack<V>(view, channels, first, last, width, out);
+  return true;
+}
+template <class V, typename T>
+bool pack_kernel(const View<const T>& view, int64_t channels, int64_t first, int64_t last, int64_t width,
+                 typename V::Scalar* out) {
+  pack<V>(view, channels, first, last, width, out);
+  return true;
 }
 
 // The same way back

@@ -7,4 +7,4 @@ template <typename A>
 using Channels = Lanes<A, 32 / sizeof(A), 2, 5>;
 }  // namespace large_kernel_conv::avx2
 
-#include "tasks.h"
+#include "all_types.h"

@@ -8,4 +8,4 @@ template <typename A>
 using Channels = Lanes<A, 64 / sizeof(A), 3, 8>;
 }  // namespace large_kernel_conv::avx512
 
-#include "tasks.h"
+#include "all_types.h"

@@ -7,4 +7,4 @@ template <typename A>
 using Channels = Lanes<A, 16 / sizeof(A), 2, 4>;
 }  // namespace large_kernel_conv::portable
 
-#include "tasks.h"
+#include "all_types.h"

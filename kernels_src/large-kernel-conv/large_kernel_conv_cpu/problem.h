@@ -50,6 +50,7 @@ struct BiasGradient {
 LARGE_KERNEL_CONV_DECLARE_PATH(portable)
 LARGE_KERNEL_CONV_DECLARE_PATH(avx2)
 LARGE_KERNEL_CONV_DECLARE_PATH(avx512)
+LARGE_KERNEL_CONV_DECLARE_PATH(avx512_bf16)  // convolution and gradient of the weight in bfloat16, in tasks of avx512
 #undef LARGE_KERNEL_CONV_DECLARE_PATH
 
 template <typename T>

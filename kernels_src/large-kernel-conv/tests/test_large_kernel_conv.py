@@ -52,7 +52,7 @@ def one_tap_at_a_time(input, weight, bias):
     return out
 
 
-@pytest.fixture(params=["amx", "avx512", "avx2", "portable", "cuda"])
+@pytest.fixture(params=["amx", "avx512_bf16", "avx512", "avx2", "portable", "cuda"])
 def path(request, device, monkeypatch):
     """What the device runs: a GPU its own, a processor each that it has."""
     if (request.param == "cuda") != (device == "cuda"):

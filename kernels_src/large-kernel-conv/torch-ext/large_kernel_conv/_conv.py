@@ -37,7 +37,8 @@ def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
 
 
 def cpu_path() -> str:
-    """The instruction set that the operator runs with on this processor: amx, avx512, avx2 or portable.
+    """The instruction set that the operator runs with on this processor: amx, avx512_bf16, avx512,
+    avx2 or portable.
 
     The environment variable `LARGE_KERNEL_CONV_CPU_PATH` chooses a lesser one, for tests.
     """
