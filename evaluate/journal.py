@@ -2,6 +2,7 @@
 
 import glob
 import json
+import math
 import os
 from pathlib import Path
 
@@ -44,9 +45,15 @@ class Journal:
             found, *batches = [json.loads(line) for line in _whole_lines(path)] or [self.key]
             other = ", ".join(name for name in self.key if found.get(name) != self.key[name])
             for batch in batches:
+                seconds = batch["seconds"]
+                values = [number for row in batch["counts"] for number in row]
+                if not (0 <= seconds < math.inf and all(type(n) is int and 0 <= n < 2**53 for n in values)):
+                    raise ValueError("no counts")
                 self.done.update({index: counts for index, *counts in batch["counts"]})
-                self.seconds += batch["seconds"]
-        except (ValueError, TypeError, KeyError, AttributeError):
+                self.seconds += seconds
+            if len({len(counts) for counts in self.done.values()}) > 1:
+                raise ValueError("counts of different lengths")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
             raise InputError(f"{path}: damaged. Delete it, and start without --resume.") from None
         if other:
             raise InputError(
