@@ -88,11 +88,13 @@ def load_pickle(path: Path, kind: FileFormat) -> Any:
 
 def _check_zip(path: Path, size: int) -> None:
     """Refuse a zip file that is cut off, a program, or packed: kilobytes could unpack to more than the memory."""
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: truncated: {size:,} bytes without an end. Delete it and download again.")
     try:
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"{path}: truncated: {size:,} bytes without an end. Delete it and download again.")
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
+    except InputError:
+        raise
     except Exception as error:  # a malformed directory can raise anything
         raise InputError(f"{path}: damaged ({reason(error)}). Delete it and download again.") from error
     if any(part.filename.endswith("/constants.pkl") for part in parts):

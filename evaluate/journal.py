@@ -2,11 +2,12 @@
 
 import glob
 import json
-import math
 import os
 from pathlib import Path
 
 from hf_models.errors import InputError
+
+MAX_SECONDS = 1e9  # what a batch can take
 
 
 class Journal:
@@ -47,7 +48,7 @@ class Journal:
             for batch in batches:
                 seconds = batch["seconds"]
                 values = [number for row in batch["counts"] for number in row]
-                if not (0 <= seconds < math.inf and all(type(n) is int and 0 <= n < 2**53 for n in values)):
+                if not (0 <= seconds < MAX_SECONDS and all(type(n) is int and 0 <= n < 2**53 for n in values)):
                     raise ValueError("no counts")
                 self.done.update({index: counts for index, *counts in batch["counts"]})
                 self.seconds += seconds

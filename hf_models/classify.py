@@ -17,7 +17,7 @@ from .input_files import check_path
 SEGMENTER = "a segmentation model"
 MAX_ASPECT_RATIO = 100
 # what photos come in; Pillow knows others, one of which runs a program on the file
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def default_checkpoint() -> Path:
