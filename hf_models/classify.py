@@ -53,10 +53,7 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
     ratio = max(image.size) / min(image.size)
     if ratio > MAX_ASPECT_RATIO:
         raise InputError(f"{path}: aspect ratio {ratio:.0f}:1 exceeds {MAX_ASPECT_RATIO}:1. Crop the image.")
-    try:
-        return image.convert("RGB")
-    except ValueError as error:
-        raise InputError(f"{path}: {reason(error)}. Convert it to RGB first.") from None
+    return image.convert("RGB")
 
 
 def load_model(
@@ -104,6 +101,7 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
         source: Folder or Hub id.
         kind: What is loaded.
     """
+    check_path(source)
     shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)
@@ -125,7 +123,6 @@ def _check_indexes(source: str | Path) -> None:
     """Refuse a folder whose index of weights names files outside of it: transformers would load them."""
     from .conversion.source import read_index
 
-    check_path(source)
     for index in Path(source).glob("*.index.json"):
         read_index(Path(source), index.name)
 

@@ -19,7 +19,7 @@ def printable(text: object) -> str:
     is left out."""
     text = str(text)
     if len(text) > MAX_LENGTH:
-        text = f"{text[: MAX_LENGTH // 2]} ... {text[-MAX_LENGTH // 2 :]}"
+        text = f"{text[: MAX_LENGTH // 2 - 5]} ... {text[-MAX_LENGTH // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
