@@ -1,6 +1,7 @@
 """The tests that every family must pass; `test_<family>.py` gives the classes and a tiny configuration."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -85,14 +86,16 @@ class ModelTester:
         backbone.out_indices = [2, 4]
         assert [feature.shape[1] for feature in backbone(self.images()).feature_maps] == backbone.channels
 
-    @pytest.mark.parametrize(("height", "width"), [(33, 65), (70, 94), (97, 32)])
+    @pytest.mark.parametrize(("height", "width"), [(33, 65), (70, 94), (97, 32), (1, 1), (1, 50)])
     def test_odd_and_non_square_sizes(self, height, width):
         backbone = AutoBackbone.from_config(self.config()).eval()
         assert backbone(self.images(height=height, width=width)).feature_maps[-1].isfinite().all()
 
-    def test_wrong_input_is_refused_with_both_values(self):
-        with pytest.raises(ValueError, match=r"expected \(batch_size, 3, height, width\).*got \(1, 4, 64, 64\)"):
-            self.classifier()(torch.zeros(1, 4, 64, 64))
+    @pytest.mark.parametrize("shape", [(1, 1, 64, 64), (1, 4, 64, 64), (3, 64, 64)])
+    def test_wrong_input_is_refused_with_both_values(self, shape):
+        message = r"expected \(batch_size, 3, height, width\) with 3 channels .*got " + re.escape(str(shape))
+        with pytest.raises(ValueError, match=message):
+            self.classifier()(torch.zeros(shape))
 
     def test_loss_falls_after_a_step_on_new_classes(self, tmp_path):
         self.classifier().save_pretrained(tmp_path)

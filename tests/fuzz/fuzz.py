@@ -2,8 +2,8 @@
 
     python tests/fuzz/fuzz.py --runs 100000
 
-Anything else is a finding: another exception, a crash of the process, more than 10 seconds or 4 GB, a file left behind,
-a pickle that ran. An input depends only on the seed, its reader and its number, so `--only READER --first NUMBER
+Anything else is a finding: another exception, a crash of the process, more than 10 seconds of
+processor time or 4 GB, a file left behind, a pickle that ran. An input depends only on the seed, its reader and its number, so `--only READER --first NUMBER
 --runs 1` repeats it. A finding's traceback is printed, and the exit status is 1.
 """
 
@@ -36,7 +36,7 @@ def fuzz_one(reader, value, folder: Path) -> str:
 
     folder.mkdir()
     os.chdir(folder)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         reader.read(value)
         outcome = "accepted"
@@ -47,7 +47,7 @@ def fuzz_one(reader, value, folder: Path) -> str:
     except (Exception, TimeOver):
         outcome = traceback.format_exc()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         os.chdir(folder.parent)
     strays = [path.name for path in folder.rglob("*") if path.name not in FILES]
     shutil.rmtree(folder)
@@ -74,7 +74,7 @@ def work(name: str, seed: int, first: int, last: int, log: Path) -> None:
     def over(*_):
         raise TimeOver(f"more than {SECONDS} seconds")
 
-    signal.signal(signal.SIGALRM, over)
+    signal.signal(signal.SIGPROF, over)
     reader = readers.READERS[name]
     seeds = reader.seeds()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
