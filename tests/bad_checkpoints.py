@@ -90,6 +90,8 @@ def folder(build, message: str) -> Case:
 
 
 HUGE = "9" * 5000
+BYTE = '{"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}'
+OUTSIDE = ("../outside.safetensors", "/etc/passwd", "C:\\x.safetensors", "a\\..\\..\\x")
 PICKLES = {
     "pickle with code": file(saving({"model": Bomb()}), "refused, it would call posix.mkdir"),
     "old pickle with code": file(
@@ -127,9 +129,7 @@ FILES = {
     ),
     "safetensors header nested 100,000 deep": file(writing(header('{"a": ' + "[" * 10**5)), "damaged"),
     "safetensors with the same name twice": file(
-        writing(
-            header('{"a": %s, "a": %s}' % ((a := '{"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}'), a)) + b"0"
-        ),
+        writing(header(f'{{"a": {BYTE}, "a": {BYTE}}}') + b"0"),
         "x.pth",
     ),
     "other zip": file(other_zip, "not written by torch.save"),
@@ -237,7 +237,7 @@ ARGUMENTS = {
             ("NaN", '{"channels": NaN}', "NaN is not a finite number"),
             ("a key twice", '{"channels": 16, "channels": 32}', "'channels' is there twice"),
             ("nested 100,000 deep", '{"a":' * 10**5, "JSON"),
-            ("a number of 5000 digits", '{"channels": %s}' % HUGE, "JSON"),
+            ("a number of 5000 digits", f'{{"channels": {HUGE}}}', "JSON"),
         )
     },
 }
@@ -245,10 +245,14 @@ OPTIONS = {
     "--name ../x": option("../x: no such model in the zoo", "--name", "../x"),
     "--name of two lines": option("x\\ny: no such model", "--name", "x\ny"),
     "--name, nearly": option("Did you mean internimage_t_1k_224", "--name", "internimage_t_1k"),
-    "--name of another size": option("x.pth: looks different (channels [16, 32, 64, 128]), not like internimage_t", "--name", "internimage_t_1k_224"),
+    "--name of another size": option(
+        "x.pth: looks different (channels [16, 32, 64, 128]), not like internimage_t", "--name", "internimage_t_1k_224"
+    ),
     "--name of another family": option("x.pth: looks like internimage, not smt_tiny", "--name", "smt_tiny"),
     "no --name": option("x.pth: not the name of a published file. Pass --name, or --original-config"),
-    "--name and --original-config": option("exclude each other", "--name", "smt_tiny", "--original-config", "arguments.json"),
+    "--name and --original-config": option(
+        "exclude each other", "--name", "smt_tiny", "--original-config", "arguments.json"
+    ),
     "missing --original-config": option("missing.json: no such file", "--original-config", "missing.json"),
     "--weights best": option("--weights must be one of: model, ema; got best", *CONVERT[3:], "--weights", "best"),
     "--weights ema": option("x.pth: holds no model_ema", *CONVERT[3:], "--weights", "ema"),
@@ -266,9 +270,9 @@ OPTIONS = {
     "output that is no model": Case(full_output, (*CONVERT, "--overwrite"), "out/", "not a model repository"),
     "output that is a file": Case(saving(state, "out"), ("convert", "out", *CONVERT[2:]), "out", "is a file"),
     "output in a file": Case(saving(state), ("convert", "x.pth", "x.pth/out", *CONVERT[3:]), "x.pth/out", "cannot be"),
-}  # fmt: skip
+}
 FOLDERS = {
-    **{f"shard {name}": shard(name) for name in ("../outside.safetensors", "/etc/passwd", "C:\\x.safetensors", "a\\..\\..\\x")},
+    **{f"shard {name}": shard(name) for name in OUTSIDE},
     "shard that is missing": folder(upstream({"a": "missing.safetensors"}), 'shard "missing.safetensors" is missing'),
     "shard of two lines": folder(upstream({"a": "a\nb"}), 'shard "a\\nb" is missing'),
     "shard with NUL": folder(upstream({"a": "a\0b"}), "cannot be looked up (embedded null byte)"),
@@ -277,7 +281,9 @@ FOLDERS = {
     ),
     "index of numbers": folder(upstream({"a": 1}), "has no weight_map of names"),
     "index of nothing": folder(upstream(None), "has no weight_map of names"),
-    "no weights in a folder": folder(writing("{}", "upstream/config.json"), "holds neither model.safetensors nor pyto"),
+    "no weights in a folder": folder(
+        writing("{}", "upstream/config.json"), "holds neither model.safetensors nor pyto"
+    ),
     "converted already": folder(writing('{"hidden_sizes": [64]}', "upstream/config.json"), "is converted already"),
     "upstream's preprocessor": folder(
         both(
@@ -286,5 +292,5 @@ FOLDERS = {
         ),
         "size cannot be {'shortest_edge': 224}",
     ),
-}  # fmt: skip
+}
 CASES = PICKLES | FILES | CONTENTS | ARGUMENTS | OPTIONS | FOLDERS

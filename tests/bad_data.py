@@ -107,6 +107,8 @@ def masks(
 
 
 TWO = classes(KNOWN, jpeg())
+REAL = ("--subset", "--real", "real.json")
+LABEL = WNIDS.index(KNOWN[0])
 PICTURES = {
     "image: missing": picture(lambda: None, "no such file"),
     "image: text": picture(b"no image", "not an image in a format of BMP, GIF, JPEG"),
@@ -124,46 +126,78 @@ PICTURES = {
     ),
 }
 IMAGENET_FOLDERS = {
-    "ImageNet: 998 classes": data(classes(WNIDS[2:]), "val", "998 classes (n01440764, n01443537 missing) and 998 images, 1000"),
+    "ImageNet: 998 classes": data(
+        classes(WNIDS[2:]), "val", "998 classes (n01440764, n01443537 missing) and 998 images, 1000"
+    ),
     "ImageNet: 49,999 images": data(
-        both(*(lambda i=i: classes(WNIDS, name=f"{i}.JPEG")() for i in range(2))), "val", "1000 classes and 2,000 images"
+        both(*(lambda i=i: classes(WNIDS, name=f"{i}.JPEG")() for i in range(2))),
+        "val",
+        "1000 classes and 2,000 images",
     ),
     "ImageNet: empty class": data(
-        both(TWO, lambda: Path("val", WNIDS[7]).mkdir()), WNIDS[7], "no images in this class folder. Nothing evaluated."
+        both(TWO, lambda: Path("val", WNIDS[7]).mkdir()),
+        WNIDS[7],
+        "no images in this class folder. Nothing evaluated.",
     ),
-    "ImageNet: flat folder": data(writing(jpeg(), "val/a.JPEG"), "val", "no class folders, parquet files or tar files"),
+    "ImageNet: flat folder": data(
+        writing(jpeg(), "val/a.JPEG"), "val", "no class folders, parquet files or tar files"
+    ),
     "ImageNet: nothing": data(lambda: Path("val").mkdir(), "val", "no class folders, parquet files or tar files"),
     "ImageNet: no folder": data(lambda: None, "val", "no such file or folder"),
-    "ImageNet: other classes": data(classes(["cats", "dogs"], jpeg()), "val", "classes such as cats are not ImageNet-1K's"),
+    "ImageNet: other classes": data(
+        classes(["cats", "dogs"], jpeg()), "val", "classes such as cats are not ImageNet-1K's"
+    ),
     "ImageNet: truncated image": data(
         both(TWO, writing(jpeg()[:-300], f"val/{KNOWN[1]}/b.JPEG")), "b.JPEG", "cannot be read completely", "--subset"
     ),
     "ImageNet: truncated image, no threads": data(
         both(TWO, writing(jpeg()[:-300], f"val/{KNOWN[1]}/b.JPEG")),
-        "b.JPEG", "cannot be read completely", "--subset", "--num-workers", "0",
+        "b.JPEG",
+        "cannot be read completely",
+        "--subset",
+        "--num-workers",
+        "0",
     ),
-    "ImageNet: link to nothing": data(both(TWO, link_to_nothing), "b.JPEG", "not a file, or a link to none", "--subset"),
+    "ImageNet: link to nothing": data(
+        both(TWO, link_to_nothing), "b.JPEG", "not a file, or a link to none", "--subset"
+    ),
     "ImageNet: pipe": data(both(TWO, pipe), "b.JPEG", "not a file, or a link to none", "--subset"),
     "ImageNet: name of bytes": data(
         classes(KNOWN, b"", os.fsdecode(b"a\xff.JPEG")), "a\\udcff.JPEG", "not an image", "--subset"
     ),
     "ImageNet: broken parquet": data(writing(b"PAR1", "val/a.parquet"), "val", "cannot be read"),
     "ImageNet: broken tar": data(writing(b"x" * 1024, "val/a.tar"), "val", "cannot be read"),
-    "ImageNet: column of numbers": data(table(image=[1], label=[WNIDS.index(KNOWN[0])]), "val", "holds no image", "--subset"),
+    "ImageNet: column of numbers": data(table(image=[1], label=[LABEL]), "val", "holds no image", "--subset"),
     "ImageNet: names of files outside": data(
-        table(image=[{"bytes": None, "path": "/etc/passwd"}], label=[WNIDS.index(KNOWN[0])]), "val", "or only the name of one", "--subset"
+        table(image=[{"bytes": None, "path": "/etc/passwd"}], label=[LABEL]),
+        "val",
+        "or only the name of one",
+        "--subset",
     ),
-    "ImageNet: label 5000": data(table(image=[{"bytes": jpeg(), "path": "a"}], label=[5000]), "val", "label 5000 is no class", "--subset"),
-    "ReaL labels: no list": data(both(TWO, writing("{}", "real.json")), "real.json", "not the ReaL labels", "--subset", "--real", "real.json"),
-    "ReaL labels: class 1000": data(both(TWO, writing("[[1000]]", "real.json")), "real.json", "not within 0 to 999", "--subset", "--real", "real.json"),
-    "ReaL labels: deep": data(both(TWO, writing("[" * 10**5, "real.json")), "real.json", "not the ReaL labels", "--subset", "--real", "real.json"),
-    "results: other CSV": data(both(TWO, writing("a,b\n1,2\n", "imagenet.csv")), "imagenet.csv", "not a results file", "--subset"),
-    "results: bytes": data(both(TWO, writing(b"\xff\0\n", "imagenet.csv")), "imagenet.csv", "not a results file", "--subset"),
+    "ImageNet: label 5000": data(
+        table(image=[{"bytes": jpeg(), "path": "a"}], label=[5000]), "val", "label 5000 is no class", "--subset"
+    ),
+    "ReaL labels: no list": data(both(TWO, writing("{}", "real.json")), "real.json", "not the ReaL labels", *REAL),
+    "ReaL labels: class 1000": data(
+        both(TWO, writing("[[1000]]", "real.json")), "real.json", "not within 0 to 999", *REAL
+    ),
+    "ReaL labels: deep": data(both(TWO, writing("[" * 10**5, "real.json")), "real.json", "not the ReaL labels", *REAL),
+    "results: other CSV": data(
+        both(TWO, writing("a,b\n1,2\n", "imagenet.csv")), "imagenet.csv", "not a results file", "--subset"
+    ),
+    "results: bytes": data(
+        both(TWO, writing(b"\xff\0\n", "imagenet.csv")), "imagenet.csv", "not a results file", "--subset"
+    ),
     "journal: other counts": data(
-        both(TWO, writing('{"model":1}\n{"seconds":1e400,"counts":[[0,1],[1,1,1]]}\n', "imagenet.csv.progress-0.jsonl")),
-        "imagenet.csv.progress-0.jsonl", "damaged. Delete it", "--subset", "--resume",
+        both(
+            TWO, writing('{"model":1}\n{"seconds":1e400,"counts":[[0,1],[1,1,1]]}\n', "imagenet.csv.progress-0.jsonl")
+        ),
+        "imagenet.csv.progress-0.jsonl",
+        "damaged. Delete it",
+        "--subset",
+        "--resume",
     ),
-}  # fmt: skip
+}
 ADE20K_FOLDERS = {
     "ADE20K: label 151": masks("label 151 outside 0..150 (0 = ignored)", pixels=151),
     "ADE20K: size of a mask": masks("64 x 63 pixels, the image has 64 x 64", size=(64, 63)),

@@ -73,7 +73,9 @@ CASES = {
     "other model": verified(writing('{"model_type": "vit"}', CONFIG), "model_type 'vit' is not one of"),
     "model_type that is a list": verified(changing(CONFIG, model_type=["internimage"]), "is not one of"),
     "half a config": verified(writing("{", CONFIG), "not readable as JSON"),
-    "report without a dtype": verified(changing(REPORT, dtype=...), "config.json or conversion_report.json is damaged"),
+    "report without a dtype": verified(
+        changing(REPORT, dtype=...), "config.json or conversion_report.json is damaged"
+    ),
     "report with a list of files": verified(changing(REPORT, files=[]), "is damaged (files is no object)"),
     "report of other files": verified(changing(REPORT, files={"a\nb": "0"}), "a\\nb, model.safetensors changed since"),
     "a billion layers": verified(changing(CONFIG, depths=[10**9] * 4), "depths is [1000000000, "),
@@ -81,35 +83,54 @@ CASES = {
     **in_both("depths as text", "depths", depths="1, 1, 2, 1"),
     **in_both("channels as text", "hidden_sizes", hidden_sizes=["16", "32", "64", "128"]),
     **in_both("negative channels", "hidden_sizes must be positive", hidden_sizes=[-16, 32, 64, 128]),
-    **in_both("groups that do not divide", "hidden_sizes must be a positive multiple of groups (3)", groups=[3, 6, 12, 24]),
+    **in_both(
+        "groups that do not divide", "hidden_sizes must be a positive multiple of groups (3)", groups=[3, 6, 12, 24]
+    ),
     **in_both("depths without groups", "must have one value for each of the 5 stages", depths=[1] * 5),
     **in_both("ratio of zero", "mlp_ratio must lie in (0, 1000], got 0.0", mlp_ratio=0.0),
     **in_both("unknown activation", "hidden_act must be an activation that transformers knows", hidden_act="nope"),
     **in_both("unknown feature", "stage9", out_features=["stage9"]),
-    "classify: no folder": Case(lambda: None, (*CLASSIFY[:3], "./none"), "./none", "cannot be loaded as an image class"),
-    "classify: long name": Case(lambda: None, (*CLASSIFY[:3], "m" * 5000), "mmm", "cannot be looked up (File name too"),
-    "classify: unknown model_type": classified(changing(CONFIG, model_type="resnext\x1b"), "cannot be loaded as an image"),
+    "classify: no folder": Case(
+        lambda: None, (*CLASSIFY[:3], "./none"), "./none", "cannot be loaded as an image class"
+    ),
+    "classify: long name": Case(
+        lambda: None, (*CLASSIFY[:3], "m" * 5000), "mmm", "cannot be looked up (File name too"
+    ),
+    "classify: unknown model_type": classified(
+        changing(CONFIG, model_type="resnext\x1b"), "cannot be loaded as an image"
+    ),
     "classify: unknown model_type with code": classified(
         both(
-            changing(CONFIG, model_type="mine", auto_map={"AutoConfig": "code.C", "AutoModelForImageClassification": "code.M"}),
+            changing(CONFIG, model_type="mine", auto_map={"AutoConfig": "code.C", "AutoModel": "code.M"}),
             writing("import os\nos.mkdir('bomb went off')\n", "model/code.py"),
         ),
         "contains custom code which must be executed",
     ),
     "classify: half a config": classified(writing("{", CONFIG), "cannot be loaded as an image classifier"),
-    "classify: missing weights": classified(weights(**{"classifier.bias": ...}), "1 weights are missing, such as class"),
-    "classify: other shape": classified(weights(**{"classifier.bias": torch.zeros(9)}), "1 weights are of another shape"),
+    "classify: missing weights": classified(
+        weights(**{"classifier.bias": ...}), "1 weights are missing, such as class"
+    ),
+    "classify: other shape": classified(
+        weights(**{"classifier.bias": torch.zeros(9)}), "1 weights are of another shape"
+    ),
     "classify: truncated weights": classified(cut, "cannot be loaded as an image classifier"),
     "classify: weights outside": classified(escape, 'shard "../outside.safetensors" leaves the folder'),
     "classify: pickle with code": classified(pickled({"a": Bomb()}), "cannot be loaded as an image classifier"),
     "classify: NaN": classified(weights(**{"classifier.bias": BIAS / 0}), "its scores are not finite"),
-    "classify: names without classes": classified(changing(CONFIG, id2label={str(i + 1): "a" for i in range(10)}), "id2label"),
+    "classify: names without classes": classified(
+        changing(CONFIG, id2label={str(i + 1): "a" for i in range(10)}), "id2label"
+    ),
     "segment: recipe": Case(
-        changing("segmenter/config.json", segmentation_recipe={"short_edge": "64"}), SEGMENT, "segmenter", "sides must be"
+        changing("segmenter/config.json", segmentation_recipe={"short_edge": "64"}),
+        SEGMENT,
+        "segmenter",
+        "sides must be",
     ),
     "segment: unknown recipe": Case(
         changing("segmenter/config.json", segmentation_recipe={"a\nb": 1}), SEGMENT, "segmenter", "unknown a b"
     ),
-    "segment: half a config": Case(writing("{", "segmenter/config.json"), SEGMENT, "segmenter", "a segmentation model"),
+    "segment: half a config": Case(
+        writing("{", "segmenter/config.json"), SEGMENT, "segmenter", "a segmentation model"
+    ),
     "segment: no overlay": Case(lambda: None, (*SEGMENT[:-1], "none/o.png"), "none/o.png", "there is no folder none"),
-}  # fmt: skip
+}

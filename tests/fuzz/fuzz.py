@@ -2,9 +2,9 @@
 
     python tests/fuzz/fuzz.py --runs 100000
 
-Anything else is a finding: another exception, a crash of the process, more than 10 seconds of
-processor time or 4 GB, a file left behind, a pickle that ran. An input depends only on the seed, its reader and its number, so `--only READER --first NUMBER
---runs 1` repeats it. A finding's traceback is printed, and the exit status is 1.
+Anything else is a finding: another exception, a crash, more than 10 seconds of processor time or 4 GB of memory, a
+file left behind, a pickle that ran. An input depends only on the seed, its reader and its number, so `--only READER
+--first NUMBER --runs 1` repeats it. A finding's traceback is printed, and the exit status is 1.
 """
 
 import argparse
