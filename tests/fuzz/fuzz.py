@@ -90,8 +90,9 @@ def work(name: str, seed: int, first: int, last: int, log: Path) -> None:
 
 def prepare() -> None:
     """Import everything once, and keep the libraries quiet."""
+    import checkpoint_readers
     import datasets
-    import readers
+    import readers  # noqa: F401
     import transformers
 
     warnings.simplefilter("ignore")
@@ -99,7 +100,7 @@ def prepare() -> None:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     transformers.logging.disable_progress_bar()
-    readers.make_converted()
+    checkpoint_readers.make_converted()
 
 
 def fuzz(name: str, seed: int, first: int, runs: int) -> tuple[Counter, dict[int, str]]:

@@ -1,59 +1,17 @@
 """Every reader of a file from outside: valid seeds, and a function that reads a mutated one from its folder."""
 
-import argparse
-import csv
-import io
-import json
-import os
 import pickle
 import random
-import sys
-import tarfile
-import zipfile
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import datasets
-import numpy as np
-import torch
+import checkpoint_readers as checkpoint
+import data_readers as data
 from mutate import mutate_bytes, mutate_json, mutate_value
-from PIL import Image
 from safetensors.torch import save
-from transformers import AutoModelForImageClassification
 
-from hf_models.classify import load_model, read_image
-from hf_models.conversion import convert, verify
-from hf_models.conversion.checkpoint import Checkpoint, open_checkpoint
-from hf_models.conversion.output import check_output
-from hf_models.conversion.plan import _config_from_original, make_plan
-from hf_models.conversion.registry import FAMILIES, HEADS
-from hf_models.conversion.segmentation import SegmentationFamily
-from hf_models.conversion.source import Source, find_source
-from hf_models.errors import InputError
-from hf_models.evaluate.accuracy_table import accuracy_table
-from hf_models.evaluate.ade20k_data import read_mask
-from hf_models.evaluate.image_data import Sample
-from hf_models.evaluate.imagenet import _real_labels
-from hf_models.evaluate.imagenet_data import check_labels, open_imagenet
-from hf_models.evaluate.journal import Journal
-from hf_models.evaluate.results import ACCURACY, read_results
-from hf_models.segmentation_recipe import SegmentationRecipe
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from seeded_checkpoint import save_checkpoint
-
-MANIFESTS = Path(__file__).parents[1] / "fixtures" / "parity" / "manifests"
 Random = random.Random
-
-
-class Bomb:
-    """Unpickled without care, it makes a folder that the fuzzer sees."""
-
-    def __reduce__(self):
-        return os.mkdir, ("bomb went off",)
 
 
 @dataclass(frozen=True)
@@ -73,401 +31,47 @@ class Reader:
     read: Callable[[Any], None]
 
 
-def manifest(name: str = "internimage_tiny_l") -> dict:
-    return json.loads((MANIFESTS / f"{name}.json").read_text())
-
-
-def small_state() -> dict[str, torch.Tensor]:
-    return {
-        "levels.0.blocks.0.dcn.offset.weight": torch.arange(6.0).view(2, 3),
-        "head.bias": torch.arange(4.0),
-        "norm.num_batches_tracked": torch.tensor(3),
-    }
-
-
-def checkpoints() -> list[Any]:
-    """What checkpoints hold, harmless and not."""
-    state = small_state()
-    both = torch.arange(8.0)
-    strange = {
-        "int": torch.zeros(2, dtype=torch.int8),
-        "half": torch.zeros(2).half(),
-        "shared": both[:4],
-        "sparse": torch.zeros(3).to_sparse(),
-        "strided": torch.zeros(4, 4).t(),
-        "expanded": torch.zeros(1).expand(1000),
-        "complex": torch.zeros(2, dtype=torch.cfloat),
-        "parameter": torch.nn.Parameter(both),
-    }
-    return [
-        state,
-        {"model": state, "epoch": 3, "args": argparse.Namespace(lr=0.1)},
-        {"model": state, "model_ema": state, 5: "a key that is a number"},
-        {"state_dict": OrderedDict(state), "optimizer": {"state": [1, 2.5, None, "x", (1, 2)]}},
-        strange,
-        {"model": Bomb()},
-    ]
-
-
-def saved(content: Any, **kwargs) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file, **kwargs)
-    return file.getvalue()
-
-
-def read_checkpoint(data: bytes, name: str = "x.pth") -> None:
-    Path(name).write_bytes(data)
-    checkpoint = open_checkpoint(Source(name, [Path(name)]))
-    checkpoint.read(checkpoint.tensors)
-
-
-def pickles_in_zips() -> list[bytes]:
-    contents = [saved(content) for content in checkpoints()]
-    return [next(zipfile.ZipFile(io.BytesIO(c)).open(n).read() for n in ["archive/data.pkl"]) for c in contents]
-
-
-def read_pickle_in_zip(data: bytes) -> None:
-    """A whole zip around a damaged pickle, which the damage of zips would hide."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("archive/data.pkl", data)
-        archive.writestr("archive/byteorder", "little")
-        for i in range(8):
-            archive.writestr(f"archive/data/{i}", bytes(range(64)))
-        archive.writestr("archive/version", "3\n")
-    read_checkpoint(file.getvalue())
-
-
-def safetensors_headers() -> list[dict]:
-    data = save(small_state())
-    return [json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])]
-
-
-def read_safetensors_header(data: bytes) -> None:
-    read_checkpoint(len(data).to_bytes(8, "little") + data + bytes(48), "x.safetensors")
-
-
-def indexes() -> list[dict]:
-    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
-    return [
-        {"metadata": {"total_size": 56}, "weight_map": dict(zip(small_state(), (*shards, shards[1]), strict=True))}
-    ]
-
-
-def read_index(data: bytes) -> None:
-    state = list(small_state().items())
-    Path("config.json").write_text("{}")
-    Path("model-00001-of-00002.safetensors").write_bytes(save(dict(state[:1])))
-    Path("model-00002-of-00002.safetensors").write_bytes(save(dict(state[1:])))
-    Path("model.safetensors.index.json").write_bytes(data)
-    open_checkpoint(find_source("."))
-
-
-def upstream_folders() -> list[dict]:
-    config = {key: value for key, value in manifest()["config"].items() if key != "family"}
-    return [{"config": config, "preprocessor": {"size": 96, "crop_size": 80, "resample": 3, "image_mean": [0.5] * 3}}]
-
-
-def read_upstream_folder(data: dict) -> None:
-    Path("config.json").write_bytes(data["config"])
-    Path("preprocessor_config.json").write_bytes(data["preprocessor"])
-    Path("model.safetensors").write_bytes(b"x")
-    find_source(".")
-
-
-def arguments() -> list[dict]:
-    names = (
-        "internimage_tiny_l",
-        "internimage_tiny_h",
-        "flash_internimage_tiny_t",
-        "smt_tiny_like",
-        "replknet_31_like",
-    )
-    return [manifest(name)["config"] for name in names]
-
-
-def read_arguments(data: bytes) -> None:
-    """The arguments of an original constructor, for each family, and what the config shows."""
-    Path("arguments.json").write_bytes(data)
-    from hf_models.input_files import read_json
-
-    original = read_json(Path("arguments.json"))
-    for family in FAMILIES.values():
-        try:
-            config = _config_from_original(family, original, family.facts({}), "arguments.json")
-        except InputError:
-            continue
-        family.facts_of_config(config)
-
-
-def mmseg_configs() -> list[dict]:
-    backbone = {"type": "InternImage", **{k: v for k, v in arguments()[0].items() if k != "family"}}
-    norm = {"type": "SyncBN", "requires_grad": True}
-    upernet = {
-        "type": "UPerHead", "in_channels": [16, 32, 64, 128], "in_index": [0, 1, 2, 3], "pool_scales": [1, 2, 3, 6],
-        "channels": 64, "dropout_ratio": 0.1, "num_classes": 150, "norm_cfg": norm, "align_corners": False,
-    }  # fmt: skip
-    fcn = {
-        "type": "FCNHead", "in_channels": 64, "in_index": 2, "channels": 32, "num_convs": 1, "concat_input": False,
-        "num_classes": 150, "norm_cfg": norm, "align_corners": False,
-    }  # fmt: skip
-    shared = {"type": "EncoderDecoder", "pretrained": None, "backbone": backbone}
-    slide = {"mode": "slide", "crop_size": [512, 512], "stride": [341, 341]}
-    return [
-        {**shared, "decode_head": upernet, "auxiliary_head": fcn, "test_cfg": cfg}
-        for cfg in (slide, {"mode": "whole"})
-    ]
-
-
-def read_mmseg_config(data: bytes) -> None:
-    from hf_models.input_files import read_json
-
-    Path("model.json").write_bytes(data)
-    original = read_json(Path("model.json"))
-    for head in HEADS:
-        family = SegmentationFamily(FAMILIES["internimage"], head)
-        try:
-            config = _config_from_original(family, original, family.facts({}), "model.json")
-        except InputError:
-            continue
-        family.facts_of_config(config)
-
-
-def plans() -> list[dict]:
-    names = ("internimage_tiny_l", "smt_tiny_like", "replknet_31_like")
-    return [
-        {"shapes": {n: list(s) for n, (s, _) in manifest(m)["tensors"].items()}, "config": manifest(m)["config"]}
-        for m in names
-    ]
-
-
-def mutate_plan(plan: dict, random: Random) -> dict:
-    """Names and shapes of tensors; mostly not the arguments, which have a reader of their own."""
-    changed = {"shapes": plan["shapes"], "config": plan["config"]}
-    for _ in range(random.choice((1, 1, 2, 20))):
-        part = "config" if random.random() < 0.2 else "shapes"
-        changed[part] = mutate_value(changed[part], random)
-    return changed
-
-
-def read_plan(plan: dict) -> None:
-    """Names and shapes against arguments, without values."""
-    Path("arguments.json").write_text(json.dumps(plan["config"]))
-    shapes = plan["shapes"] if isinstance(plan["shapes"], dict) else {}
-    tensors = {}
-    for name, shape in shapes.items():
-        if not (isinstance(shape, list) and all(type(n) is int and 0 < n < 10**6 for n in shape)):
-            shape = []
-        if name.isprintable() and len(name) < 500:
-            tensors[name] = torch.empty(shape, device="meta")
-    checkpoint = Checkpoint(Source("x.pth", [Path("x.pth")]), "model", tensors, {}, {}, [])
-    make_plan(checkpoint, None, "arguments.json")
-
-
-def converted_folder() -> list[dict]:
-    """The two JSON files of a converted folder; the weights beside them stay."""
-    return [{name: json.loads((CONVERTED / name).read_text()) for name in ("config.json", "conversion_report.json")}]
-
-
-CONVERTED = Path("converted").absolute()  # in the folder that the fuzzer was started in
-
-
-def make_converted() -> None:
-    if not CONVERTED.exists():
-        shape = manifest("internimage_tiny_l")
-        save_checkpoint(shape, "seed.pth", seed=shape["seed"])
-        Path("seed.json").write_text(json.dumps(shape["config"]))
-        convert("seed.pth", CONVERTED, original_config="seed.json", progress=False)
-
-
-def mutate_files(files: dict[str, Any], random: Random) -> dict[str, bytes]:
-    """One of several JSON files mutated."""
-    chosen = random.choice(list(files))
-    return {n: mutate_json(c, random) if n == chosen else json.dumps(c).encode() for n, c in files.items()}
-
-
-def read_converted(files: dict[str, bytes]) -> None:
-    os.link(CONVERTED / "model.safetensors", "model.safetensors")
-    for name, data in files.items():
-        Path(name).write_bytes(data)
-    verify(".", progress=False)
-
-
-def model_folders() -> list[dict]:
-    return [{name: json.loads((CONVERTED / name).read_text()) for name in ("config.json", "preprocessor_config.json")}]
-
-
-def read_model(files: dict[str, bytes]) -> None:
-    os.link(CONVERTED / "model.safetensors", "model.safetensors")
-    for name, data in files.items():
-        Path(name).write_bytes(data)
-    load_model(os.getcwd(), AutoModelForImageClassification)
-
-
-def pictures() -> list[bytes]:
-    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
-    image = Image.fromarray(noise)
-    modes = {
-        "JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "RGBA", "P", "L", "1", "I;16"], "WEBP": ["RGB", "RGBA"],
-        "BMP": ["RGB", "P"], "PPM": ["RGB", "L"], "TIFF": ["RGB", "CMYK", "LAB"], "GIF": ["P"],
-    }  # fmt: skip
-    found = []
-    for kind, names in modes.items():
-        for mode in names:
-            file = io.BytesIO()
-            picture = Image.new(mode, (16, 12)) if mode in ("LAB", "I;16") else image.convert(mode)
-            picture.save(file, kind, **({"compression": "tiff_lzw"} if (kind, mode) == ("TIFF", "RGB") else {}))
-            found.append(file.getvalue())
-    return found
-
-
-def read_picture(data: bytes) -> None:
-    Path("x.jpg").write_bytes(data)
-    read_image("x.jpg")
-
-
-def masks() -> list[bytes]:
-    return [data for data in pictures() if data.startswith((b"\x89PNG", b"GIF", b"II"))]
-
-
-def read_mask_file(data: bytes) -> None:
-    Path("mask.png").write_bytes(data)
-    read_mask(Sample(0, "x", b"", Path("mask.png")), (16, 12), True)
-
-
-def tables_csv() -> list[bytes]:
-    row = dict.fromkeys(ACCURACY.columns, "a, b") | {"n": "10", "seconds": "1.5", "value": "83.25"}
-    row |= {"model": "smt_tiny", "data": "ImageNet-1K validation", "metric": "top-1"}
-    file = io.StringIO()
-    writer = csv.DictWriter(file, ACCURACY.columns)
-    writer.writeheader()
-    writer.writerows([row, row | {"model": "other"}])
-    return [file.getvalue().encode()]
-
-
-def read_csv(data: bytes) -> None:
-    Path("x.csv").write_bytes(data)
-    read_results(Path("x.csv"), ACCURACY)
-    accuracy_table([Path("x.csv")])
-
-
-def journals() -> list[list]:
-    return [
-        [{"model": "a", "data": "b"}, {"seconds": 0.5, "counts": [[0, 1, 1], [1, 0, 1]]}, {"seconds": 1, "counts": []}]
-    ]
-
-
-def mutate_lines(lines: list, random: Random) -> bytes:
-    chosen = random.randrange(len(lines))
-    texts = [mutate_json(v, random) if i == chosen else json.dumps(v).encode() for i, v in enumerate(lines)]
-    return mutate_bytes(b"\n".join(texts) + b"\n", random) if random.random() < 0.3 else b"\n".join(texts) + b"\n"
-
-
-def read_journal(data: bytes) -> None:
-    Path("x.csv.progress-0.jsonl").write_bytes(data)
-    journal = Journal(Path("x.csv"), {"model": "a", "data": "b"}, resume=True)
-    rows = list(journal.done.values())
-    np.sum(rows or [[0, 0]], axis=0).tolist(), round(journal.seconds * 1e6), [i % 2 for i in journal.done]
-
-
-def read_real(data: bytes) -> None:
-    Path("real.json").write_bytes(data)
-    labels = _real_labels(Path("real.json"))
-    [range(1000)[index] for image in labels[:50] for index in image]
-
-
-def parquets() -> list[bytes]:
-    images = [{"bytes": pictures()[0], "path": "a.jpg"}, {"bytes": pictures()[3], "path": None}]
-    features = datasets.Features(
-        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["n01440764", "n01443537"])}
-    )
-    datasets.Dataset.from_dict({"image": images, "label": [0, 1]}, features=features).to_parquet("seed.parquet")
-    return [Path("seed.parquet").read_bytes()]
-
-
-def read_parquet(data: bytes, name: str = "x.parquet") -> None:
-    Path(name).write_bytes(data)
-    source = open_imagenet(name)
-    check_labels(source, True, None)
-    for sample in source.samples():
-        read_image(io.BytesIO(sample.image), sample.name)
-
-
-def tars() -> list[bytes]:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, content in (("a.jpg", pictures()[0]), ("a.cls", b"0"), ("b.jpg", pictures()[1]), ("b.cls", b"1")):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return [file.getvalue()]
-
-
-def recipes() -> list[dict]:
-    return [SegmentationRecipe(crop_size=(512, 512), stride=(341, 341)).to_dict()]
-
-
-def read_recipe(value: Any) -> None:
-    try:
-        recipe = SegmentationRecipe.from_dict(value)
-    except (TypeError, ValueError):  # as documented: whoever reads the config names it
-        return
-    json.dumps(recipe.to_dict(), allow_nan=False)
-
-
-def names() -> list[str]:
-    return ["x.pth", "org/model", "hf://org/repo/x.pth", "model-00001-of-00002.safetensors", "folder/x"]
-
-
-def read_name(name: str) -> None:
-    """As an argument of `convert`, as a shard of an index, and in a message."""
-    from hf_models.conversion.source import inside
-
-    assert "\n" not in str(InputError(name)) and str(InputError(name)).isprintable()
-    assert str(InputError(str(InputError(name)))) == str(InputError(name)) or len(name) > 500
-    for call in (lambda: check_output(Path(name), "x", False), lambda: inside(Path(), name, "index.json")):
-        try:
-            call()
-        except InputError:
-            continue
-    if "/" not in name:  # nothing may be asked of the Hub
-        find_source(name)
-
-
-def mutate_name(name: str, random: Random) -> str:
-    for _ in range(random.choice((1, 2, 4))):
-        name = mutate_value(name, random) if isinstance(name, str) else str(name)
-    return str(name)
-
-
 READERS = {
-    "names": Reader(12, names, mutate_name, read_name),
-    "checkpoint, zip": Reader(8, lambda: [saved(c) for c in checkpoints()], mutate_bytes, read_checkpoint),
-    "checkpoint, pickle in a whole zip": Reader(14, pickles_in_zips, mutate_bytes, read_pickle_in_zip),
+    "names": Reader(12, checkpoint.names, checkpoint.mutate_name, checkpoint.read_name),
+    "checkpoint, zip": Reader(
+        8, lambda: [checkpoint.saved(c) for c in checkpoint.checkpoints()], mutate_bytes, checkpoint.read_checkpoint
+    ),
+    "checkpoint, pickle in a whole zip": Reader(
+        14, checkpoint.pickles_in_zips, mutate_bytes, checkpoint.read_pickle_in_zip
+    ),
     "checkpoint, pickle from before 1.6": Reader(
         8,
         lambda: (
-            [saved(c, _use_new_zipfile_serialization=False) for c in checkpoints()]
-            + [pickle.dumps({"a": [1, Bomb()]}, protocol) for protocol in range(2, 6)]
+            [checkpoint.saved(c, _use_new_zipfile_serialization=False) for c in checkpoint.checkpoints()]
+            + [pickle.dumps({"a": [1, checkpoint.Bomb()]}, protocol) for protocol in range(2, 6)]
         ),
         mutate_bytes,
-        read_checkpoint,
+        checkpoint.read_checkpoint,
     ),
-    "checkpoint, safetensors": Reader(5, lambda: [save(small_state())], mutate_bytes, read_checkpoint),
-    "checkpoint, header of safetensors": Reader(7, safetensors_headers, mutate_json, read_safetensors_header),
-    "checkpoint, names and shapes": Reader(3, plans, mutate_plan, read_plan),
-    "index of shards": Reader(5, indexes, mutate_json, read_index),
-    "upstream's folder": Reader(4, upstream_folders, mutate_files, read_upstream_folder),
-    "arguments of the original": Reader(7, arguments, mutate_json, read_arguments),
-    "arguments of mmseg": Reader(3, mmseg_configs, mutate_json, read_mmseg_config),
-    "converted folder (verify)": Reader(1, converted_folder, mutate_files, read_converted),
-    "model folder (classify)": Reader(1, model_folders, mutate_files, read_model),
-    "recipe of segmentation": Reader(3, recipes, mutate_value, read_recipe),
-    "images": Reader(10, pictures, mutate_bytes, read_picture),
-    "masks": Reader(4, masks, mutate_bytes, read_mask_file),
-    "results, CSV": Reader(6, tables_csv, mutate_bytes, read_csv),
-    "journals": Reader(6, journals, mutate_lines, read_journal),
-    "ReaL labels": Reader(3, lambda: [[[1, 2], [], [999]]], mutate_json, read_real),
-    "data set, parquet": Reader(1, parquets, mutate_bytes, read_parquet),
-    "data set, tar": Reader(1, tars, mutate_bytes, lambda data: read_parquet(data, "x.tar")),
+    "checkpoint, safetensors": Reader(
+        5, lambda: [save(checkpoint.small_state())], mutate_bytes, checkpoint.read_checkpoint
+    ),
+    "checkpoint, header of safetensors": Reader(
+        7, checkpoint.safetensors_headers, mutate_json, checkpoint.read_safetensors_header
+    ),
+    "checkpoint, names and shapes": Reader(3, checkpoint.plans, checkpoint.mutate_plan, checkpoint.read_plan),
+    "index of shards": Reader(5, checkpoint.indexes, mutate_json, checkpoint.read_index),
+    "upstream's folder": Reader(
+        4, checkpoint.upstream_folders, checkpoint.mutate_files, checkpoint.read_upstream_folder
+    ),
+    "arguments of the original": Reader(7, checkpoint.arguments, mutate_json, checkpoint.read_arguments),
+    "arguments of mmseg": Reader(3, checkpoint.mmseg_configs, mutate_json, checkpoint.read_mmseg_config),
+    "converted folder (verify)": Reader(
+        1, checkpoint.converted_folder, checkpoint.mutate_files, checkpoint.read_converted
+    ),
+    "model folder (classify)": Reader(1, checkpoint.model_folders, checkpoint.mutate_files, checkpoint.read_model),
+    "recipe of segmentation": Reader(3, data.recipes, mutate_value, data.read_recipe),
+    "metadata of species": Reader(2, lambda: [[6, 52.5, 13.4]], mutate_value, data.read_metadata),
+    "images": Reader(10, data.pictures, mutate_bytes, data.read_picture),
+    "masks": Reader(4, data.masks, mutate_bytes, data.read_mask_file),
+    "results, CSV": Reader(6, data.tables_csv, mutate_bytes, data.read_csv),
+    "journals": Reader(6, data.journals, data.mutate_lines, data.read_journal),
+    "ReaL labels": Reader(3, lambda: [[[1, 2], [], [999]]], mutate_json, data.read_real),
+    "data set, parquet": Reader(1, data.parquets, mutate_bytes, data.read_parquet),
+    "data set, tar": Reader(1, data.tars, mutate_bytes, data.read_tar),
 }
