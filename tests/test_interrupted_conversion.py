@@ -135,7 +135,7 @@ def test_two_at_once(overwrite, undisturbed, tmp_path):
     other, other_config = write_original(tmp_path, read_manifest("internimage_tiny_h"))
     convert(other, tmp_path / "other", original_config=other_config, max_shard_size="200KB", progress=False)
     results = [whole, files(tmp_path / "other")]
-    for number in range(3):
+    for number in range(2):
         output = tmp_path / f"out{number}"
         both = [start(s, c, output, overwrite=overwrite) for s, c in ((source, config), (other, other_config))]
         while any(process.is_alive() for process in both):
