@@ -108,7 +108,7 @@ def _check_preprocessor(path: Path, content: dict) -> None:
     """Refuse values that upstream's processor cannot have."""
 
     def is_triple(value: Any) -> bool:
-        return isinstance(value, list) and [type(part) for part in value] == [float] * 3
+        return isinstance(value, list) and len(value) == 3 and all(type(part) in (int, float) for part in value)
 
     checks = {
         "size": lambda value: type(value) is int and 0 < value <= MAX_SIDE,

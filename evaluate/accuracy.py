@@ -165,9 +165,10 @@ def check_total(data: ImageData, expected: int | None, n: int, journal: Journal)
 
 def _recorded_name(folder: Path) -> str | None:
     try:
-        return read_json(folder / "conversion_report.json")["name"]
-    except (InputError, KeyError):
+        name = read_json(folder / "conversion_report.json").get("name")
+    except InputError:
         return None
+    return name if isinstance(name, str) else None
 
 
 def _weights_sha256(folder: Path) -> str:
