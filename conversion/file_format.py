@@ -78,7 +78,10 @@ def load_pickle(path: Path, kind: FileFormat) -> Any:
             return torch.load(path, map_location="cpu", mmap=kind is FileFormat.ZIP, weights_only=True)
     except Exception as error:  # a malformed pickle can raise anything
         why = reason(error)
-        why = why.partition("WeightsUnpickler error: ")[2] or why  # PyTorch's advice comes first
+        # PyTorch's advice comes first, and last
+        why = re.split(r" Check the documentation| \(Could this", why.partition("WeightsUnpickler error: ")[2] or why)[
+            0
+        ]
         if culprits := _forbidden_globals(path, kind, why):
             raise InputError(
                 f"{path}: refused, it would call {', '.join(culprits)}. Only tensors and plain containers are read; "

@@ -1,5 +1,6 @@
 """Classify images with any checkpoint; by default with the small one that the package carries."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +113,8 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
     except Exception as error:  # the library checks what it reads only in part
         # it follows its first line with many of advice; a config's error says what on its second line
         why = reason(error) if isinstance(error, StrictDataclassError) else str(error).strip().partition("\n")[0]
+        if named := re.search(r"GLOBAL (\S+)", str(error)):  # PyTorch's first line is how to run it anyway
+            why = f"its weights are a pickle that would call {named[1]}"
         raise InputError(f"{source}: cannot be loaded as {kind} ({why or type(error).__name__}).") from error
     finally:
         logging.set_verbosity(verbosity)

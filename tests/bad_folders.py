@@ -115,7 +115,10 @@ CASES = {
     ),
     "classify: truncated weights": classified(cut, "cannot be loaded as an image classifier"),
     "classify: weights outside": classified(escape, 'shard "../outside.safetensors" leaves the folder'),
-    "classify: pickle with code": classified(pickled({"a": Bomb()}), "cannot be loaded as an image classifier"),
+    "classify: pickle with code": classified(
+        pickled({"a": Bomb()}),
+        "cannot be loaded as an image classifier (its weights are a pickle that would call posix.",
+    ),
     "classify: NaN": classified(weights(**{"classifier.bias": BIAS / 0}), "its scores are not finite"),
     "classify: names without classes": classified(
         changing(CONFIG, id2label={str(i + 1): "a" for i in range(10)}), "id2label"

@@ -305,6 +305,17 @@ def test_the_hub_is_asked_for_nothing_without_a_revision(model):
     assert line == "timm/imagenet-1k-wds: is on the Hub. Pass the --revision to stream, such as a commit."
 
 
+def test_labels_in_a_wrong_order_are_suspected(tmp_path):
+    """One image for all classes: one of 1,000 answers is right, as by chance."""
+    model, image = make_model(tmp_path / "model", list(wnid_names().values())), jpeg(0)
+    for wnid in WNIDS:
+        (tmp_path / "val" / wnid).mkdir(parents=True)
+        (tmp_path / "val" / wnid / "a.JPEG").write_bytes(image)
+    result = run("--model", model, "--data", tmp_path / "val", "--subset", "--json")
+    assert metrics(result)["subset top-1"] == 0.1
+    assert "warning: top-1 is at chance level: is the order of the labels right?" in result.stderr.splitlines()
+
+
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried")])
 def test_out_of_memory_is_answered_with_advice(model, folder, tmp_path, monkeypatch, error):
     def fail(self, batch):
