@@ -1,6 +1,5 @@
 """How the authors of a segmentation checkpoint prepare an image and put its scores together."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -42,7 +41,8 @@ class SegmentationRecipe:
         sides = [self.short_edge, self.long_edge, 1 if self.size_divisor is None else self.size_divisor, *windows]
         if not all(type(side) is int and 0 < side <= MAX_SIDE for side in sides) or len(windows) not in (0, 4):
             raise ValueError(f"segmentation_recipe: sides must be 1 to {MAX_SIDE} pixels, got {sides}")
-        if not len(self.mean) == len(self.std) == 3 or not all(map(math.isfinite, self.mean)) or not min(self.std) > 0:
+        usual = all(-100 <= value <= 100 for value in self.mean) and all(0 < value <= 100 for value in self.std)
+        if not len(self.mean) == len(self.std) == 3 or not usual:
             raise ValueError(f"segmentation_recipe: mean and std must be 3 numbers, got {self.mean} and {self.std}")
         if not self.scales or not all(0 < scale <= MAX_SCALE for scale in self.scales):
             raise ValueError(f"segmentation_recipe: scales must be above 0 to {MAX_SCALE}, got {self.scales}")

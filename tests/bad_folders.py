@@ -129,6 +129,9 @@ CASES = {
         "segmenter",
         "sides must be",
     ),
+    "segment: recipe beyond floats": Case(
+        changing("segmenter/config.json", segmentation_recipe={"mean": [10**400, 0, 0]}), SEGMENT, "segmenter", "mean"
+    ),
     "segment: unknown recipe": Case(
         changing("segmenter/config.json", segmentation_recipe={"a\nb": 1}), SEGMENT, "segmenter", "unknown a b"
     ),
