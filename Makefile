@@ -7,7 +7,7 @@ KERNELS = $(VENV)/.kernels
 export HF_MODELS_KERNELS_DIR = $(abspath $(VENV))/kernels
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help demo gallery test test-slow test-browser test-transformers lint wheel clean
+.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,6 +23,9 @@ test: $(KERNELS)  ## run the tests
 
 test-slow: $(KERNELS)  ## run the tests that need minutes or gigabytes
 	$(PYTEST) -m slow
+
+fuzz: $(READY)  ## feed 100,000 damaged files to the readers (half an hour)
+	$(BIN)/python tests/fuzz/fuzz.py --runs 100000
 
 test-browser: $(KERNELS)  ## run the tests of the demo in the Chromium of this machine
 	$(BIN)/python -m pip install --editable '.[demo]' playwright

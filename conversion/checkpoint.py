@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from hf_models.errors import InputError
+from hf_models.errors import InputError, printable, reason
 
 from .file_format import FileFormat, file_format, load_pickle
 from .source import Source
@@ -19,6 +19,13 @@ CONTAINERS = {"model": ("model", "state_dict", "module"), "ema": ("model_ema",)}
 # prefixes of wrappers: distributed training's, upstream's port to the Hub
 WRAPPERS = ("module.", "model.")
 BATCH_BYTES = 512 * 2**20
+# beyond any model here; a name that counts to a billion would have us look at a billion layers
+MAX_TENSORS = 20_000
+MAX_NAME = 500
+DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
 
 
 @dataclass
@@ -106,8 +113,16 @@ def open_checkpoint(source: Source, weights: str | None = None) -> Checkpoint:
 
 def some(names: Iterable) -> str:
     """The first names, on one line."""
-    names = [re.sub(r"\s+", " ", str(name)) for name in names]
+    names = [_text(name) for name in names]
     return ", ".join(names[:6]) + (f", ... ({len(names)} in all)" if len(names) > 6 else "") if names else "none"
+
+
+def _text(name: Any) -> str:
+    """A key of a checkpoint, of whatever type, as text."""
+    try:
+        return printable(name)
+    except ValueError:  # an integer with more digits than Python prints
+        return f"a {type(name).__name__}"
 
 
 def _needs_copy(tensor: torch.Tensor, storages: set[int]) -> bool:
@@ -119,9 +134,19 @@ def _needs_copy(tensor: torch.Tensor, storages: set[int]) -> bool:
 
 
 def _meta(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_complex():
+    """The shape and the type of a tensor that can be converted."""
+    if not isinstance(name, str) or len(name) > MAX_NAME or not name.isprintable() or re.search(r"\d{4}", name):
+        raise InputError(f"{path}: no model here has a tensor {_text(name)}. Save the state dict alone.")
+    if tensor.device.type != "cpu":
+        raise InputError(
+            f"{path}: {name} has no values, it is on the {tensor.device.type} device. Save it from the CPU."
+        )
+    if tensor.layout is not torch.strided or tensor.dtype not in DTYPES:
         kind = "quantized" if tensor.is_quantized else f"{tensor.layout} {tensor.dtype}".replace("torch.", "")
         raise InputError(f"{path}: {name} is a {kind} tensor. Only dense real tensors are converted.")
+    shape, stored = tuple(tensor.shape), tensor.untyped_storage().nbytes()
+    if not 0 < tensor.nbytes <= stored:
+        raise InputError(f"{path}: {name} is {shape} with {stored:,} bytes of values. Save it as a contiguous tensor.")
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
 
@@ -133,8 +158,10 @@ def _read_file(path: Path, weights: str | None) -> tuple[dict[str, torch.Tensor]
     try:
         with safe_open(path, framework="pt") as file:
             return _unwrap(path, {name: file.get_tensor(name) for name in file.keys()}, weights)  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged ({error}). Delete it and download again.") from error
+    except InputError:
+        raise
+    except Exception as error:  # the library's own error, or PyTorch's where it does not know a type
+        raise InputError(f"{path}: damaged ({reason(error)}). Delete it and download again.") from error
 
 
 def _unwrap(path: Path, content: Any, weights: str | None) -> tuple[dict[str, torch.Tensor], dict[str, str], str]:
@@ -154,11 +181,15 @@ def _unwrap(path: Path, content: Any, weights: str | None) -> tuple[dict[str, to
                     f"not chosen: --weights {weights}" if chosen else f"not weights ({type(value).__name__})"
                 )
         content = content[container] if isinstance(content[container], dict) else {}
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if len(tensors) > MAX_TENSORS:
+        raise InputError(
+            f"{path}: holds {len(tensors):,} tensors, more than any model here. Save the state dict alone."
+        )
     if not tensors:
         raise InputError(f"{path}: holds no tensors. Its keys are: {some(content)}.")
-    dropped |= {k: f"not a tensor ({type(v).__name__})" for k, v in content.items() if str(k) not in tensors}
-    return tensors, {str(key): reason for key, reason in dropped.items()}, weights
+    dropped |= {k: f"not a tensor ({type(v).__name__})" for k, v in content.items() if k not in tensors}
+    return tensors, {_text(key): why for key, why in dropped.items()}, weights
 
 
 def _container(path: Path, content: dict, weights: str | None) -> tuple[str, str]:

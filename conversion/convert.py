@@ -7,14 +7,14 @@ from transformers import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import logging
 
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.model_cards import render_card
 from hf_models.segmentation_recipe import SegmentationRecipe
 from hf_models.segmentation_zoo import stock_image_processor
 
 from .checkpoint import Checkpoint, open_checkpoint, some
-from .output import appearing, check_output
+from .output import appearing, check_output, tidy
 from .plan import Plan, make_plan
 from .progress import progress_bar, sha256
 from .report import REPORT, hash_source, make_report, provenance, write_json
@@ -75,6 +75,8 @@ def convert(
     if name and original_config:
         raise InputError("--name and --original-config exclude each other. Pass one of them.")
     output = Path(output)
+    if not dry_run:
+        tidy(output)
     check_output(output, source, overwrite)
     found = find_source(source)
     checkpoint = open_checkpoint(found, weights)
@@ -87,7 +89,7 @@ def convert(
         for _ in transfer.checked_batches(transfer.expected):
             pass
         return report
-    with appearing(output, transfer.nbytes) as folder:
+    with appearing(output, transfer.nbytes, overwrite) as folder:
         write_shards(folder, shards, transfer, progress)
         plan.config.architectures = [plan.family.model_class.__name__]
         plan.config.dtype = target
@@ -139,6 +141,8 @@ def _reload(folder: Path, plan: Plan) -> None:
     logging.disable_progress_bar()
     try:
         _, info = plan.family.model_class.from_pretrained(folder, output_loading_info=True)
+    except Exception as error:  # whatever it is, a user would meet it too
+        raise InputError(f"{folder.name}: does not load ({reason(error)}). Nothing was written.") from error
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -12,6 +12,9 @@ from hf_models.errors import InputError
 
 from .key_map import KeyMap, Rule, rename
 
+# beyond any model here
+MAX_VALUES, MAX_SIZE = 100, 10**6
+
 Shapes = Mapping[str, tuple[int, ...]]
 Facts = dict[str, Any]
 
@@ -91,8 +94,9 @@ def differences(shown: Facts, stated: Facts) -> dict[str, tuple[Any, Any]]:
 
 
 def size(shapes: Shapes, name: str, axis: int = 0) -> int | None:
-    """Size of one axis of a tensor, `None` if the checkpoint lacks the tensor."""
-    return shapes[name][axis] if name in shapes else None
+    """Size of one axis of a tensor, `None` if the checkpoint lacks the tensor or the tensor the axis."""
+    shape = shapes.get(name, ())
+    return shape[axis] if -len(shape) <= axis < len(shape) else None
 
 
 def has(shapes: Shapes, pattern: str) -> bool:
@@ -114,6 +118,22 @@ def depths(shapes: Shapes) -> list[int]:
 def by_stage(shapes: Shapes, name: str, axis: int = 0) -> list[int | None]:
     """Size of one axis of a tensor in each stage; `name` is relative to the stage."""
     return [size(shapes, f"encoder.stages.{stage}.{name}", axis) for stage in range(len(depths(shapes)))]
+
+
+def check_extent(arguments: Mapping[str, Any]) -> None:
+    """Refuse sizes that no model has, before anything of that size is made.
+
+    Raises:
+        InputError: A list is too long, or a number too large.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, Mapping):
+            check_extent(value)
+        elif isinstance(value, list) and len(value) > MAX_VALUES:
+            raise InputError(f"{name} has {len(value):,} values, more than any model here.")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and abs(number) > MAX_SIZE:
+                raise InputError(f"{name} is {value!r}, beyond any model here.")
 
 
 def arguments(
@@ -139,6 +159,7 @@ def arguments(
     Raises:
         InputError: An argument is missing, unknown, of another type, or has a value that we do not support.
     """
+    check_extent(original)
     if missing := [name for name in required if name not in original]:
         raise InputError(f"argument {', '.join(missing)} is missing. Give what the original constructor was given.")
     known = {*required, *defaults, *only, *ignored, "family"}

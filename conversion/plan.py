@@ -9,7 +9,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
+from hf_models.input_files import read_json
 from hf_models.zoo import ZooModel, get_model, list_models
 
 from .checkpoint import Checkpoint, some
@@ -17,7 +18,6 @@ from .family import Facts, Family, differences
 from .key_map import KeyMap
 from .registry import checkpoint_key_map, family_of, find_family, model_tensors
 from .segmentation import SegmentationFamily
-from .source import read_json
 
 # published checkpoints of which no conversion would compute the same; their weights do not show it
 REFUSED = {
@@ -120,8 +120,8 @@ def _config_from_original(
 ) -> PreTrainedConfig:
     try:
         return family.config_from_original(original, shown)
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        raise InputError(f"{where}: {' '.join(str(error).split())}") from error
+    except (StrictDataclassError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{where}: {reason(error)}") from error
 
 
 def _published(checkpoint: Checkpoint, name: str | None) -> ZooModel | None:

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from hf_models.auto import FAMILIES as REGISTERED
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
 
 from . import mask2former, segformer_head, upernet
 from .checkpoint import Checkpoint, some
@@ -64,10 +64,14 @@ def checkpoint_key_map(family: Family | SegmentationFamily, checkpoint: Checkpoi
 def model_tensors(
     family: Family | SegmentationFamily, config: PreTrainedConfig
 ) -> tuple[dict[str, torch.Tensor], set[str]]:
-    """A model's parameters and buffers as tensors on the meta device, and the names of the buffers."""
+    """A model's parameters and buffers as tensors on the meta device, and the names of the buffers.
+
+    Raises:
+        InputError: No model can be built from the config.
+    """
     try:
         with torch.device("meta"):
             model = family.model_class(config)
-    except ImportError as error:
-        raise InputError(f"{family.title}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # the models check their configs only as far as users get them wrong
+        raise InputError(f"{family.title}: no model can be built from its config ({reason(error)}).") from error
     return dict(model.state_dict()), {name for name, _ in model.named_buffers()}

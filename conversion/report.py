@@ -1,7 +1,9 @@
 """The record of a conversion: what was read, what became of it, and with which versions."""
 
 import json
+import os
 import re
+import time
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -83,7 +85,7 @@ def make_report(checkpoint: Checkpoint, plan: Plan, dtype: torch.dtype, files: l
         "written": plan.key_map.described(),
         "computed": sorted(plan.constants),
         "versions": {"hf_models": hf_models.__version__, **{library: version(library) for library in LIBRARIES}},
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": _date().isoformat(timespec="seconds"),
     }
 
 
@@ -105,6 +107,15 @@ def provenance(report: dict) -> dict[str, str]:
 
 def write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _date() -> datetime:
+    """Now; or what SOURCE_DATE_EPOCH says, which makes conversions the same byte by byte."""
+    try:
+        return datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()), timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        value = os.environ["SOURCE_DATE_EPOCH"]
+        raise InputError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {value}.") from None
 
 
 def _revision(source: Source) -> str | None:

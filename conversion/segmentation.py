@@ -127,7 +127,7 @@ class SegmentationFamily:
         others = {
             name: v for name, v in original.items() if name not in ("type", "backbone", "family") and v is not None
         }
-        recipe = _recipe(original.get("test_cfg") or {})
+        recipe = _recipe(original.get("test_cfg"))
         shared = {"backbone_config": backbone_config, "segmentation_recipe": recipe.to_dict()}
         return self.head.config_from_original(flat(others), shared)
 
@@ -164,7 +164,10 @@ def flat(section: dict, path: str = "") -> dict[str, Any]:
     return found
 
 
-def _recipe(test_cfg: dict) -> SegmentationRecipe:
+def _recipe(test_cfg: dict | None) -> SegmentationRecipe:
+    if not isinstance(test_cfg, dict | None):
+        raise InputError(f"test_cfg={test_cfg!r} is not supported: it is the dict of the mmseg config.")
+    test_cfg = test_cfg or {}
     mode = test_cfg.get("mode", "whole")
     if mode == "whole":
         return SegmentationRecipe()

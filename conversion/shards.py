@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
 
 from .checkpoint import Checkpoint
 from .file_format import FileFormat, file_format
@@ -28,8 +28,8 @@ def split(expected: dict[str, torch.Tensor], max_shard_size: str) -> dict[str, l
     """File name -> names of its tensors, as `save_pretrained` would split them."""
     try:
         plan = split_torch_state_dict_into_shards(expected, max_shard_size=max_shard_size)
-    except ValueError as error:
-        raise InputError(f"--max-shard-size {max_shard_size}: {error}") from error
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"--max-shard-size {max_shard_size}: {reason(error)}") from error
     return plan.filename_to_tensors
 
 
@@ -157,8 +157,10 @@ def open_shard(path: Path) -> Iterator[safe_open]:
     try:
         with safe_open(path, framework="pt") as shard:
             yield shard
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged ({error}). Convert it again.") from error
+    except InputError:
+        raise
+    except Exception as error:  # the library's own error, or PyTorch's where it does not know a type
+        raise InputError(f"{path}: damaged ({reason(error)}). Convert it again.") from error
 
 
 def check_shards(folder: Path, shards: dict[str, list[str]], expected: dict[str, torch.Tensor]) -> None:

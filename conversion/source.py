@@ -1,16 +1,18 @@
 """Where a checkpoint lies: a file, a folder, or the Hub."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
 
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
+from hf_models.input_files import check_path, read_json
 
 HUB_FILE = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>.+)$")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+MAX_SIDE = 10_000  # pixels
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".safetensors")
 # in the order of preference; each may be sharded, with an index beside the shards
 FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -45,6 +47,7 @@ def find_source(given: str | Path) -> Source:
         InputError: There is no such thing, or it cannot be downloaded.
     """
     given = str(given)
+    check_path(given)
     if match := HUB_FILE.match(given):
         path = _download(given, hf_hub_download, repo_id=match["repo"], filename=match["file"])
         return Source(given, [Path(path)])
@@ -65,22 +68,10 @@ def inside(folder: Path, name: str, index: str) -> Path:
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts):
         raise InputError(f'{folder / index}: shard "{name}" leaves the folder. Refused.')
+    check_path(folder / name)
     if not (folder / name).is_file():
         raise InputError(f'{folder / index}: shard "{name}" is missing. Fetch the whole folder again.')
     return folder / name
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object from a file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Check the path.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error}). Fetch or write it again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds a JSON {type(content).__name__}, an object is wanted.")
-    return content
 
 
 def read_index(folder: Path, index: str) -> dict[str, Path]:
@@ -101,6 +92,7 @@ def _folder(given: str, folder: Path) -> Source:
     source = Source(given, [], original=original)
     if preprocessor.is_file():
         source.preprocessor = read_json(preprocessor)
+        _check_preprocessor(preprocessor, source.preprocessor)
     for name in FOLDER_WEIGHTS:
         if (folder / f"{name}.index.json").is_file():
             source.shard_of = read_index(folder, f"{name}.index.json")
@@ -112,9 +104,26 @@ def _folder(given: str, folder: Path) -> Source:
     raise InputError(f"{given}: holds neither {' nor '.join(FOLDER_WEIGHTS)}, whole or sharded. Fetch it again.")
 
 
+def _check_preprocessor(path: Path, content: dict) -> None:
+    """Refuse values that upstream's processor cannot have."""
+
+    def is_triple(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(type(part) in (int, float) for part in value)
+
+    checks = {
+        "size": lambda value: type(value) is int and 0 < value <= MAX_SIDE,
+        "crop_size": lambda value: type(value) is int and 0 < value <= MAX_SIDE,
+        "resample": lambda value: type(value) is int and 0 <= value <= 5,
+        "image_mean": is_triple,
+        "image_std": lambda value: is_triple(value) and min(value) > 0,
+    }
+    for name, fits in checks.items():
+        if name in content and not fits(content[name]):
+            raise InputError(f"{path}: {name} cannot be {content[name]!r}. Fetch it again, or correct it.")
+
+
 def _download(given: str, download, **kwargs) -> str:
     try:
         return download(**kwargs)
     except Exception as error:  # the Hub library and its transport share no base class
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{given}: cannot be downloaded ({type(error).__name__}: {reason}).") from error
+        raise InputError(f"{given}: cannot be downloaded ({type(error).__name__}: {reason(error)[:200]}).") from error

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from huggingface_hub.errors import StrictDataclassError
-
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
+from hf_models.input_files import check_path, read_json
 
 from .checkpoint import open_checkpoint
 from .convert import DTYPES
+from .family import check_extent
 from .progress import progress_bar, sha256
 from .registry import FAMILIES, HEADS, checkpoint_key_map, family_of, find_family, model_tensors
 from .report import REPORT, hash_source
@@ -19,7 +19,10 @@ from .shards import (
     compare_shards,
     read_shards,
 )
-from .source import find_source, read_json
+from .source import find_source
+
+# fields that count layers, each of which has tensors
+LAYERS = ("depths", "num_modulation_heads", "encoder_layers", "decoder_layers")
 
 
 def verify(folder: str | Path, *, source: str | Path | None = None, progress: bool = True) -> dict:
@@ -37,23 +40,31 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
         InputError: Something is missing, damaged, outside the folder, or not what report or source say.
     """
     folder = Path(folder)
+    check_path(folder)
     report = read_json(folder / REPORT)
     content = read_json(folder / "config.json")
     classes = [family.model_class.config_class for family in (*FAMILIES.values(), *HEADS)]
     known = {config_class.model_type: config_class for config_class in classes}
-    if content.get("model_type") not in known:
+    if str(content.get("model_type")) not in known:
         raise InputError(f"{folder}: model_type {content.get('model_type')!r} is not one of: {', '.join(known)}.")
+    shards = read_shards(folder)
     try:
+        _check_layers(content, sum(map(len, shards.values())))
+        check_extent(content)
         config = known[content["model_type"]].from_dict(content)
         dtype = DTYPES[report["dtype"]]
         recorded, (files, weights) = report["files"], (report["source"][key] for key in ("files", "weights"))
-    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder}: config.json or {REPORT} is damaged ({' '.join(str(error).split())}).") from error
+        hashes_of_source = [file["sha256"] for file in files]
+        if not isinstance(recorded, dict):
+            raise TypeError("files is no object")
+    except Exception as error:  # transformers checks what it reads only in part
+        raise InputError(
+            f"{folder}: config.json or {REPORT} is damaged ({reason(error)}). Convert it again."
+        ) from error
     family = family_of(config)
     if family is None:
         raise InputError(f"{folder}: its backbone {config.backbone_config.model_type!r} is not one of ours.")
     expected = cast_floating(model_tensors(family, config)[0], dtype)
-    shards = read_shards(folder)
     check_shards(folder, shards, expected)
     check_values(folder, shards, progress)
     with progress_bar("hash output", sum((folder / file).stat().st_size for file in shards), progress) as bar:
@@ -64,7 +75,7 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
     if source is not None:
         checkpoint = open_checkpoint(find_source(source), weights)
         hashes = [file["sha256"] for file in hash_source(checkpoint.source, allow_unknown=True, shown=progress)]
-        if hashes != [file["sha256"] for file in files]:
+        if hashes != hashes_of_source:
             raise InputError(
                 f"{source}: not the file that {folder} was converted from (sha256 differs from {REPORT})."
             )
@@ -76,3 +87,13 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
         "files": len(shards),
         "source": None if source is None else str(source),
     }
+
+
+def _check_layers(content: dict, tensors: int) -> None:
+    """Refuse a config with more layers than there are tensors, before a model of so many is built."""
+    for name, value in content.items():
+        values = value if isinstance(value, list) else [value]
+        if name in LAYERS and sum(number for number in values if isinstance(number, int)) > tensors:
+            raise InputError(f"{name} is {value}, the files hold {tensors} tensors")
+        if isinstance(value, dict):
+            _check_layers(value, tensors)

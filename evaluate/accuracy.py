@@ -1,7 +1,6 @@
 """What both evaluations share: the model, and the rows of the results."""
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hf_models.classify import default_checkpoint, load_model
 from hf_models.deformable_conv import DCNv3, DCNv4
 from hf_models.errors import InputError
+from hf_models.input_files import check_path, read_json
 
 from .counting import Totals
 from .image_data import ImageData
@@ -82,6 +82,7 @@ def load(source: str, auto_class: type, dtype: str) -> Loaded:
     Raises:
         InputError: It cannot be loaded.
     """
+    check_path(source)
     folder = default_checkpoint() if source == DEFAULT else Path(source)
     local = folder.is_dir()
     processor, model = load_model(folder if local else source, auto_class, DTYPES[dtype])
@@ -164,9 +165,10 @@ def check_total(data: ImageData, expected: int | None, n: int, journal: Journal)
 
 def _recorded_name(folder: Path) -> str | None:
     try:
-        return json.loads((folder / "conversion_report.json").read_text(encoding="utf-8"))["name"]
-    except (OSError, ValueError, KeyError):
+        name = read_json(folder / "conversion_report.json").get("name")
+    except InputError:
         return None
+    return name if isinstance(name, str) else None
 
 
 def _weights_sha256(folder: Path) -> str:

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hf_models.errors import InputError
+from hf_models.classify import FORMATS
+from hf_models.errors import InputError, reason
+from hf_models.input_files import check_path
 
 from .image_data import IMAGE_SUFFIXES, ImageData, Sample, from_files
 from .segmentation_metrics import IGNORED
@@ -33,6 +35,7 @@ def open_ade20k(
     Raises:
         InputError: It is none of these, or an image has no mask.
     """
+    check_path(data)
     root = Path(data)
     if not (root / "images").is_dir():
         return open_tables(data, split, revision, image_column, mask_column, MASK_COLUMNS)
@@ -87,10 +90,10 @@ def read_mask(sample: Sample, size: tuple[int, int], reduce_zero_label: bool) ->
     name = str(sample.target) if isinstance(sample.target, Path) else f"{sample.name}: mask"
     content = sample.target if isinstance(sample.target, Path) else mask_content(sample.target, sample.name)
     try:
-        with Image.open(BytesIO(content) if isinstance(content, bytes) else content) as image:
+        with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{name}: cannot be read completely ({error}). Fetch the file again.") from None
+    except Exception as error:  # Pillow's formats raise anything where a file is damaged
+        raise InputError(f"{name}: cannot be read completely ({reason(error)}). Fetch the file again.") from None
     if image.size != size:
         raise InputError("{}: {} x {} pixels, the image has {} x {}.".format(name, *image.size, *size))
     mask = np.asarray(image).astype(np.int64)

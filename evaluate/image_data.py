@@ -1,10 +1,13 @@
 """Images with their labels or masks, not yet read."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hf_models.errors import InputError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"}
 
@@ -48,10 +51,16 @@ class ImageData:
 
 
 def from_files(name: str, root: Path, pairs: list[tuple[Path, Any]]) -> ImageData:
-    """A data set of image files, each with its target; its fingerprint is of their names and sizes."""
+    """A data set of image files, each with its target; its fingerprint is of their names and sizes.
+
+    Raises:
+        InputError: A name is that of no file, such as a broken link or a pipe.
+    """
     digest = hashlib.sha256()
     for path in sorted({path for pair in pairs for path in pair if isinstance(path, Path)}):
-        digest.update(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n".encode())
+        if not path.is_file():
+            raise InputError(f"{path}: not a file, or a link to none. Nothing evaluated.")
+        digest.update(os.fsencode(f"{path.relative_to(root).as_posix()}\t{path.stat().st_size}\n"))
     return ImageData(
         name,
         f"names and sizes {digest.hexdigest()[:16]}",

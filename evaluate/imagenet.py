@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForImageClassification, BaseImageProcessor
 
 from hf_models.classify import read_image
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
 from hf_models.zoo import wnid_names
 
 from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
@@ -160,10 +160,12 @@ class _Counter:
 def _real_labels(path: Path) -> list[list[int]]:
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))
-        if not all(0 <= index < 1000 for image in labels for index in image):
+        if not all(type(index) is int and 0 <= index < 1000 for image in labels for index in image):
             raise ValueError("a class is not within 0 to 999")
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not the ReaL labels, real.json ({error}).") from None
+        if not isinstance(labels, list):
+            raise ValueError("not a list")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: not the ReaL labels, real.json ({reason(error)}).") from None
     return labels
 
 

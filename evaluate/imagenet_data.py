@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_models.errors import InputError
+from hf_models.input_files import check_path
 from hf_models.zoo import wnid_names
 
 from .image_data import IMAGE_SUFFIXES, ImageData, from_files
@@ -44,6 +45,7 @@ def open_imagenet(
     Raises:
         InputError: It is none of these, or a class folder is empty.
     """
+    check_path(data)
     root = Path(data)
     if split and root.is_dir():
         root = root / split

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hf_models.errors import InputError
 
+MAX_SECONDS = 1e9  # what a batch can take
+
 
 class Journal:
     """One file for each process beside the results: a line that says of what, then a line for each batch.
@@ -44,9 +46,15 @@ class Journal:
             found, *batches = [json.loads(line) for line in _whole_lines(path)] or [self.key]
             other = ", ".join(name for name in self.key if found.get(name) != self.key[name])
             for batch in batches:
+                seconds = batch["seconds"]
+                values = [number for row in batch["counts"] for number in row]
+                if not (0 <= seconds < MAX_SECONDS and all(type(n) is int and 0 <= n < 2**53 for n in values)):
+                    raise ValueError("no counts")
                 self.done.update({index: counts for index, *counts in batch["counts"]})
-                self.seconds += batch["seconds"]
-        except (ValueError, TypeError, KeyError, AttributeError):
+                self.seconds += seconds
+            if len({len(counts) for counts in self.done.values()}) > 1:
+                raise ValueError("counts of different lengths")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
             raise InputError(f"{path}: damaged. Delete it, and start without --resume.") from None
         if other:
             raise InputError(

@@ -2,13 +2,12 @@
 
 import hashlib
 import re
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
 
 from .image_data import ImageData, Sample
 
@@ -65,7 +64,7 @@ def open_tables(
     def samples() -> Iterator[Sample]:
         with _readable(data):
             for index, row in enumerate(rows):
-                where = row.get("__key__") or row[image]["path"]
+                where = row.get("__key__") or (isinstance(row[image], dict) and row[image]["path"])
                 label = f"{data}: row {index}" + (f", {where}" if where else "")
                 yield Sample(index, label, _content(row[image], label), row[target])
 
@@ -73,17 +72,17 @@ def open_tables(
     return ImageData(name, fingerprint, count, samples, targets, names)
 
 
-def mask_content(cell: Any, name: str) -> Path | bytes:
+def mask_content(cell: Any, name: str) -> bytes:
     """The encoded mask in a cell of a table."""
     if not isinstance(cell, dict):
         raise InputError(f"{name}: the column of the masks holds no images. Name another --mask-column.")
     return _content(cell, name)
 
 
-def _content(cell: dict, name: str) -> Path | bytes:
-    if cell is None or not (cell.get("bytes") or cell.get("path")):
-        raise InputError(f"{name}: has no image. Fetch the file again.")
-    return cell["bytes"] or Path(cell["path"])
+def _content(cell: Any, name: str) -> bytes:
+    if not isinstance(cell, dict) or not isinstance(cell.get("bytes"), bytes):
+        raise InputError(f"{name}: holds no image, or only the name of one. Fetch the file again.")
+    return cell["bytes"]
 
 
 def _files(data: str, split: str | None) -> list[Path]:
@@ -151,11 +150,5 @@ def _readable(data: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        EOFError,
-        tarfile.TarError,
-    ) as error:  # pyarrow's are ValueErrors or OSErrors
-        raise InputError(f"{data}: cannot be read ({' '.join(str(error).split())}). Fetch it again.") from error
+    except Exception as error:  # `datasets`, pyarrow and the decoders of tar files share no base class
+        raise InputError(f"{data}: cannot be read ({reason(error)}). Fetch it again.") from error

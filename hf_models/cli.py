@@ -16,7 +16,7 @@ from .cli_common import Verbose, one_line_errors
 from .cli_evaluate import app as evaluate_app
 from .cli_export import export
 from .cli_visualize import app as visualize_app
-from .errors import InputError
+from .errors import InputError, printable
 
 app = typer.Typer(
     help="Vision backbones for transformers: convert, publish, classify, segment, evaluate, see inside, export.",
@@ -70,9 +70,9 @@ def convert(
         print(json.dumps(report, indent=2, ensure_ascii=False))
         return
     for key, reason in report["dropped"].items():
-        print(f"dropped {key}: {reason}")
+        print(f"dropped {printable(key)}: {reason}")
     for note in report["notes"]:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
     print(f"{output}: {report['parameters']:,} parameters from {report['config_from']}")
 
 
@@ -135,9 +135,9 @@ def classify(
         print(json.dumps([{"image": str(i), "labels": labels} for i, labels in zip(images, results, strict=True)]))
         return
     for image, labels in zip(images, results, strict=True):
-        print(image)
+        print(printable(image))
         for entry in labels:
-            print(f"  {entry['score']:6.1%}  {entry['label']}")
+            print(f"  {entry['score']:6.1%}  {printable(entry['label'])}")
 
 
 @app.command()
@@ -161,7 +161,7 @@ def segment(
         print(json.dumps(classes))
         return
     for entry in classes:
-        print(f"{entry['share']:6.1%}  {entry['label']}")
+        print(f"{entry['share']:6.1%}  {printable(entry['label'])}")
 
 
 @app.command()

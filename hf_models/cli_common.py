@@ -14,11 +14,16 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of 
 
 @contextmanager
 def one_line_errors(verbose: bool) -> Iterator[None]:
-    """Turn an [`InputError`] into its one line on stderr and exit status 2."""
+    """Turn an [`InputError`] into its one line on stderr and exit status 2, Ctrl-C into one line and status 130."""
     try:
         yield
     except InputError as error:
         if verbose:
             raise
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(error, file=sys.stderr)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        if verbose:
+            raise
+        print("interrupted", file=sys.stderr)
+        raise typer.Exit(130) from None

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .cli_common import Verbose, one_line_errors
-from .errors import InputError
+from .errors import InputError, printable
 
 app = typer.Typer(
     help="Accuracy on ImageNet and ADE20K, through the image processor and the model that users load.\n\n"
@@ -131,7 +131,7 @@ def evaluate_ade20k(
     if not as_json:
         for name, iou in ious.items():
             if iou == iou:  # NaN: neither predicted nor labelled
-                print(f"  {iou:6.2f} %  {name}")
+                print(f"  {iou:6.2f} %  {printable(name)}")
         _print_rows(rows, as_json)
     elif rows:
         print(json.dumps({"rows": rows, "iou": {n: None if v != v else v for n, v in ious.items()}}, indent=2))

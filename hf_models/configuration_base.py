@@ -1,6 +1,7 @@
 """What the configurations of all four families share: four stages of decreasing resolution, usable as a backbone."""
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -41,6 +42,8 @@ class HierarchicalConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
         self._check_positive("num_channels", "image_size", "hidden_sizes", "depths")
         self._check_one_per_stage("hidden_sizes")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must be an activation that transformers knows, got {self.hidden_act!r}")
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate must lie in [0, 1), got {self.drop_path_rate}")
 
@@ -62,8 +65,16 @@ class HierarchicalConfig(BackboneConfigMixin, PreTrainedConfig):
     def _check_positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if min(value if isinstance(value, (list, tuple)) else [value]) < 1:
+            if min(value if isinstance(value, (list, tuple)) else [value], default=0) < 1:
                 raise ValueError(f"{name} must be positive, got {value}")
+
+    def _check_ratio(self, *names: str) -> None:
+        """Widths are these times another width: above 0, and small enough that no width overflows."""
+        for name in names:
+            value = getattr(self, name)
+            for ratio in value if isinstance(value, (list, tuple)) else [value]:
+                if not 0 < ratio <= 1000:
+                    raise ValueError(f"{name} must lie in (0, 1000], got {value}")
 
     def _check_one_per_stage(self, *names: str) -> None:
         for name in names:

@@ -43,6 +43,9 @@ class FlashInternImageConfig(HierarchicalConfig):
         super().__post_init__(**kwargs)
         self._check_one_per_stage("groups")
         self._check_positive("groups")
+        if self.depthwise_kernel_size is not None:
+            self._check_positive("depthwise_kernel_size")
+        self._check_ratio("mlp_ratio", "pooler_expansion")
         self._check_divisible("hidden_sizes", by="groups")
 
     @property

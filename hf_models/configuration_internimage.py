@@ -60,6 +60,8 @@ class InternImageConfig(HierarchicalConfig):
         super().__post_init__(**kwargs)
         self._check_one_per_stage("groups")
         self._check_positive("groups", "depthwise_kernel_size")
+        self._check_positive("pooler_hidden_size", "pooler_num_heads", "pooler_output_size", "pooler_upsampling")
+        self._check_ratio("mlp_ratio", "pooler_expansion")
         if self.metadata_hidden_size is not None:
             self._check_positive("metadata_hidden_size")
         self._check_divisible("hidden_sizes", by="groups")

@@ -40,6 +40,7 @@ class RepLKNetConfig(HierarchicalConfig):
         super().__post_init__(**kwargs)
         self._check_one_per_stage("kernel_sizes")
         self._check_positive("kernel_sizes")
+        self._check_ratio("bottleneck_ratio", "mlp_ratio")
         small = self.small_kernel_size
         for kernel_size in self.kernel_sizes:
             if kernel_size % 2 == 0 or (small is not None and (small % 2 == 0 or small > kernel_size)):

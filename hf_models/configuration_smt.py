@@ -52,6 +52,7 @@ class SMTConfig(HierarchicalConfig):
         super().__post_init__(**kwargs)
         self._check_one_per_stage("stage_types", "num_attention_heads", "mlp_ratios")
         self._check_positive("num_modulation_heads", "num_attention_heads", "expand_ratio", "stem_kernel_size")
+        self._check_ratio("mlp_ratios")
         self._check_divisible("hidden_sizes", by="num_attention_heads")
         for hidden_size in self.hidden_sizes:
             if hidden_size % self.num_modulation_heads:

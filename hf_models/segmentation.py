@@ -17,7 +17,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .errors import InputError
+from .classify import SEGMENTER, load_weights, loading
+from .errors import InputError, reason
 from .segmentation_recipe import SegmentationRecipe
 
 
@@ -33,32 +34,28 @@ def load_segmenter(
     Raises:
         InputError: It cannot be loaded as a segmentation model.
     """
-    auto_class = segmenter_class(folder)
-    try:
-        model = auto_class.from_pretrained(folder, dtype=dtype).eval()
-        return model, recipe_of(model)
-    except (OSError, ValueError, TypeError) as error:
-        raise _not_a_segmenter(folder, error) from error
+    model = load_weights(folder, segmenter_class(folder), dtype)
+    return model, recipe_of(model)
 
 
 def segmenter_class(folder: str | Path) -> type:
     """The Auto class that loads a segmentation model; an [`InputError`] where there is no config."""
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError) as error:
-        raise _not_a_segmenter(folder, error) from error
+    with loading(folder, SEGMENTER):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     universal = type(config) in AutoModelForUniversalSegmentation._model_mapping
     return AutoModelForUniversalSegmentation if universal else AutoModelForSemanticSegmentation
 
 
 def recipe_of(model: PreTrainedModel) -> SegmentationRecipe:
-    """The recipe that a model's config holds, or the usual one for ADE20K; a `TypeError` if it is none."""
-    return SegmentationRecipe.from_dict(getattr(model.config, "segmentation_recipe", None) or {})
+    """The recipe that a model's config holds, or the usual one for ADE20K.
 
-
-def _not_a_segmenter(folder: str | Path, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0]
-    return InputError(f"{folder}: cannot be loaded as a segmentation model ({reason})")
+    Raises:
+        InputError: What the config holds is none.
+    """
+    try:
+        return SegmentationRecipe.from_dict(getattr(model.config, "segmentation_recipe", None) or {})
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{model.name_or_path}: {reason(error)}. Correct its config.") from error
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """The tests that every family must pass; `test_<family>.py` gives the classes and a tiny configuration."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ class ModelTester:
 
     config_class: type
     config_kwargs: dict
+    smallest_side = 1  # of images, in pixels
     amplifies_rounding = False  # whether rounding its random weights alone moves the logits by more than 3 %
 
     def config(self, **kwargs):
@@ -90,9 +92,18 @@ class ModelTester:
         backbone = AutoBackbone.from_config(self.config()).eval()
         assert backbone(self.images(height=height, width=width)).feature_maps[-1].isfinite().all()
 
-    def test_wrong_input_is_refused_with_both_values(self):
-        with pytest.raises(ValueError, match=r"expected \(batch_size, 3, height, width\).*got \(1, 4, 64, 64\)"):
-            self.classifier()(torch.zeros(1, 4, 64, 64))
+    def test_the_smallest_images(self):
+        side, model = self.smallest_side, self.classifier()
+        assert model(self.images(height=side, width=side)).logits.isfinite().all()
+        if side > 1:
+            with pytest.raises((RuntimeError, ValueError), match=r"\(1 x 1\). Kernel size: \(2 x 2\)|got .* \(1, 1\)"):
+                model(self.images(height=1, width=1))
+
+    @pytest.mark.parametrize("shape", [(1, 1, 64, 64), (1, 4, 64, 64), (3, 64, 64)])
+    def test_wrong_input_is_refused_with_both_values(self, shape):
+        message = r"expected \(batch_size, 3, height, width\) with 3 channels .*got " + re.escape(str(shape))
+        with pytest.raises(ValueError, match=message):
+            self.classifier()(torch.zeros(shape))
 
     def test_loss_falls_after_a_step_on_new_classes(self, tmp_path):
         self.classifier().save_pretrained(tmp_path)

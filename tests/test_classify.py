@@ -48,41 +48,6 @@ def test_every_colour_mode_is_read(mode, tmp_path):
     assert len(classify_images([path])[0]) == 5
 
 
-def write_truncated(path):
-    path.write_bytes(SAMPLE.read_bytes()[:9000])
-
-
-def write_text(path):
-    path.write_text("no image")
-
-
-def write_deep(path):
-    Image.new("I;16", (64, 64)).save(path, format="PNG")
-
-
-def write_narrow(path):
-    Image.new("RGB", (5000, 3)).save(path, format="PNG")
-
-
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (lambda path: None, "no such file"),
-        (write_text, "not an image"),
-        (write_truncated, "cannot be read completely"),
-        (write_deep, "more than 8 bits"),
-        (write_narrow, "aspect ratio 1667:1 exceeds 100:1"),
-    ],
-)
-def test_unusable_images_get_one_line(write, words, tmp_path):
-    path = tmp_path / "photo.png"
-    write(path)
-    result = CliRunner().invoke(app, ["classify", str(path)])
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(str(path)) and words in line
-
-
 def test_a_folder_that_is_no_model_is_named(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         classify_images([SAMPLE], model=tmp_path)

@@ -30,6 +30,7 @@ class TestInternImage(ModelTester):
 class TestInternImageAttentionPooler(TestInternImage):
     """InternImage-H and G: attention pooling, norms inside the third stage, a gate on the centre."""
 
+    smallest_side = 32
     config_kwargs = {
         **TestInternImage.config_kwargs,
         "res_post_norm": True,

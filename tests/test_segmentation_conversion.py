@@ -379,6 +379,7 @@ def test_sliding_windows_come_from_the_test_config(tmp_path):
             32,
             r"backbone.channels is \[16, 32, 64, 128\] in the weights",
         ),
+        ("internimage", "upernet", "test_cfg", 3, "test_cfg=3 is not supported"),
         ("internimage", "upernet", "test_cfg.mode", "crop", "test_cfg=.*'crop'.* is not supported"),
         ("internimage", "segformer_head", "decode_head.align_corners", True, "decode_head.align_corners=True is not"),
         ("internimage", "segformer_head", "decode_head.interpolate_mode", "nearest", "interpolate_mode='nearest'"),

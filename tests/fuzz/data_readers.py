@@ -1,0 +1,151 @@
+"""Readers of images, data sets, results and recipes, for the fuzzer."""
+
+import csv
+import io
+import json
+import random
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from mutate import mutate_bytes, mutate_json
+from PIL import Image
+
+from hf_models.classify import read_image
+from hf_models.evaluate.accuracy_table import accuracy_table
+from hf_models.evaluate.ade20k_data import read_mask
+from hf_models.evaluate.image_data import Sample
+from hf_models.evaluate.imagenet import _real_labels
+from hf_models.evaluate.imagenet_data import check_labels, open_imagenet
+from hf_models.evaluate.journal import Journal
+from hf_models.evaluate.results import ACCURACY, read_results
+from hf_models.internimage_metadata import encode_metadata
+from hf_models.segmentation_recipe import SegmentationRecipe
+
+Random = random.Random
+
+
+def pictures() -> list[bytes]:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    modes = {
+        "JPEG": ["RGB", "L", "CMYK"], "PNG": ["RGB", "RGBA", "P", "L", "1", "I;16"], "WEBP": ["RGB", "RGBA"],
+        "BMP": ["RGB", "P"], "PPM": ["RGB", "L"], "TIFF": ["RGB", "CMYK", "LAB"], "GIF": ["P"],
+    }  # fmt: skip
+    found = []
+    for kind, names in modes.items():
+        for mode in names:
+            file = io.BytesIO()
+            picture = Image.new(mode, (16, 12)) if mode in ("LAB", "I;16") else image.convert(mode)
+            picture.save(file, kind, **({"compression": "tiff_lzw"} if (kind, mode) == ("TIFF", "RGB") else {}))
+            found.append(file.getvalue())
+    return found
+
+
+def read_picture(data: bytes) -> None:
+    Path("x.jpg").write_bytes(data)
+    read_image("x.jpg")
+
+
+def masks() -> list[bytes]:
+    return [data for data in pictures() if data.startswith((b"\x89PNG", b"GIF", b"II"))]
+
+
+def read_mask_file(data: bytes) -> None:
+    Path("mask.png").write_bytes(data)
+    read_mask(Sample(0, "x", b"", Path("mask.png")), (16, 12), True)
+
+
+def tables_csv() -> list[bytes]:
+    row = dict.fromkeys(ACCURACY.columns, "a, b") | {"n": "10", "seconds": "1.5", "value": "83.25"}
+    row |= {"model": "smt_tiny", "data": "ImageNet-1K validation", "metric": "top-1"}
+    file = io.StringIO()
+    writer = csv.DictWriter(file, ACCURACY.columns)
+    writer.writeheader()
+    writer.writerows([row, row | {"model": "other"}])
+    return [file.getvalue().encode()]
+
+
+def read_csv(data: bytes) -> None:
+    Path("x.csv").write_bytes(data)
+    read_results(Path("x.csv"), ACCURACY)
+    accuracy_table([Path("x.csv")])
+
+
+def journals() -> list[list]:
+    return [
+        [{"model": "a", "data": "b"}, {"seconds": 0.5, "counts": [[0, 1, 1], [1, 0, 1]]}, {"seconds": 1, "counts": []}]
+    ]
+
+
+def mutate_lines(lines: list, random: Random) -> bytes:
+    chosen = random.randrange(len(lines))
+    texts = [mutate_json(v, random) if i == chosen else json.dumps(v).encode() for i, v in enumerate(lines)]
+    return mutate_bytes(b"\n".join(texts) + b"\n", random) if random.random() < 0.3 else b"\n".join(texts) + b"\n"
+
+
+def read_journal(data: bytes) -> None:
+    Path("x.csv.progress-0.jsonl").write_bytes(data)
+    journal = Journal(Path("x.csv"), {"model": "a", "data": "b"}, resume=True)
+    rows = list(journal.done.values())
+    np.sum(rows or [[0, 0]], axis=0).tolist(), round(journal.seconds * 1e6), [i % 2 for i in journal.done]
+
+
+def read_real(data: bytes) -> None:
+    Path("real.json").write_bytes(data)
+    labels = _real_labels(Path("real.json"))
+    [range(1000)[index] for image in labels[:50] for index in image]
+
+
+def parquets() -> list[bytes]:
+    images = [{"bytes": pictures()[0], "path": "a.jpg"}, {"bytes": pictures()[3], "path": None}]
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=["n01440764", "n01443537"])}
+    )
+    datasets.Dataset.from_dict({"image": images, "label": [0, 1]}, features=features).to_parquet("seed.parquet")
+    return [Path("seed.parquet").read_bytes()]
+
+
+def read_parquet(data: bytes, name: str = "x.parquet") -> None:
+    Path(name).write_bytes(data)
+    source = open_imagenet(name)
+    check_labels(source, True, None)
+    for sample in source.samples():
+        read_image(io.BytesIO(sample.image), sample.name)
+
+
+def tars() -> list[bytes]:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in (("a.jpg", pictures()[0]), ("a.cls", b"0"), ("b.jpg", pictures()[1]), ("b.cls", b"1")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return [file.getvalue()]
+
+
+def read_tar(data: bytes) -> None:
+    read_parquet(data, "x.tar")
+
+
+def read_metadata(value: Any) -> None:
+    try:
+        encoded = encode_metadata(*value) if isinstance(value, list) else torch.zeros(0)
+    except (TypeError, ValueError):  # as documented: it is called from Python
+        return
+    assert encoded.isfinite().all()
+
+
+def recipes() -> list[dict]:
+    return [SegmentationRecipe(crop_size=(512, 512), stride=(341, 341)).to_dict()]
+
+
+def read_recipe(value: Any) -> None:
+    try:
+        recipe = SegmentationRecipe.from_dict(value)
+    except (TypeError, ValueError):  # as documented: whoever reads the config names it
+        return
+    json.dumps(recipe.to_dict(), allow_nan=False)
