@@ -14,16 +14,20 @@ import typer
 from .cli_benchmark import app as benchmark_app
 from .cli_common import Verbose, one_line_errors
 from .cli_evaluate import app as evaluate_app
+from .cli_publish import publish_all, push, push_kernel
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, list, classify, segment, evaluate; kernels; benchmarks.",
+    help="Vision backbones for transformers: convert, verify, publish, list, classify, segment, evaluate; kernels; "
+    "benchmarks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(benchmark_app, name="benchmark")
+app.command()(push)
+app.command("publish-all")(publish_all)
 
 
 @app.command()
@@ -160,8 +164,9 @@ def segment(
         print(f"{entry['share']:6.1%}  {entry['label']}")
 
 
-kernels_app = typer.Typer(help="Compiled kernels: build them, see which of them run.", no_args_is_help=True)
+kernels_app = typer.Typer(help="Compiled kernels: build, publish, see which of them run.", no_args_is_help=True)
 app.add_typer(kernels_app, name="kernels")
+kernels_app.command("push")(push_kernel)
 
 
 @kernels_app.command("build")

@@ -4,9 +4,11 @@ from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
+from .remote_code import CodeCarrier
+
 
 @strict
-class HierarchicalConfig(BackboneConfigMixin, PreTrainedConfig):
+class HierarchicalConfig(CodeCarrier, BackboneConfigMixin, PreTrainedConfig):
     """Fields of every hierarchical backbone.
 
     Args:
