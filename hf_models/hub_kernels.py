@@ -121,18 +121,18 @@ def _choose(kernel: str, device: str) -> tuple[ModuleType | None, KernelStatus]:
 def _load(kernel: str, source: _Source, device: str) -> tuple[ModuleType | None, str]:
     """The first of the kernel's builds that loads, and where it comes from or why there is none."""
     try:
-        from kernels import get_kernel, get_local_kernel
+        import kernels  # only here: transformers runs no code from the Hub that needs what is not installed
     except ImportError as error:
         return None, f"the kernels library does not import: {error}"
     folder = default_directory().absolute() / kernel
     candidates = []
     if f"{source.repo_id}=" in os.environ.get("LOCAL_KERNELS", ""):
         # the revision is not looked at, but without one the library asks the Hub for the version's
-        candidates.append(("LOCAL_KERNELS", lambda: get_kernel(source.repo_id, revision="v1", backend=device)))
+        candidates.append(("LOCAL_KERNELS", lambda: kernels.get_kernel(source.repo_id, revision="v1", backend=device)))
     if folder.is_dir():
-        candidates.append((str(folder), lambda: get_local_kernel(folder, backend=device)))
+        candidates.append((str(folder), lambda: kernels.get_local_kernel(folder, backend=device)))
     if trusted := _trusted(kernel):
-        candidates.append((f"{'@'.join(trusted)} on the Hub", lambda: _load_from_hub(*trusted, device)))
+        candidates.append((f"{'@'.join(trusted)} on the Hub", lambda: _load_from_hub(kernels, *trusted, device)))
     reasons = []
     for place, load in candidates:
         try:
@@ -157,12 +157,13 @@ def _trusted(kernel: str) -> tuple[str, str] | None:
     return None
 
 
-def _load_from_hub(repo_id: str, commit: str, device: str) -> ModuleType:
+def _load_from_hub(kernels: ModuleType, repo_id: str, commit: str, device: str) -> ModuleType:
     """A kernel at a commit that the user named: from the cache, else from the Hub. Its digest is checked first."""
     from huggingface_hub import constants
-    from kernels import get_local_kernel, install_kernel
 
-    install = functools.partial(install_kernel, repo_id, revision=commit, backend=device, trust_remote_code=True)
+    install = functools.partial(
+        kernels.install_kernel, repo_id, revision=commit, backend=device, trust_remote_code=True
+    )
     try:
         variant = install(local_files_only=True)
         check_digest(variant)
@@ -172,7 +173,7 @@ def _load_from_hub(repo_id: str, commit: str, device: str) -> ModuleType:
         _await_hub(repo_id, commit)
         variant = install(local_files_only=False)
         check_digest(variant)
-    return get_local_kernel(variant, backend=device)
+    return kernels.get_local_kernel(variant, backend=device)
 
 
 def _await_hub(repo_id: str, commit: str) -> None:

@@ -1,0 +1,74 @@
+"""Run by the tests of the Hub in a process of its own: what a user does who has no hf_models, and the loopback only.
+
+    python -I hub_client.py SPEC
+
+SPEC is a JSON file: `absent` (modules that cannot be imported), `cases` (each an Auto class, an id or a folder, and
+keyword arguments), `input` and `output` (safetensors). Prints one JSON object: what was loaded from where.
+"""
+
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+
+spec = json.loads(Path(sys.argv[1]).read_text())
+for name in spec["absent"]:
+    sys.modules[name] = None  # as if it were not installed
+start = time.perf_counter()
+connect = socket.socket.connect
+
+
+def loopback_only(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
+        raise OSError(f"not the loopback: {address}")
+    return connect(self, address)
+
+
+socket.socket.connect = loopback_only
+for name in spec["absent"]:
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    raise SystemExit(f"{name} is there")
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from PIL import Image  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+if "hf_models" in spec["present"]:
+    import hf_models  # noqa: F401
+
+torch.set_num_threads(1)
+pixel_values = load_file(spec["input"])["pixel_values"]
+outputs, results = {}, []
+for case in spec["cases"]:
+    kwargs = case.get("kwargs", {})
+    if case["class"] == "pipeline":
+        pipe = transformers.pipeline(case["task"], model=case["id"], **kwargs)
+        model, info = pipe.model, {}
+        found = pipe(Image.open(case["image"]), **case.get("call", {}))
+        results.append({"labels": [[entry["label"], entry["score"]] for entry in found]})
+    else:
+        auto_class = getattr(transformers, case["class"])
+        model, info = auto_class.from_pretrained(case["id"], output_loading_info=True, **kwargs)
+        with torch.inference_mode():
+            values = model.eval()(pixel_values)
+        for key in ("logits", "last_hidden_state", "class_queries_logits", "masks_queries_logits"):
+            if key in values:
+                outputs[f"{case['name']}/{key}"] = values[key].contiguous()
+        for index, feature_map in enumerate(values.get("feature_maps", ())):
+            outputs[f"{case['name']}/feature_maps{index}"] = feature_map.contiguous()
+        results.append({"problems": {kind: sorted(map(str, names)) for kind, names in info.items() if names}})
+    results[-1] |= {"class": type(model).__name__, "module": type(model).__module__}
+    if case.get("save"):
+        model.save_pretrained(case["save"])
+        processor = transformers.AutoImageProcessor.from_pretrained(case["id"], **kwargs)
+        processor.save_pretrained(case["save"])
+ours = ("hf_models.", "transformers_modules.")
+kernels = [m for name, m in sys.modules.items() if name.startswith(ours) and name.endswith("hub_kernels")]
+status = [status.reason for module in kernels for status in module.status()] if spec.get("kernels") else []
+save_file(outputs, spec["output"])
+print(json.dumps({"results": results, "seconds": time.perf_counter() - start, "kernels": status}))
