@@ -160,20 +160,28 @@ def _trusted(kernel: str) -> tuple[str, str] | None:
 def _load_from_hub(kernels: ModuleType, repo_id: str, commit: str, device: str) -> ModuleType:
     """A kernel at a commit that the user named: from the cache, else from the Hub. Its digest is checked first."""
     from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
 
-    install = functools.partial(
-        kernels.install_kernel, repo_id, revision=commit, backend=device, trust_remote_code=True
-    )
+    # the library's own search of the cache wants all of a repository, not just the variant that it fetches
+    cache = Path(os.environ.get("KERNELS_CACHE") or constants.HF_HUB_CACHE)
+    builds = cache / repo_folder_name(repo_id=repo_id, repo_type="kernel") / "snapshots" / commit / "build"
     try:
-        variant = install(local_files_only=True)
-        check_digest(variant)
+        _check_builds(builds)
     except (OSError, ValueError):  # not there, or not all of it
         if constants.HF_HUB_OFFLINE:
             raise
         _await_hub(repo_id, commit)
-        variant = install(local_files_only=False)
+        kernels.install_kernel(repo_id, revision=commit, backend=device, trust_remote_code=True)
+        _check_builds(builds)
+    return kernels.get_local_kernel(builds, backend=device)
+
+
+def _check_builds(builds: Path) -> None:
+    variants = [metadata.parent for metadata in builds.glob("*/metadata.json")]
+    if not variants:
+        raise FileNotFoundError("not in the cache")
+    for variant in variants:
         check_digest(variant)
-    return kernels.get_local_kernel(variant, backend=device)
 
 
 def _await_hub(repo_id: str, commit: str) -> None:
@@ -184,7 +192,7 @@ def _await_hub(repo_id: str, commit: str) -> None:
 
     def ask() -> None:
         try:
-            HfApi().kernel_info(repo_id, revision=commit, timeout=HUB_SECONDS)
+            HfApi().kernel_info(repo_id, revision=commit, timeout=2 * HUB_SECONDS)
             answers.append(None)
         except Exception as error:
             answers.append(error)

@@ -2,11 +2,14 @@
 
     python -I hub_client.py SPEC
 
-SPEC is a JSON file: `absent` (modules that cannot be imported), `cases` (each an Auto class, an id or a folder, and
-keyword arguments), `input` and `output` (safetensors). Prints one JSON object: what was loaded from where.
+SPEC is a JSON file: `absent` (modules that cannot be imported), `present` (those that are imported first), `cases`
+(each an Auto class, an id or a folder, and keyword arguments), `input` and `output` (safetensors), `told` (JSON to
+write: what was loaded from where), `kernels` (whether to tell which run, and which would if the Hub were gone),
+`get_kernel` (a kernel to load by itself).
 """
 
 import json
+import os
 import socket
 import sys
 import time
@@ -33,6 +36,7 @@ for name in spec["absent"]:
         continue
     raise SystemExit(f"{name} is there")
 
+import huggingface_hub  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -46,6 +50,12 @@ pixel_values = load_file(spec["input"])["pixel_values"]
 outputs, results = {}, []
 for case in spec["cases"]:
     kwargs = case.get("kwargs", {})
+    if case.get("refused"):
+        try:
+            getattr(transformers, case["class"]).from_pretrained(case["id"], **kwargs)
+        except ValueError as error:
+            results.append({"error": str(error)})
+        continue
     if case["class"] == "pipeline":
         pipe = transformers.pipeline(case["task"], model=case["id"], **kwargs)
         model, info = pipe.model, {}
@@ -67,8 +77,28 @@ for case in spec["cases"]:
         model.save_pretrained(case["save"])
         processor = transformers.AutoImageProcessor.from_pretrained(case["id"], **kwargs)
         processor.save_pretrained(case["save"])
+if kernel := spec["get_kernel"]:
+    from kernels import get_kernel
+
+    module = get_kernel(kernel["id"], revision=kernel["revision"], trust_remote_code=True)
+    arguments = load_file(spec["input"])
+    outputs["kernel"] = module.deformable_aggregate(
+        *(arguments[name] for name in ("value", "offset", "weight")), kernel_size=3, padding=1
+    )
+
 ours = ("hf_models.", "transformers_modules.")
 kernels = [m for name, m in sys.modules.items() if name.startswith(ours) and name.endswith("hub_kernels")]
-status = [status.reason for module in kernels for status in module.status()] if spec.get("kernels") else []
+
+
+def reasons():
+    os.environ["HF_MODELS_KERNELS"] = "auto"  # those that no model used may be missing
+    return [status.reason for module in kernels for status in module.status()] if spec["kernels"] else []
+
+
+told = {"results": results, "seconds": time.perf_counter() - start, "kernels": reasons()}
+huggingface_hub.constants.HF_HUB_OFFLINE = True
+for module in kernels:
+    module._choose.cache_clear()
+told["offline"] = reasons()
 save_file(outputs, spec["output"])
-print(json.dumps({"results": results, "seconds": time.perf_counter() - start, "kernels": status}))
+Path(spec["told"]).write_text(json.dumps(told))

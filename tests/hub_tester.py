@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -109,10 +110,24 @@ def local_outputs(name: str, folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def kernel_arguments() -> dict[str, torch.Tensor]:
+    """What the deformable operator takes: value, offset and weight."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"value": (1, 8, 8, 2, 16), "offset": (1, 8, 8, 2, 9, 2), "weight": (1, 8, 8, 2, 9)}
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
 def run_client(
-    work: Path, environment: dict[str, str], cases: list[dict], *, absent: list[str], present=(), kernels: bool = False
+    work: Path,
+    environment: dict[str, str],
+    cases: list[dict],
+    *,
+    absent: list[str],
+    present: Sequence[str] = (),
+    kernels: bool = False,
+    get_kernel: dict[str, str] | None = None,
 ) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Run hub_client.py; returns what it prints, and its outputs.
+    """Run hub_client.py; returns what it tells, and its outputs.
 
     Args:
         work: Folder for its files.
@@ -121,11 +136,14 @@ def run_client(
         absent: Modules that it must not have.
         present: Modules that it imports first.
         kernels: Whether it tells which kernels run.
+        get_kernel: `id` and `revision` of a kernel that it loads by itself, without a model.
     """
     work.mkdir(parents=True, exist_ok=True)
-    save_file({"pixel_values": pixels()}, work / "input.safetensors")
+    save_file({"pixel_values": pixels(), **kernel_arguments()}, work / "input.safetensors")
     spec = {"absent": absent, "present": list(present), "cases": cases, "kernels": kernels}
+    spec |= {"get_kernel": get_kernel}
     spec |= {"input": str(work / "input.safetensors"), "output": str(work / "output.safetensors")}
+    spec["told"] = str(work / "told.json")
     (work / "spec.json").write_text(json.dumps(spec))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "LOCAL_KERNELS"))}
     client = Path(__file__).with_name("hub_client.py")
@@ -138,4 +156,4 @@ def run_client(
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1]) | {"stderr": done.stderr}, load_file(work / "output.safetensors")
+    return json.loads((work / "told.json").read_text()), load_file(work / "output.safetensors")
