@@ -3,9 +3,9 @@
     python -I hub_client.py SPEC
 
 SPEC is a JSON file: `absent` (modules that cannot be imported), `present` (those that are imported first), `cases`
-(each an Auto class, an id or a folder, and keyword arguments), `input` and `output` (safetensors), `told` (JSON to
-write: what was loaded from where), `kernels` (whether to tell which run, and which would if the Hub were gone),
-`get_kernel` (a kernel to load by itself).
+(each an Auto class or "file.Class", an id or a folder, and keyword arguments), `input` and `output` (safetensors),
+`told` (JSON to write: what was loaded from where), `kernels` (whether to tell which run, and which would if the Hub
+were gone), `get_kernel` (a kernel to load by itself).
 """
 
 import json
@@ -41,6 +41,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers.dynamic_module_utils import get_class_from_dynamic_module  # noqa: E402
 
 if "hf_models" in spec["present"]:
     import hf_models  # noqa: F401
@@ -62,8 +63,11 @@ for case in spec["cases"]:
         found = pipe(Image.open(case["image"]), **case.get("call", {}))
         results.append({"labels": [[entry["label"], entry["score"]] for entry in found]})
     else:
-        auto_class = getattr(transformers, case["class"])
-        model, info = auto_class.from_pretrained(case["id"], output_loading_info=True, **kwargs)
+        if "." in case["class"]:  # what `auto_map` says of it, without the Auto class
+            model_class = get_class_from_dynamic_module(case["class"], case["id"], **kwargs)
+        else:
+            model_class = getattr(transformers, case["class"])
+        model, info = model_class.from_pretrained(case["id"], output_loading_info=True, **kwargs)
         with torch.inference_mode():
             values = model.eval()(pixel_values)
         for key in ("logits", "last_hidden_state", "class_queries_logits", "masks_queries_logits"):

@@ -51,6 +51,13 @@ def auto_classes(name: str) -> tuple[str, ...]:
     return ("AutoModelForUniversalSegmentation" if name == "mask2former" else "AutoModelForSemanticSegmentation",)
 
 
+def backbone_case(name: str, source: str, **kwargs) -> dict:
+    """Loads a backbone without `AutoBackbone`, which in transformers 5.23 takes no folder and needs the Hub."""
+    model_class = next(backbone for config, _, _, backbone in FAMILIES if config.model_type == name)
+    reference = f"modeling_{name}.{model_class.__name__}"
+    return {"name": f"{name}/AutoBackbone", "class": reference, "id": source, "kwargs": kwargs}
+
+
 def tiny_model(name: str, **kwargs) -> PreTrainedModel:
     """A model with random weights, whose offsets move and whose branches all contribute."""
     torch.manual_seed(0)
@@ -98,7 +105,7 @@ def local_outputs(name: str, folder: Path) -> dict[str, torch.Tensor]:
     found = {}
     for auto_class in auto_classes(name):
         cls = getattr(transformers, auto_class)
-        if auto_class == "AutoBackbone":  # takes no folder in transformers 5.23
+        if auto_class == "AutoBackbone":  # see backbone_case
             cls = next(backbone for config, _, _, backbone in FAMILIES if config.model_type == name)
         with torch.inference_mode():
             outputs = cls.from_pretrained(folder).eval()(pixels())

@@ -12,7 +12,7 @@ from hf_models.publish import push_model
 
 from .hub_double import Hub
 from .hub_routes import TOKEN
-from .hub_tester import SEGMENTERS, TINY, auto_classes, local_outputs, run_client, tiny_folder
+from .hub_tester import SEGMENTERS, TINY, auto_classes, backbone_case, local_outputs, run_client, tiny_folder
 
 NAMES = [*TINY, *SEGMENTERS]
 TRUST = {"trust_remote_code": True}
@@ -88,8 +88,9 @@ def first_load(published, photo):
         case = published.cases([name], revision=published.commits[name], **TRUST)[0]
         cases.append(case | {"name": f"again/{name}", "save": saved})
         for auto_class in auto_classes(name):
-            if auto_class != "AutoBackbone":  # takes no folder in transformers 5.23
-                cases.append({"name": f"saved/{name}/{auto_class}", "class": auto_class, "id": saved, "kwargs": TRUST})
+            case = {"class": auto_class, "id": saved, "kwargs": TRUST}
+            case = backbone_case(name, saved) if auto_class == "AutoBackbone" else case
+            cases.append(case | {"name": f"saved/{name}/{auto_class}"})
     environment = published.hub.environment(published.cache)
     told, outputs = run_client(
         published.work / "first", environment, cases, absent=["hf_models", "kernels"], kernels=True
@@ -116,7 +117,7 @@ def test_no_code_runs_unasked(first_load):
 def test_saved_again_it_carries_its_code(published, first_load):
     _, outputs, _ = first_load
     saved = {key.removeprefix("saved/"): value for key, value in outputs.items() if key.startswith("saved/")}
-    assert saved.keys() == {key for key in published.expected if "AutoBackbone" not in key}
+    assert saved.keys() == published.expected.keys()
     published.check(saved)
     for name in NAMES:
         code = {path.name: path.read_bytes() for path in (published.work / "saved" / name).glob("*.py")}
@@ -148,14 +149,15 @@ def test_with_the_package_no_remote_code_runs(published):
 
 
 def test_offline_from_the_cache(published, first_load):
-    """`AutoBackbone` asks the Hub in transformers 5.23 even then."""
     environment = published.hub.environment(published.cache) | {"HF_HUB_OFFLINE": "1"}
     before = len(published.hub.requests)
     cases = []
     for name in NAMES:
         cases += published.cases([name], without=("AutoBackbone",), revision=published.commits[name], **TRUST)
+        if name in TINY:
+            cases.append(backbone_case(name, f"acme/{name}", revision=published.commits[name]))
     _, outputs = run_client(published.work / "offline", environment, cases, absent=["hf_models"])
-    assert outputs.keys() == {key for key in published.expected if "AutoBackbone" not in key}
+    assert outputs.keys() == published.expected.keys()
     published.check(outputs)
     assert len(published.hub.requests) == before
 
