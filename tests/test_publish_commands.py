@@ -1,4 +1,4 @@
-"""`hf-models push` killed in the middle, and `hf-models publish-all`, against the double of the Hub."""
+"""Commands against the double of the Hub: `push`, killed in the middle; `publish-all`; `convert` of upstream's Hub."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+import torch
 from huggingface_hub import HfApi, constants
 from typer.testing import CliRunner
 
@@ -18,7 +19,7 @@ from hf_models.cli import app
 from hf_models.errors import InputError
 from hf_models.publish import publish_all
 
-from .conversion_tester import read_manifest, write_original, write_upstream
+from .conversion_tester import original_state, read_manifest, tensors_of, write_original, write_upstream
 from .hub_double import Hub
 from .hub_faults import stalled
 from .hub_routes import TOKEN
@@ -104,6 +105,23 @@ def originals(tmp_path):
     shutil.copyfile(source, folder / "deeper" / "wider.pth")
     write_upstream(folder / "internimage_tiny")
     return folder
+
+
+def test_upstream_repository(hub, small_zoo, originals, tmp_path, monkeypatch):
+    """Weights and configs are read from upstream's own repository; its code is not even fetched."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    upstream = {path.name: path.read_bytes() for path in (originals / "internimage_tiny").iterdir()}
+    code = dict.fromkeys(["configuration_internimage.py", "modeling_internimage.py"], b"import pkg_resources\n")
+    commit = hub.add("OpenGVLab/internimage_tiny", upstream | code)
+    result = run("convert", "OpenGVLab/internimage_tiny", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out" / "conversion_report.json").read_text())
+    assert report["name"] == "tiny_upstream" and report["source"]["revision"] == commit
+    assert report["source"]["files"][0]["verified"], "the Hub names the file by its sha256"
+    original, written = original_state("internimage_tiny_l"), tensors_of(tmp_path / "out")
+    name = "internimage.encoder.stages.0.layers.0.layer_scale1.scale"
+    assert torch.equal(written[name], original["levels.0.blocks.0.gamma1"])
+    assert not any(request.endswith(".py") for request in hub.requests)
 
 
 def test_publish_all(hub, small_zoo, originals, tmp_path):
