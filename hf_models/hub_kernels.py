@@ -182,6 +182,8 @@ def _check_builds(builds: Path) -> None:
         raise FileNotFoundError("not in the cache")
     for variant in variants:
         check_digest(variant)
+        if json.loads((variant / "metadata.json").read_text(encoding="utf-8")).get("kernel-depends"):
+            raise ValueError(f"{variant.name}: wants other kernels, which nobody named. Refused.")
 
 
 def _await_hub(repo_id: str, commit: str) -> None:
@@ -220,7 +222,7 @@ def check_digest(variant: Path) -> None:
     found = {
         name: base64.b64encode(hashlib.sha256(path.read_bytes()).digest()).decode()
         for name, path in files.items()
-        if "__pycache__" not in name and not name.startswith("metadata.json")
+        if "__pycache__" not in path.parts and name not in ("metadata.json", "metadata.json.sigstore")
     }
     if wrong := sorted(name for name, _ in found.items() ^ digest.get("files", {}).items()):
         raise ValueError(f"{variant.name}: {wrong[0]} is not the file of the kernel's digest. Refused.")

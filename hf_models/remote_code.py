@@ -64,11 +64,11 @@ def save_config(config: PreTrainedConfig, folder: str | PathLike) -> None:
 class CodeCarrier:
     """Mixin of the configs here: saving one, alone or with its model, saves the code of the family too."""
 
-    def save_pretrained(self, save_directory: str | PathLike, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | PathLike, push_to_hub: bool = False, **kwargs) -> None:
         """As in [`PreTrainedConfig`], with the code and the complete `auto_map`."""
         auto_map = auto_map_of(self)
         # where this file came from a repository itself, the files of classes that were not used may not be here
         if all((SOURCES / f"{reference.split('.')[0]}.py").is_file() for reference in auto_map.values()):
             self.auto_map = auto_map
             copy_code(auto_map, save_directory)
-        super().save_pretrained(save_directory, **kwargs)
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)

@@ -121,22 +121,20 @@ def _checked_config(folder: Path, progress: bool) -> PreTrainedConfig:
     """The config of a folder whose weights are complete, finite and, for a converted one, what the report says."""
     if (folder / REPORT).is_file():
         verify(folder, progress=progress)
-    content = read_json(folder / "config.json")
+    read_json(folder / "config.json")  # for its plain words on what is wrong with the file
     try:
         config = AutoConfig.from_pretrained(folder)
         family = family_of(config)
-        dtype = getattr(torch, content["dtype"])
-    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{folder}: config.json is not that of a model here ({' '.join(str(error).split())})."
-        ) from error
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder}: config.json is not that of a model here ({reason}).") from error
     if family is None:
         raise InputError(f"{folder}: model_type {config.model_type!r} is none of this package's.")
     if not (folder / REPORT).is_file():
         with torch.device("meta"):
             model = _model_class(folder, config, family.model_class)(config)
         shards = read_shards(folder)
-        check_shards(folder, shards, cast_floating(dict(model.state_dict()), dtype))
+        check_shards(folder, shards, cast_floating(dict(model.state_dict()), config.dtype or torch.float32))
         check_values(folder, shards, progress)
     return config
 

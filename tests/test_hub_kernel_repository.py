@@ -111,7 +111,7 @@ def test_nothing_is_fetched_without_the_users_word(hub, builds, monkeypatch):
     assert len(hub.requests) == asked
 
 
-@pytest.mark.parametrize("damage", ["changed", "added", "missing", "no digest"])
+@pytest.mark.parametrize("damage", ["changed", "added", "missing", "no digest", "depends"])
 def test_what_is_not_as_its_digest_says_is_refused(hub, builds, monkeypatch, damage):
     """Before any of its code runs; the reference does the work, or nothing with `require`."""
     push(hub)
@@ -119,14 +119,17 @@ def test_what_is_not_as_its_digest_says_is_refused(hub, builds, monkeypatch, dam
     files = hub.files(f"acme/{NAME}", "kernels", "v1")
     variant = next(path.rpartition("/")[0] for path in files if path.endswith("metadata.json"))
     metadata = json.loads(files[f"{variant}/metadata.json"])
+    hub.add("acme/other", files, "kernels", "v1")
     bomb = b"raise SystemExit('this must not run')\n"
     if damage == "missing":
         api, where = HfApi(endpoint=hub.url, token=TOKEN), {"repo_type": "kernel", "revision": "v1"}
         api.delete_file(f"{variant}/layers.py", f"acme/{NAME}", **where)
         commit = hub.repos["kernels", f"acme/{NAME}"].branches["v1"]
     else:
+        depends = metadata | {"kernel-depends": [{"repo-id": "acme/other", "version": 1}]}
         del metadata["digest"]
         files = {
+            "depends": {f"{variant}/metadata.json": json.dumps(depends).encode()},
             "changed": {f"{variant}/__init__.py": bomb},
             "added": {f"{variant}/sitecustomize.py": bomb},
             "no digest": {f"{variant}/metadata.json": json.dumps(metadata).encode(), f"{variant}/__init__.py": bomb},

@@ -12,8 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageClassification
 
 import hf_models
+from hf_models.auto import FAMILIES
+from hf_models.auto_segmenters import SEGMENTERS as HEADS
 from hf_models.errors import InputError
 from hf_models.publish import push_model
+from hf_models.remote_code import STOCK_SEGMENTERS
 
 from .conversion_tester import converted
 from .hub_double import Hub
@@ -106,6 +109,11 @@ def test_new_weights_replace_the_old(hub, folder, tmp_path):
     assert "model.safetensors" in result["changed"] and "model.safetensors" not in files
     assert {"model.safetensors.index.json", "photo.jpg"} <= files.keys()
     assert f'revision="{result["commit"]}"' in files["README.md"].decode()
+
+
+def test_every_kind_of_model_is_tested():
+    assert {config.model_type for config, *_ in FAMILIES} == TINY.keys()
+    assert {config.model_type for config, _ in HEADS} | STOCK_SEGMENTERS.keys() == SEGMENTERS.keys()
 
 
 @pytest.mark.parametrize("name", [*TINY, *SEGMENTERS])
