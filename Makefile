@@ -7,7 +7,7 @@ KERNELS = $(VENV)/.kernels
 export HF_MODELS_KERNELS_DIR = $(abspath $(VENV))/kernels
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help demo test test-slow test-transformers lint wheel clean
+.PHONY: help demo gallery test test-slow test-browser test-transformers lint wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -15,11 +15,18 @@ help:  ## list the targets
 demo: $(KERNELS)  ## classify the sample photo with the embedded checkpoint
 	$(BIN)/hf-models classify examples/sample.jpg
 
+gallery: $(KERNELS)  ## draw examples/gallery anew
+	$(BIN)/python examples/gallery.py
+
 test: $(KERNELS)  ## run the tests
 	$(PYTEST) -m "not slow"
 
 test-slow: $(KERNELS)  ## run the tests that need minutes or gigabytes
 	$(PYTEST) -m slow
+
+test-browser: $(KERNELS)  ## run the tests of the demo in the Chromium of this machine
+	$(BIN)/python -m pip install --editable '.[demo]' playwright
+	$(PYTEST) tests/test_demo.py
 
 test-transformers: $(KERNELS)  ## run transformers' own common tests against every family
 	$(BIN)/python tests/transformers_suite/run.py

@@ -11,8 +11,8 @@ from transformers import AutoModelForImageClassification
 
 from hf_models import deformable_conv
 from hf_models.errors import InputError
-from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d
-from hf_models.layers import Linear, ZeroLinear
+from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, ReparameterizableLargeKernelConv
+from hf_models.layers import Linear, PointwiseConv2d, ZeroLinear
 from hf_models.zoo import get_model
 
 from .peers import grid_sample_core
@@ -57,7 +57,12 @@ class DefaultLayout(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         base = self.model.base_model  # whose own `forward` would change the layout
-        with patch.object(LargeKernelDepthwiseConv2d, "forward", nn.Conv2d.forward):
+        branches = ReparameterizableLargeKernelConv.sum_of_branches
+        with (
+            patch.object(LargeKernelDepthwiseConv2d, "forward", nn.Conv2d.forward),
+            patch.object(PointwiseConv2d, "forward", nn.Conv2d.forward),
+            patch.object(ReparameterizableLargeKernelConv, "forward", branches),
+        ):
             return self.model.classifier(base.pooler(base.encoder(base.embeddings(images.contiguous()))))
 
 

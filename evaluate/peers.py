@@ -1,32 +1,16 @@
-"""What the deformable operator is measured against, and the check that all compute the same."""
+"""What the deformable operator is measured against."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
+
+from .operators import Implementation
 
 MISSING_ATTENTION = (
     "torch-ms-deform-attn is not installed, so its rows are left out; "
     "`pip install --no-build-isolation torch-ms-deform-attn` compiles it"
 )
-
-
-@dataclass(frozen=True)
-class Implementation:
-    """Something to time.
-
-    Args:
-        name: As in the results.
-        function: Called with `inputs`.
-        inputs: What a backward pass computes gradients of.
-        same_result: Whether it computes the aggregation, `inputs[0]` being the value; else it is a yardstick.
-    """
-
-    name: str
-    function: Callable[..., torch.Tensor]
-    inputs: tuple[torch.Tensor, ...]
-    same_result: bool = True
 
 
 def grid_sample_core(value: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -119,10 +103,3 @@ def _window_attention(value) -> Implementation:
     shape = (batch * (height // 7) * (width // 7), groups, 49, channels)
     inputs = tuple(torch.randn(shape, device=value.device).to(value.dtype) for _ in range(3))
     return Implementation("window attention 7x7", F.scaled_dot_product_attention, inputs, False)
-
-
-def check_agreement(name: str, actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Raise a RuntimeError if the results differ by more than rounding, that of `actual.dtype`."""
-    difference = ((actual.float() - expected.float()).norm() / expected.float().norm()).item()
-    if not difference <= (1e-4 if actual.dtype == torch.float32 else 2e-2):
-        raise RuntimeError(f"{name}: differs by {difference:.1e} of the expected result, so its time says nothing")

@@ -40,12 +40,12 @@ class Format:
 
 
 OPERATORS = Format(
-    keys=("shape", "batch_size", "dtype", "direction", "implementation", "threads", "device"),
+    keys=("operator", "shape", "batch_size", "dtype", "direction", "implementation", "threads", "device"),
     texts=("size",),
     numbers=("rounds", "minimum_ms", "median_ms", "minimum_ns_per_unit"),
 )
 MODELS = Format(
-    keys=("model", "batch_size", "dtype", "threads", "device"),
+    keys=("model", "image_size", "batch_size", "dtype", "threads", "device"),
     texts=(),
     numbers=("rounds", "minimum_ms", "median_ms", "images_per_second", "median_images_per_second"),
 )
@@ -84,6 +84,12 @@ def read_results(path: Path, form: Format) -> list[dict[str, str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: not a results file of this command ({error}). Name another, or move it.") from None
     return rows
+
+
+def rows_under(path: Path, conditions: dict[str, str], form: Format) -> list[dict[str, str]]:
+    """The rows of a file that were measured under these conditions, whatever the load of the machine was."""
+    same = {column: value for column, value in conditions.items() if column != "load"}
+    return [row for row in read_results(path, form) if row.items() >= same.items()]
 
 
 def merge_results(path: Path, rows: list[dict[str, str]], form: Format) -> None:

@@ -16,6 +16,7 @@ from hf_models.errors import InputError
 from hf_models.hub_kernels import status
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LONG = 0.5  # seconds
 CONDITIONS = ("kernel", "torch", "malloc_thresholds", "load", "date")
 MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
@@ -32,23 +33,29 @@ def seconds(function: Callable, device: str) -> float:
     return elapsed
 
 
-def interleave(runs: Mapping[str, Callable[[], float]], rounds: int, advance: Callable[[], object]) -> dict:
+def interleave(
+    runs: Mapping[str, Callable[[], float]], rounds: int, limit: float, advance: Callable[[], object]
+) -> dict[str, list[float]]:
     """Seconds of each run in each round.
 
     The runs of a round follow one another, so that all of them meet the same machine. Each runs twice and the second
     time counts: it finds its inputs and code in the caches, where a layer before it would have left them, and not
-    what the run before it left.
+    what the run before it left. One that takes longer than `LONG` runs once: it fills the caches many times over.
 
     Args:
         runs: Name -> what runs once and returns how long that took.
-        rounds: How often.
+        rounds: How often, but a run that has taken `limit` seconds in all takes no part in further rounds.
         advance: Called after each round.
     """
     measured = {name: [] for name in runs}
+    spent = dict.fromkeys(runs, 0.0)
     for _ in range(rounds):
         for name, run in runs.items():
-            run()
-            measured[name].append(run())
+            if not measured[name] or spent[name] < limit:
+                start = time.perf_counter()
+                took = run()
+                measured[name].append(took if took > LONG else run())
+                spent[name] += time.perf_counter() - start
         advance()
     return measured
 
@@ -73,8 +80,8 @@ def thread_count(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def conditions(device: str) -> dict[str, str]:
-    """What every row of a benchmark says of this machine now; `device` is "cpu" or "cuda".
+def conditions(device: str, kernel: str | None = None) -> dict[str, str]:
+    """What every row of a benchmark says of this machine now; `device` is "cpu" or "cuda", the kernel one or all.
 
     Warns on stderr where the C library is to return each large result to the system, which costs page faults.
     """
@@ -83,18 +90,20 @@ def conditions(device: str) -> dict[str, str]:
         advice = " ".join(f"{name}=4294967296" for name in MALLOC)
         print(f"warning: page faults are measured too; set {advice} before the start", file=sys.stderr)
     return {
-        **machine(device),
+        **machine(device, kernel),
         "malloc_thresholds": "raised" if raised else "default",
         "load": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "",
     }
 
 
-def machine(device: str) -> dict[str, str]:
-    """What every row of a result says: device, kernels, PyTorch, date."""
+def machine(device: str, kernel: str | None = None) -> dict[str, str]:
+    """What every row of a result says: device, kernels (or that kernel), PyTorch, date."""
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "kernel": "; ".join(
-            row.version or f"{row.kernel}: PyTorch reference" for row in status() if row.device == device
+            row.version or f"{row.kernel}: PyTorch reference"
+            for row in status()
+            if row.device == device and kernel in (None, row.kernel)
         ),
         "torch": torch.__version__,
         "date": datetime.date.today().isoformat(),

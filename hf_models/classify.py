@@ -77,6 +77,15 @@ def load_model(
     return processor, model.eval()
 
 
+def load_classifier(model: str | Path | None) -> tuple[BaseImageProcessor, PreTrainedModel]:
+    """Load an image classifier from a folder or the Hub; `None` for the embedded checkpoint.
+
+    Raises:
+        InputError: `model` cannot be loaded.
+    """
+    return load_model(default_checkpoint() if model is None else model, AutoModelForImageClassification)
+
+
 def classify_images(
     images: list[str | Path], model: str | Path | None = None, top_k: int = 5
 ) -> list[list[dict[str, float | str]]]:
@@ -94,15 +103,18 @@ def classify_images(
         InputError: An image cannot be used, or `model` cannot be loaded.
     """
     pictures = [read_image(path) for path in images]
-    source = default_checkpoint() if model is None else model
-    processor, classifier = load_model(source, AutoModelForImageClassification)
-    results = []
-    for picture in pictures:
-        with torch.inference_mode():
-            scores = classifier(**processor(picture, return_tensors="pt")).logits[0].softmax(dim=-1)
-        best = scores.topk(min(top_k, scores.numel()))
-        labels = [classifier.config.id2label[index] for index in best.indices.tolist()]
-        results.append(
-            [{"label": label, "score": score} for label, score in zip(labels, best.values.tolist(), strict=True)]
-        )
-    return results
+    processor, classifier = load_classifier(model)
+    return [
+        best_labels(classifier, processor(picture, return_tensors="pt").pixel_values, top_k) for picture in pictures
+    ]
+
+
+def best_labels(
+    classifier: PreTrainedModel, pixel_values: torch.Tensor, top_k: int = 5
+) -> list[dict[str, float | str]]:
+    """The most probable labels of one prepared image (1, 3, height, width), as `classify_images` returns them."""
+    with torch.inference_mode():
+        scores = classifier(pixel_values).logits[0].softmax(dim=-1)
+    best = scores.topk(min(top_k, scores.numel()))
+    labels = [classifier.config.id2label[index] for index in best.indices.tolist()]
+    return [{"label": label, "score": score} for label, score in zip(labels, best.values.tolist(), strict=True)]

@@ -14,18 +14,21 @@ import typer
 from .cli_benchmark import app as benchmark_app
 from .cli_common import Verbose, one_line_errors
 from .cli_evaluate import app as evaluate_app
+from .cli_export import export
 from .cli_publish import publish_all, push, push_kernel
+from .cli_visualize import app as visualize_app
 from .errors import InputError
 
 app = typer.Typer(
-    help="Vision backbones for transformers: convert, verify, publish, list, classify, segment, evaluate; kernels; "
-    "benchmarks.",
+    help="Vision backbones for transformers: convert, publish, classify, segment, evaluate, see inside, export.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(visualize_app, name="visualize")
+app.command()(export)
 app.command()(push)
 app.command("publish-all")(publish_all)
 
@@ -162,6 +165,19 @@ def segment(
         return
     for entry in classes:
         print(f"{entry['share']:6.1%}  {entry['label']}")
+
+
+@app.command()
+def demo(
+    model: Annotated[str | None, typer.Option(help="Folder or Hub id; the embedded checkpoint by default.")] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 7860,
+    verbose: Verbose = False,
+) -> None:
+    """Open a page on this machine that labels photos and shows what the model sees; needs gradio."""
+    with one_line_errors(verbose):
+        from .demo import run_demo
+
+        run_demo(model, port)
 
 
 kernels_app = typer.Typer(help="Compiled kernels: build, publish, see which of them run.", no_args_is_help=True)

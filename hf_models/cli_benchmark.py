@@ -16,29 +16,38 @@ app = typer.Typer(
 )
 Dtypes = Annotated[list[str] | None, typer.Option(help="float32 (the default), bfloat16 or float16; may be repeated.")]
 Threads = Annotated[list[int] | None, typer.Option(min=1, help="Threads of PyTorch, 1 by default; may be repeated.")]
-Rounds = Annotated[int, typer.Option(min=1, help="How often each implementation is timed.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed, if --seconds allow.")]
+Seconds = Annotated[float, typer.Option(min=0, help="For each in each case; the slowest are timed once.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
+Resume = Annotated[bool, typer.Option(help="Leave out what --results has of today, with the same kernels.")]
 
 
 @app.command("ops")
 def benchmark_ops(
-    shapes: Annotated[list[str] | None, typer.Option(help="Such as seed56; may be repeated; all by default.")] = None,
+    operator: Annotated[str, typer.Option(help="deformable-conv or large-kernel-conv.")] = "deformable-conv",
+    shapes: Annotated[
+        list[str] | None, typer.Option(help="Such as seed56; may be repeated; all that suit the device by default.")
+    ] = None,
     dtypes: Dtypes = None,
     threads: Threads = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the shapes' own.")] = None,
     rounds: Rounds = 20,
+    seconds: Seconds = 3.0,
     device: Device = "cpu",
     backward: Annotated[bool, typer.Option(help="Time the backward passes too.")] = True,
     results: Results = None,
+    resume: Resume = False,
     verbose: Verbose = False,
 ) -> None:
-    """Time the deformable operator, and what could be run instead; print a table."""
+    """Time an operator with a compiled kernel, and what could be run instead; print a table."""
     with one_line_errors(verbose):
-        from .evaluate.benchmark_operators import benchmark_operators
+        from .evaluate.benchmark_operators import benchmark_operator
         from .evaluate.tables import render_operators
 
-        rows = benchmark_operators(shapes, dtypes, threads, batch_size, rounds, device, backward, results)
+        rows = benchmark_operator(
+            operator, shapes, dtypes, threads, batch_size, rounds, seconds, device, backward, results, resume
+        )
         print(render_operators(rows), end="")
 
 
@@ -47,20 +56,27 @@ def benchmark_models(
     models: Annotated[
         list[str] | None, typer.Option(help="Such as internimage-t; may be repeated; all by default.")
     ] = None,
+    image_size: Annotated[
+        list[int] | None, typer.Option(min=32, help="Pixels of a side, 224 by default; may be repeated.")
+    ] = None,
     batch_size: Annotated[list[int] | None, typer.Option(min=1, help="1 and 8 by default; may be repeated.")] = None,
     dtypes: Dtypes = None,
     threads: Threads = None,
     rounds: Rounds = 10,
+    seconds: Seconds = 10.0,
     device: Device = "cpu",
     results: Results = None,
+    resume: Resume = False,
     verbose: Verbose = False,
 ) -> None:
-    """Time whole classifiers with random weights on images of 224 pixels; print a table."""
+    """Time whole classifiers with random weights; print tables."""
     with one_line_errors(verbose):
         from .evaluate.benchmark_models import benchmark_models
         from .evaluate.tables import render_models
 
-        rows = benchmark_models(models, batch_size, dtypes, threads, rounds, device, results)
+        rows = benchmark_models(
+            models, image_size, batch_size, dtypes, threads, rounds, seconds, device, results, resume
+        )
         print(render_models(rows), end="")
 
 
@@ -72,8 +88,8 @@ def benchmark_table(
 ) -> None:
     """Render results that were kept, as Markdown."""
     with one_line_errors(verbose):
-        from .evaluate.results import FOLDER
-        from .evaluate.tables import models_table, operators_table
+        from .evaluate.results import FOLDER, MODELS, read_results
+        from .evaluate.tables import operators_table, render_models
 
         print(operators_table(operators or FOLDER / "operators.csv"))
-        print(models_table(models or FOLDER / "models.csv"), end="")
+        print(render_models(read_results(models or FOLDER / "models.csv", MODELS)), end="")

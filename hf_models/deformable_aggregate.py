@@ -113,12 +113,34 @@ def deformable_aggregate_reference(
     dtype = torch.promote_types(value.dtype, torch.float32)
     if softmax:
         weight = weight.softmax(dim=-1, dtype=dtype)
-    x, y = _sample_positions(offset.to(dtype), kernel_size, stride, padding, dilation, offset_scale, remove_center)
+    x, y = sample_positions(
+        offset.to(dtype),
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        offset_scale=offset_scale,
+        remove_center=remove_center,
+    )
     return _bilinear_sum(value.to(dtype), x, y, weight.to(dtype)).to(value.dtype)
 
 
-def _sample_positions(offset, kernel_size, stride, padding, dilation, offset_scale, remove_center):
-    """The x and the y of every sample in pixels of the unpadded input, (N, H_out, W_out, G, K) each."""
+def sample_positions(
+    offset: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    offset_scale: float = 1.0,
+    remove_center: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where `deformable_aggregate` samples, given the arguments of the same names.
+
+    Returns:
+        The x and the y of every sample in pixels of the unpadded input, (N, H_out, W_out, G, K) each.
+    """
+    kernel_size, stride, padding, dilation = map(_pair, (kernel_size, stride, padding, dilation))
     height_out, width_out = offset.shape[1:3]
     kernel_y, kernel_x = (
         torch.arange(size, device=offset.device, dtype=offset.dtype) * step - step * (size - 1) // 2
@@ -146,26 +168,24 @@ def _bilinear_sum(value, x, y, weight):
     x, y = torch.where(sampled, x, 0), torch.where(sampled, y, 0)
     left, top = x.floor(), y.floor()
     right_share, bottom_share = x - left, y - top
-    left, top = left.long(), top.long()
+    corner = torch.arange(2, device=value.device).view(2, 1, 1, 1, 1, 1)
+    # the columns left and right of each sample and the rows above and below it, (2, N, H_out, W_out, G, K) each
+    pixel_x, pixel_y = left.long() + corner, top.long() + corner
+    share_x, share_y = torch.stack((1 - right_share, right_share)), torch.stack((1 - bottom_share, bottom_share))
+    exists_x, exists_y = (pixel_x >= 0) & (pixel_x < width), (pixel_y >= 0) & (pixel_y < height) & sampled
 
     # A table with a row of D channels for each (image, pixel, group), and a last row of zeros for all pixels outside:
     # multiplying a real pixel by zero instead would let its NaN or infinity through.
     table = torch.cat((value.reshape(-1, channels), value.new_zeros(1, channels)))
     image = torch.arange(batch, device=value.device)[:, None, None, None, None]
     group = torch.arange(groups, device=value.device)[:, None]
-    rows, shares = [], []
-    for pixel_x, share_x in ((left, 1 - right_share), (left + 1, right_share)):
-        for pixel_y, share_y in ((top, 1 - bottom_share), (top + 1, bottom_share)):
-            exists = sampled & (pixel_x >= 0) & (pixel_y >= 0) & (pixel_x < width) & (pixel_y < height)
-            row = ((image * height + pixel_y) * width + pixel_x) * groups + group
-            rows.append(torch.where(exists, row, table.shape[0] - 1))
-            shares.append(torch.where(exists, share_x * share_y * weight, 0))
+    # all four pixels around each sample, (2, 2, N, H_out, W_out, G, K): below outermost
+    exists = exists_y[:, None] & exists_x
+    row = ((image * height + pixel_y)[:, None] * width + pixel_x) * groups + group
+    row = torch.where(exists, row, table.shape[0] - 1)
+    share = torch.where(exists, (share_y * weight)[:, None] * share_x, 0)
 
-    # (N, H_out, W_out, G, 4 K) rows and shares: for each position and group, one bag of an embedding
-    bags = F.embedding_bag(
-        torch.cat(rows, dim=-1).flatten(0, -2),
-        table,
-        per_sample_weights=torch.cat(shares, dim=-1).flatten(0, -2),
-        mode="sum",
-    )
+    # -> (N * H_out * W_out * G, 4 K): for each position and group, one bag of an embedding
+    row, share = (t.flatten(0, 1).movedim(0, -2).flatten(-2).flatten(0, -2) for t in (row, share))
+    bags = F.embedding_bag(row, table, per_sample_weights=share, mode="sum")
     return bags.view(*x.shape[:3], groups * channels)

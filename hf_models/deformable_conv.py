@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from .deformable_aggregate import deformable_aggregate
+from .deformable_aggregate import deformable_aggregate, sample_positions
 from .layers import DepthwiseConv, XavierLinear, ZeroLinear
 
 
@@ -74,14 +74,26 @@ class DCNv3(nn.Module):
         self.output_proj = XavierLinear(channels, channels)
         self.center_feature_scale = CenterFeatureScale(channels, groups) if center_feature_scale else None
 
+    def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The features, and the offsets and the weights before softmax that are predicted from them."""
+        features = self.activation(self.norm(self.depthwise_conv(hidden_states)))
+        offset = self.offset(features).unflatten(-1, (self.groups, -1, 2))  # (N, H, W, G, K, 2)
+        weight = self.mask(features).unflatten(-1, (self.groups, -1))  # (N, H, W, G, K)
+        return features, offset, weight
+
+    def sampling_points(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """For an input (N, H, W, C): x and y of every sample in its pixels, and weight, (N, H, W, G, K) each."""
+        _, offset, weight = self._predict(hidden_states)
+        return *sample_positions(offset, **self.aggregate_args), weight.softmax(dim=-1)
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
         value = self.input_proj(hidden_states)
-        features = self.activation(self.norm(self.depthwise_conv(hidden_states)))
+        features, offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
             value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
-            self.offset(features).unflatten(-1, (self.groups, -1, 2)),  # (N, H, W, G, K, 2)
-            self.mask(features).unflatten(-1, (self.groups, -1)),  # (N, H, W, G, K)
+            offset,
+            weight,
             softmax=True,
             **self.aggregate_args,
         )
@@ -133,16 +145,26 @@ class DCNv4(nn.Module):
         self.output_proj = XavierLinear(channels, channels, bias=output_bias) if pointwise else nn.Identity()
         self.center_feature_scale = CenterFeatureScale(channels, groups) if center_feature_scale else None
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Takes and returns (N, H, W, C)."""
-        value = self.value_proj(hidden_states)
+    def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Offsets (N, H, W, G, K, 2) and weights (N, H, W, G, K)."""
         packed = self.offset_mask(self.depthwise_conv(hidden_states))
         # each group's row is x0 y0 x1 y1 ... m0 m1 ...; the padding at the end of the packed row stays unread
         packed = packed[..., : self.groups * self.points * 3].unflatten(-1, (self.groups, -1))
+        return packed[..., : self.points * 2].unflatten(-1, (-1, 2)), packed[..., self.points * 2 :]
+
+    def sampling_points(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """For an input (N, H, W, C): x and y of every sample in its pixels, and weight, (N, H, W, G, K) each."""
+        offset, weight = self._predict(hidden_states)
+        return *sample_positions(offset, **self.aggregate_args), weight
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns (N, H, W, C)."""
+        value = self.value_proj(hidden_states)
+        offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
             value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
-            packed[..., : self.points * 2].unflatten(-1, (-1, 2)),  # (N, H, W, G, K, 2)
-            packed[..., self.points * 2 :],  # (N, H, W, G, K)
+            offset,
+            weight,
             **self.aggregate_args,
         )
         if self.center_feature_scale is not None:

@@ -74,7 +74,8 @@ def status() -> list[KernelStatus]:
 def get_function(kernel: str, name: str, device: str) -> Callable | None:
     """A function of a compiled kernel, `None` where the PyTorch reference is to run.
 
-    Cheap after the first call. torch.compile and torch.export trace through it: the decision is a constant to them.
+    Cheap after the first call. torch.compile traces through it: the decision is a constant to it. While torch.export
+    or the ONNX exporter runs there is no kernel: an exported program must run where none is installed.
 
     Args:
         kernel: Name of the kernel, such as "deformable-conv".
@@ -84,6 +85,8 @@ def get_function(kernel: str, name: str, device: str) -> Callable | None:
     Raises:
         InputError: `HF_MODELS_KERNELS` is "require" and there is no kernel, or is no mode.
     """
+    if torch.compiler.is_exporting():
+        return None
     return getattr(_modules[kernel, device], name) if _has_kernel(kernel, device) else None
 
 

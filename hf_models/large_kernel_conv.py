@@ -6,9 +6,9 @@ https://arxiv.org/abs/2203.06717
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .hub_kernels import get_function
+from .layers import PointwiseConv2d
 
 
 def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -36,10 +36,12 @@ def depthwise_conv2d_reference(
 ) -> torch.Tensor:
     """`depthwise_conv2d` in PyTorch alone: what a kernel must compute, and what runs where there is none.
 
-    In channels-last memory, as PyTorch's CPU convolution takes 50 times as long in the other above 13x13.
+    On a CPU it computes in channels-last memory, as PyTorch's convolution takes 50 times as long in the other above
+    13x13. Elsewhere the layout is the caller's: nothing was measured that would be worth a copy of the map.
     """
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    input = input.contiguous(memory_format=torch.channels_last)
+    if input.device.type == "cpu":
+        input = input.contiguous(memory_format=torch.channels_last)
     return F.conv2d(input, weight, bias, padding=padding, groups=weight.shape[0])
 
 
@@ -95,6 +97,8 @@ class ConvNorm(nn.Module):
         super().__init__()
         if stride == 1 and groups == in_channels == out_channels:
             self.conv = LargeKernelDepthwiseConv2d(in_channels, kernel_size, bias=folded)
+        elif kernel_size == stride == groups == 1:
+            self.conv = PointwiseConv2d(in_channels, out_channels, bias=folded)
         else:
             self.conv = nn.Conv2d(
                 in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=folded
@@ -107,24 +111,32 @@ class ConvNorm(nn.Module):
         return self.activation(self.norm(self.conv(hidden_states)))
 
     def folded_weights(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Weight and bias of the one convolution that equals convolution and BatchNorm (running statistics)."""
-        norm = self.norm
-        if isinstance(norm, nn.Identity):
+        """Weight and bias of the one convolution that equals convolution and BatchNorm (running statistics).
+
+        They are in float32 at least, so that whoever goes on computing rounds them once.
+        """
+        if isinstance(self.norm, nn.Identity):
             return self.conv.weight, self.conv.bias
-        return fuse_conv_bn_weights(
-            self.conv.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
+        scale, shift = _scale_and_shift(self.norm)
+        return self.conv.weight * scale[:, None, None, None], shift
 
     def fold(self, before: nn.BatchNorm2d | None = None) -> None:
         """Fold the BatchNorm into the convolution, and one that comes `before` a 1x1 convolution too."""
         weight, bias = self.folded_weights()
         if before is not None:
-            scale = before.weight * (before.running_var + before.eps).rsqrt()
-            shift = before.bias - before.running_mean * scale
+            scale, shift = _scale_and_shift(before)
             bias = bias + weight.flatten(1) @ shift
             weight = weight * scale[:, None, None]
-        self.conv.weight, self.conv.bias = nn.Parameter(weight), nn.Parameter(bias)
+        dtype = self.conv.weight.dtype
+        self.conv.weight, self.conv.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
         self.norm = nn.Identity()
+
+
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """The factor and the summand (channels) of a BatchNorm in evaluation, in float32 at least."""
+    dtype = torch.promote_types(norm.weight.dtype, torch.float32)
+    scale = norm.weight.to(dtype) * (norm.running_var.to(dtype) + norm.eps).rsqrt()
+    return scale, norm.bias - norm.running_mean * scale
 
 
 class ReparameterizableLargeKernelConv(nn.Module):
@@ -154,20 +166,49 @@ class ReparameterizableLargeKernelConv(nn.Module):
         """Takes and returns (batch_size, channels, height, width)."""
         if self.merged is not None:
             return self.merged(hidden_states)
+        if self._merges_on_the_fly():
+            return depthwise_conv2d(hidden_states, *self.merged_weights())
+        return self.sum_of_branches(hidden_states)
+
+    def sum_of_branches(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`forward` of a module that is not merged, by its definition."""
         out = self.large(hidden_states)
         return out if self.small is None else out + self.small(hidden_states)
+
+    def merged_weights(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight and bias of the one convolution that equals the branches (running statistics), rounded once."""
+        weight, bias = self.large.folded_weights()
+        if self.small is not None:
+            small_weight, small_bias = self.small.folded_weights()
+            margin = (weight.shape[-1] - small_weight.shape[-1]) // 2
+            inside = slice(margin, margin + small_weight.shape[-1])
+            weight[..., inside, inside] += small_weight  # in place: another copy would show in the time of a small map
+            bias = bias + small_bias
+        dtype = self.large.conv.weight.dtype
+        return weight.to(dtype), bias.to(dtype)
 
     def merge(self) -> None:
         """Replace the branches by one convolution with a bias; needs the running statistics of a trained model."""
         if self.merged is not None:
             return
         conv = self.large.conv
-        weight, bias = self.large.folded_weights()
-        if self.small is not None:
-            small_weight, small_bias = self.small.folded_weights()
-            margin = (weight.shape[-1] - small_weight.shape[-1]) // 2
-            weight, bias = weight + F.pad(small_weight, [margin] * 4), bias + small_bias
         with torch.device("meta"):
             merged = LargeKernelDepthwiseConv2d(conv.in_channels, conv.kernel_size)
-        merged.weight, merged.bias = nn.Parameter(weight), nn.Parameter(bias)
+        merged.weight, merged.bias = map(nn.Parameter, self.merged_weights())
         self.large, self.small, self.merged = None, None, merged
+
+    def _merges_on_the_fly(self) -> bool:
+        """Whether one convolution with weights merged for this call gives what the branches give, in less time.
+
+        Not where a branch has batch statistics, or something that its weights do not tell: hooks, weights that lie
+        elsewhere until its own `forward` is called (offloading), or an adapter in place of a layer.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.training:
+            return False
+        branches = [branch for branch in (self.large, self.small) if branch is not None]
+        return all(_is_plain(module) for branch in branches for module in branch.modules())
+
+
+def _is_plain(module: nn.Module) -> bool:
+    changed = module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+    return not changed and type(module) in (ConvNorm, LargeKernelDepthwiseConv2d, nn.BatchNorm2d, nn.Identity)

@@ -51,7 +51,7 @@ class ConvPooler(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.conv = nn.Conv2d(config.hidden_sizes[-1], config.pooled_size, kernel_size=1, bias=False)
+        self.conv = PointwiseConv2d(config.hidden_sizes[-1], config.pooled_size, bias=False)
         self.norm = nn.BatchNorm2d(config.pooled_size, eps=config.batch_norm_eps)
         self.activation = ACT2FN[config.hidden_act]
 
@@ -100,6 +100,28 @@ class Linear(nn.Linear):
         """(..., in_features) -> (..., out_features)."""
         if _computed_by_onednn(hidden_states, self.weight):
             return torch.ops.mkldnn._linear_pointwise(hidden_states, self.weight, self.bias, "none", [], "")
+        return super().forward(hidden_states)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 convolution that, without gradients on a CPU, is computed as the linear layer that it is, by oneDNN.
+
+    PyTorch computes it with MKL in float32, and as a convolution in bfloat16; either takes longer.
+
+    Args:
+        in_channels, out_channels, bias: As of nn.Conv2d, whose state dict it has.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
+        super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height, width)."""
+        # in another layout the linear layer would begin with a copy
+        if hidden_states.stride(1) == 1 and _computed_by_onednn(hidden_states, self.weight):
+            tokens, weight = hidden_states.permute(0, 2, 3, 1), self.weight.flatten(1)  # (N, H, W, C), (O, C)
+            out = torch.ops.mkldnn._linear_pointwise(tokens, weight, self.bias, "none", [], "")
+            return out.permute(0, 3, 1, 2)  # (N, H, W, O) -> (N, O, H, W), channels-last
         return super().forward(hidden_states)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from kernels import get_local_kernel
 
 KERNELS_SRC = Path(__file__).resolve().parents[1] / "kernels_src"
 
@@ -37,3 +38,9 @@ def built_kernel(name: str) -> Path:
     with FileLock(folder / "build" / ".lock"):
         load_build().build_kernel(folder)
     return folder
+
+
+def large_kernel():
+    """The function of the compiled large-kernel convolution."""
+    (variant,) = (built_kernel("large-kernel-conv") / "build").glob("*-cpu-*")
+    return get_local_kernel(variant).depthwise_conv2d

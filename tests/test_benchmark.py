@@ -1,7 +1,8 @@
 """The benchmarks: that all compute the same, what is kept, what the tables say. No times are tested."""
 
 import csv
-import importlib.util
+import dataclasses
+import runpy
 import sys
 
 import pytest
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 from hf_models.cli import app
 from hf_models.deformable_aggregate import deformable_aggregate_reference
 from hf_models.errors import InputError
-from hf_models.evaluate import benchmark_models, benchmark_operators, model_entries, peers, tables
+from hf_models.evaluate import benchmark_models, model_entries, peers, tables
+from hf_models.evaluate.benchmark_operators import OPERATORS as BY_NAME
+from hf_models.evaluate.operators import check_agreement
 from hf_models.evaluate.results import MODELS, OPERATORS, merge_results, read_results
 from hf_models.evaluate.timing import interleave
 
@@ -33,9 +36,10 @@ def row_of(form, **values):
 
 @pytest.fixture
 def small(monkeypatch):
-    """One small shape, small images."""
-    monkeypatch.setattr(benchmark_operators, "SHAPES", {"small": SIZE})
-    monkeypatch.setattr(benchmark_models, "IMAGE_SIZE", 64)
+    """One small shape of each operator."""
+    for name, size in (("deformable-conv", SIZE), ("large-kernel-conv", (2, 16, 9, 15))):
+        operator = dataclasses.replace(BY_NAME[name], shapes={"small": size}, large_shapes={})
+        monkeypatch.setitem(BY_NAME, name, operator)
 
 
 def read_csv(path):
@@ -45,7 +49,7 @@ def read_csv(path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_implementation_that_should_computes_the_aggregation(dtype):
-    candidates = benchmark_operators.implementations(SIZE, dtype, "cpu")
+    candidates = BY_NAME["deformable-conv"].implementations(SIZE, dtype, "cpu")
     exact = [tensor.double() for tensor in candidates[0].inputs]
     expected = deformable_aggregate_reference(*exact, kernel_size=3, padding=1)
     checked = [candidate.name for candidate in candidates if candidate.same_result]
@@ -55,28 +59,41 @@ def test_every_implementation_that_should_computes_the_aggregation(dtype):
         out = candidate.function(*candidate.inputs)
         assert out.dtype == dtype
         if candidate.same_result:
-            peers.check_agreement(candidate.name, out, expected)
+            check_agreement(candidate.name, out, expected)
 
 
 def test_a_wrong_result_is_never_timed():
     with pytest.raises(RuntimeError, match=r"wrong: differs by 1\.0e"):
-        peers.check_agreement("wrong", torch.zeros(3), torch.ones(3))
+        check_agreement("wrong", torch.zeros(3), torch.ones(3))
     with pytest.raises(RuntimeError, match="differs by nan"):
-        peers.check_agreement("wrong", torch.full((3,), torch.nan), torch.ones(3))
+        check_agreement("wrong", torch.full((3,), torch.nan), torch.ones(3))
 
 
 def test_the_second_run_of_a_round_counts():
-    times = iter(range(8))
-    assert interleave({"a": lambda: next(times), "b": lambda: next(times)}, 2, lambda: None) == {
-        "a": [1, 5],
-        "b": [3, 7],
-    }
+    times = iter(range(-8, 0))
+    runs = {"a": lambda: next(times), "b": lambda: next(times)}
+    assert interleave(runs, 2, 60, lambda: None) == {"a": [-7, -3], "b": [-5, -1]}
+
+
+def test_slow_runs_have_fewer_rounds(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    def run(seconds):
+        clock[0] += seconds
+        return seconds
+
+    runs = {"slow": lambda: run(1.0), "fast": lambda: run(0.25)}
+    rounds = []
+    assert interleave(runs, 5, 1.75, lambda: rounds.append(None)) == {"slow": [1.0] * 2, "fast": [0.25] * 4}
+    assert len(rounds) == 5
+    assert interleave(runs, 5, 0, lambda: None) == {"slow": [1.0], "fast": [0.25]}, "each is timed once"
 
 
 def test_ops_are_kept_and_replaced(small, tmp_path):
     path = tmp_path / "operators.csv"
     result = run("ops", "--rounds", 1, "--dtypes", "float32", "--dtypes", "bfloat16", "--results", path)
-    assert "**backward, bfloat16, 1 thread**" in result.stdout
+    assert "**deformable-conv, backward, bfloat16, 1 thread**" in result.stdout
     rows = read_csv(path)
     assert {(row["shape"], row["batch_size"], row["size"]) for row in rows} == {("small", "2", "2 x 7 x 14, 2 x 4")}
     assert {row["direction"] for row in rows} == {"forward", "backward"}
@@ -93,10 +110,15 @@ def test_ops_are_kept_and_replaced(small, tmp_path):
 def test_models_are_kept(small, tmp_path):
     path = tmp_path / "models.csv"
     names = "--models", "internimage-t", "--models", "internimage-t-original", "--models", "smt-t"
-    result = run("models", *names, "--rounds", 1, "--batch-size", 2, "--dtypes", "bfloat16", "--results", path)
+    names += "--image-size", 64, "--dtypes", "bfloat16", "--rounds", 1, "--results", path
+    result = run("models", *names, "--batch-size", 2)
+    assert "**bfloat16, 1 thread, 64 pixels**" in result.stdout
     assert "| InternImage-T, original PyTorch core | 2 | " in result.stdout
     rows = read_csv(path)
     assert [row["model"] for row in rows] == ["internimage-t", "internimage-t-original", "smt-t"]
+    run("models", *names, "--image-size", 32, "--batch-size", 2, "--resume")
+    again = read_csv(path)
+    assert again[:3] == rows and [row["image_size"] for row in again[3:]] == ["32"] * 3
     for row in rows:
         assert float(row["images_per_second"]) == pytest.approx(2000 / float(row["minimum_ms"]), rel=1e-3)
 
@@ -121,12 +143,27 @@ def test_missing_peers_are_said_to_be_missing(small, monkeypatch):
     result = run("ops", "--rounds", 1, "--no-backward")
     assert "pip install --no-build-isolation torch-ms-deform-attn" in result.stderr
     assert "torch-ms-deform-attn" not in result.stdout and "grid_sample" in result.stdout
-    result = run("models", "--models", "swin-t", code=2)
+    result = run("models", "--models", "swin-t", "--image-size", 64, code=2)
     assert "timm does not import" in result.stderr and "hf-models[benchmark]" in result.stderr
     built = {name: entry for name, entry in model_entries.MODELS.items() if name in ("smt-t", "convnext-t")}
     monkeypatch.setattr(benchmark_models, "MODELS", built)
-    result = run("models", "--rounds", 1, "--batch-size", 1)
+    result = run("models", "--image-size", 64, "--rounds", 1, "--batch-size", 1)
     assert "convnext-t is left out" in result.stderr and "SMT-T" in result.stdout
+
+
+def test_a_model_for_one_size_of_images(monkeypatch, tmp_path):
+    class OneSize(torch.nn.Module):
+        def forward(self, images):
+            assert images.shape[-1] == 64, "Input width doesn't match"
+            return images.mean((2, 3))
+
+    path = tmp_path / "models.csv"
+    monkeypatch.setitem(model_entries.MODELS, "one-size", model_entries.Entry("One size", OneSize))
+    command = "models", "--models", "one-size", "--rounds", 1, "--results", path
+    run(*command, "--image-size", 64)
+    (line,) = run(*command, "--image-size", 64, "--image-size", 96, code=2).stderr.splitlines()[-1:]
+    assert line.startswith("one-size: does not take images of 96 pixels (Input width doesn't match")
+    assert {row["image_size"] for row in read_csv(path)} == {"64"}
 
 
 @pytest.mark.parametrize("raised", [True, False])
@@ -147,6 +184,11 @@ def test_page_faults_are_warned_of(small, monkeypatch, tmp_path, raised):
         (["ops", "--shapes", "seed57"], "seed57: no such shape. Choose from seed56"),
         (["ops", "--dtypes", "int8"], "int8: no such dtype. Choose from float32, bfloat16, float16."),
         (["ops", "--device", "tpu"], "tpu: no such device"),
+        (["ops", "--operator", "conv"], "conv: no such operator. Choose from deformable-conv, large-kernel-conv."),
+        (
+            ["ops", "--operator", "large-kernel-conv", "--shapes", "seed56"],
+            "seed56: no such shape. Choose from 56x31_1",
+        ),
         (["models", "--models", "resnet"], "resnet: no such model. Choose from internimage-t"),
         (["ops", "--results", "missing/folder.csv"], "missing/folder.csv: cannot be written"),
     ],
@@ -210,19 +252,20 @@ def test_operators_table(tmp_path):
     path = tmp_path / "operators.csv"
     keys = "implementation", "threads", "shape", "minimum_ms", "minimum_ns_per_unit"
     rows = [
-        row_of(OPERATORS, **dict(zip(keys, c, strict=True)), size="s", dtype="float32", direction="forward")
+        row_of(OPERATORS, operator="deformable-conv", **dict(zip(keys, c, strict=True)), size="s", dtype="float32")
+        | {"direction": "forward"}
         for c in cells
     ]
     merge_results(path, rows, OPERATORS)
     assert tables.operators_table(path) == (
-        "**forward, float32, 1 thread** (a CPU; torch 2.0, k, 1)\n"
+        "**deformable-conv, forward, float32, 1 thread** (a CPU; torch 2.0, k, 1)\n"
         "\n"
         "| shape | N x H x W, groups x channels | ours, ms | ns per unit | grid_sample | depthwise 7x7 |\n"
         "| --- | --- | --: | --: | --: | --: |\n"
         "| seed56 | s | 3.80 | 38.0 | 25.4x | 0.834x |\n"
         "| T7 | s | 0.250 | 19.9 | 4938x |  |\n"
         "\n"
-        "**forward, float32, 2 threads** (a CPU; torch 2.0, k, 1)\n"
+        "**deformable-conv, forward, float32, 2 threads** (a CPU; torch 2.0, k, 1)\n"
         "\n"
         "| shape | N x H x W, groups x channels | ours, ms | ns per unit |\n"
         "| --- | --- | --: | --: |\n"
@@ -243,19 +286,35 @@ def test_models_table(tmp_path):
     )
 
 
+def test_table_beside_the_slow_original(tmp_path):
+    path = tmp_path / "models.csv"
+    speeds = {"replknet-31b": "4.8", "replknet-31b-original": "0.6", "smt-t": "10"}
+    rows = [row_of(MODELS, model=name, dtype="float32", images_per_second=speed) for name, speed in speeds.items()]
+    rows.append(row_of(MODELS, model="replknet-31b", dtype="float32", image_size="512"))
+    merge_results(path, rows, MODELS)
+    assert tables.originals_table(path) == (
+        "a CPU; torch 2.0, k, 1\n"
+        "\n"
+        "| image | batch | dtype | threads | RepLKNet-31B, original's layout | RepLKNet-31B |\n"
+        "| --: | --: | --: | --: | --: | --: |\n"
+        "| 1 | 1 | float32 | 1 | 0.600 | 4.80 (8.00x) |\n"
+        "| 512 | 1 | float32 | 1 |  | 1.00 |\n"
+    )
+    assert "RepLKNet" not in tables.models_table(path) and "SMT-T" in tables.models_table(path)
+    printed = run("table", "--models", path).stdout
+    assert printed.endswith(f"{tables.models_table(path)}\n{tables.originals_table(path)}")
+
+
 def test_without_results(tmp_path):
     assert tables.operators_table(tmp_path / "none.csv") == tables.models_table(tmp_path / "none.csv")
     assert tables.models_table(tmp_path / "none.csv") == "Not measured yet.\n"
 
 
 def test_the_kernels_own_benchmark_measures_the_same_shapes():
-    path = KERNELS_SRC / "deformable-conv" / "benchmarks" / "benchmark.py"
-    spec = importlib.util.spec_from_file_location("kernel_benchmark", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.SHAPES == benchmark_operators.SHAPES
-    for benchmark in (module.Forward, module.ForwardWithSoftmax, module.Backward):
-        instance = benchmark()
+    module = runpy.run_path(str(KERNELS_SRC / "deformable-conv" / "benchmarks" / "benchmark.py"))
+    assert module["SHAPES"] == BY_NAME["deformable-conv"].shapes
+    for name in ("Forward", "ForwardWithSoftmax", "Backward"):
+        instance = module[name]()
         instance.kernel = type("Kernel", (), {"deformable_aggregate": staticmethod(deformable_aggregate_reference)})
         instance.setup_T7()
         instance.benchmark_T7()

@@ -311,6 +311,13 @@ def test_the_reference_is_exact():
     torch.testing.assert_close(depthwise_conv2d_reference(*inputs), exact(*inputs))
 
 
+def test_the_reference_keeps_the_layout_but_on_a_cpu():
+    input, weight, bias = random_inputs(channels=16)
+    assert depthwise_conv2d_reference(input, weight, bias).stride(1) == 1
+    out = depthwise_conv2d_reference(*(tensor.to("meta") for tensor in (input, weight, bias)))
+    assert out.is_contiguous()
+
+
 def test_the_kernel_is_registered(kernel):
     assert hub_kernels.KERNELS["large-kernel-conv"].dtypes == tuple(str(dtype)[6:] for dtype in DTYPES)
 

@@ -2,10 +2,11 @@
 
     python tests/test_readme.py
 
-renders the tables anew, and that on the kernel's card.
+renders the tables anew, and those on the kernels' cards.
 """
 
 import re
+import runpy
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from hf_models.zoo import get_model, list_models
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-CARD = ROOT / "kernels_src" / "deformable-conv" / "CARD.md"
+CARDS = {name: ROOT / "kernels_src" / name / "CARD.md" for name in ("deformable-conv", "large-kernel-conv")}
+sweep = runpy.run_path(str(CARDS["large-kernel-conv"].parent / "benchmarks" / "sweep.py"))
 
 
 def models_table() -> str:
@@ -51,8 +53,10 @@ TABLES = [
     (README, "accuracy", accuracy_table),
     (README, "segmentation models", segmenters_table),
     (README, "speed of models", tables.models_table),
-    (README, "speed of operators", partial(tables.operators_table, threads="1")),
-    (CARD, "speed of operators", tables.operators_table),
+    (README, "speed of RepLKNet-31B", tables.originals_table),
+    *((README, f"speed of {name}", partial(tables.operators_table, operator=name, threads="1")) for name in CARDS),
+    *((card, f"speed of {name}", partial(tables.operators_table, operator=name)) for name, card in CARDS.items()),
+    *((path, "sweep", sweep["summary"]) for path in (README, CARDS["large-kernel-conv"])),
 ]
 
 

@@ -1,0 +1,73 @@
+"""Draws the gallery: what the embedded checkpoint sees in the sample photos. `make gallery` runs it.
+
+Sampling points are part of it as soon as the embedded checkpoint has deformable layers; those of a model with random
+weights would say nothing.
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+from hf_models.classify import read_image
+from hf_models.figures import Figure, figure_image
+from hf_models.image_view import prepare_image
+from hf_models.sampling_points import is_deformable, sampling_points
+from hf_models.visualize import load_hierarchical, model_name
+from hf_models.visualize_erf import contribution_scores, covered_areas, draw_erf
+from hf_models.visualize_features import draw_features, feature_colours
+from hf_models.visualize_modulation import draw_modulation, last_modulations, modulator_strengths
+from hf_models.visualize_sampling import draw_sampling
+
+EXAMPLES = Path(__file__).parent
+FOLDER = EXAMPLES / "gallery"
+SIZE = 256  # at the 64 pixels that it was trained on, the last maps have 4 x 4 and 2 x 2 positions
+README = """# What the embedded checkpoint sees
+
+Drawn by `make gallery` from the two sample photos, at {size} x {size} pixels. `hf-models visualize` draws the same for
+your photos and any model of this package.
+"""
+
+
+def draw_gallery() -> dict[str, tuple[str, Figure]]:
+    """File name -> (the command that draws such a picture, the picture)."""
+    processor, model = load_hierarchical(None)
+    name = model_name(model)
+    photos = {path.stem: read_image(path) for path in (EXAMPLES / "sample.jpg", EXAMPLES / "cat.jpg")}
+    pictures = {}
+    for photo, image in photos.items():
+        pixel_values, view = prepare_image(image, processor, SIZE)
+        arguments = f"examples/{photo}.jpg --size {SIZE}"
+        if is_deformable(model):
+            figure = draw_sampling(image, view, sampling_points(model, pixel_values, view))
+            pictures[f"sampling_{photo}.png"] = f"sampling {arguments}", figure
+        if last_modulations(model) and photo == "sample":  # one is enough
+            figure = draw_modulation(image, view, modulator_strengths(model, pixel_values), name)
+            pictures["modulation.png"] = f"modulation {arguments}", figure
+        figure = draw_features(image, view, feature_colours(model, pixel_values), name)
+        pictures[f"features_{photo}.png"] = f"features {arguments}", figure
+    scores = contribution_scores(model, processor, list(photos.values()), SIZE)
+    title = f"{name}: effective receptive field, {len(photos)} photos"
+    command = " ".join(["erf", *(f"examples/{photo}.jpg" for photo in photos), f"--size {SIZE}"])
+    pictures["erf.png"] = command, draw_erf(scores, covered_areas(scores), title)
+    return pictures
+
+
+def main() -> None:
+    pictures = draw_gallery()
+    FOLDER.mkdir(exist_ok=True)
+    for old in FOLDER.glob("*.png"):
+        old.unlink()
+    text = README.format(size=SIZE)
+    if not any(name.startswith("sampling") for name in pictures):
+        text += "\nSampling points need a model with deformable layers, which the embedded one has not.\n"
+    for name, (command, figure) in pictures.items():
+        image = figure_image(figure)
+        # 256 colours keep the files small; this method keeps rare ones, such as the ends of the colour scales
+        image = image.quantize(method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+        image.save(FOLDER / name, optimize=True)
+        text += f"\n    hf-models visualize {command}\n\n![{command.split()[0]}]({name})\n"
+    (FOLDER / "README.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
