@@ -98,7 +98,7 @@ def first_load(published, photo):
     return {case["name"]: result for case, result in zip(cases, told["results"], strict=True)}, outputs, told
 
 
-def test_every_class_by_id(published, first_load):
+def check_every_class_by_id(published, first_load):
     results, outputs, _ = first_load
     loaded = {key: value for key, value in outputs.items() if not key.startswith(("again/", "saved/"))}
     assert loaded.keys() == published.expected.keys()
@@ -110,11 +110,11 @@ def test_every_class_by_id(published, first_load):
         assert not result["problems"] or case["class"] in ("AutoModel", "AutoBackbone")
 
 
-def test_no_code_runs_unasked(first_load):
+def check_no_code_runs_unasked(first_load):
     assert "pass the argument `trust_remote_code=True`" in first_load[0]["unasked"]["error"]
 
 
-def test_saved_again_it_carries_its_code(published, first_load):
+def check_saved_again_it_carries_its_code(published, first_load):
     _, outputs, _ = first_load
     saved = {key.removeprefix("saved/"): value for key, value in outputs.items() if key.startswith("saved/")}
     assert saved.keys() == published.expected.keys()
@@ -124,7 +124,7 @@ def test_saved_again_it_carries_its_code(published, first_load):
         assert code == {p: data for p, data in published.hub.files(f"acme/{name}").items() if p.endswith(".py")}
 
 
-def test_pipelines(published, photo, first_load):
+def check_pipelines(published, photo, first_load):
     results, _, _ = first_load
     found = pipeline("image-classification", model=str(published.folders["smt"]))(str(photo), top_k=3)
     assert results["pipeline/smt"]["labels"] == [[entry["label"], entry["score"]] for entry in found]
@@ -132,23 +132,12 @@ def test_pipelines(published, photo, first_load):
     assert results["pipeline/upernet"]["labels"] == [[entry["label"], entry["score"]] for entry in found]
 
 
-def test_without_kernels_the_reference_runs(first_load):
+def check_without_kernels_the_reference_runs(first_load):
     reasons = first_load[2]["kernels"]
     assert reasons and all("the kernels library does not import" in reason for reason in reasons)
 
 
-def test_with_the_package_no_remote_code_runs(published):
-    environment = published.hub.environment(published.work / "second_home")
-    cases = published.cases()
-    told, outputs = run_client(
-        published.work / "second", environment, cases, absent=["kernels"], present=["hf_models"]
-    )
-    published.check(outputs)
-    assert {result["module"].split(".")[0] for result in told["results"]} == {"hf_models", "transformers"}
-    assert not (published.work / "second_home" / "modules").exists()
-
-
-def test_offline_from_the_cache(published, first_load):
+def check_offline_from_the_cache(published):
     environment = published.hub.environment(published.cache) | {"HF_HUB_OFFLINE": "1"}
     before = len(published.hub.requests)
     cases = []
@@ -160,6 +149,27 @@ def test_offline_from_the_cache(published, first_load):
     assert outputs.keys() == published.expected.keys()
     published.check(outputs)
     assert len(published.hub.requests) == before
+
+
+def test_a_fresh_machine(published, photo, first_load):
+    """One test for one process of pytest-xdist, because the first load takes long."""
+    check_every_class_by_id(published, first_load)
+    check_no_code_runs_unasked(first_load)
+    check_saved_again_it_carries_its_code(published, first_load)
+    check_pipelines(published, photo, first_load)
+    check_without_kernels_the_reference_runs(first_load)
+    check_offline_from_the_cache(published)
+
+
+def test_with_the_package_no_remote_code_runs(published):
+    environment = published.hub.environment(published.work / "second_home")
+    cases = published.cases()
+    told, outputs = run_client(
+        published.work / "second", environment, cases, absent=["kernels"], present=["hf_models"]
+    )
+    published.check(outputs)
+    assert {result["module"].split(".")[0] for result in told["results"]} == {"hf_models", "transformers"}
+    assert not (published.work / "second_home" / "modules").exists()
 
 
 def test_a_local_folder_needs_no_hub(published, tmp_path):
