@@ -12,13 +12,11 @@ import json
 import os
 import socket
 import sys
-import time
 from pathlib import Path
 
 spec = json.loads(Path(sys.argv[1]).read_text())
 for name in spec["absent"]:
     sys.modules[name] = None  # as if it were not installed
-start = time.perf_counter()
 connect = socket.socket.connect
 
 
@@ -99,7 +97,7 @@ def reasons():
     return [status.reason for module in kernels for status in module.status()] if spec["kernels"] else []
 
 
-told = {"results": results, "seconds": time.perf_counter() - start, "kernels": reasons()}
+told = {"results": results, "kernels": reasons()}
 huggingface_hub.constants.HF_HUB_OFFLINE = True
 for module in kernels:
     module._choose.cache_clear()
