@@ -10,6 +10,7 @@ from transformers.utils import logging
 from hf_models.errors import InputError, reason
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.model_cards import render_card
+from hf_models.remote_code import save_config
 from hf_models.segmentation_recipe import SegmentationRecipe
 from hf_models.segmentation_zoo import stock_image_processor
 
@@ -93,7 +94,7 @@ def convert(
         write_shards(folder, shards, transfer, progress)
         plan.config.architectures = [plan.family.model_class.__name__]
         plan.config.dtype = target
-        plan.config.save_pretrained(folder)
+        save_config(plan.config, folder)
         _image_processor(found, plan).save_pretrained(folder)
         card = render_card(plan.zoo_model, plan.config, conversion=provenance(report))
         (folder / "README.md").write_text(card, encoding="utf-8")

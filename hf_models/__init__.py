@@ -4,11 +4,13 @@ Importing the package registers every family with the Auto classes of transforme
 """
 
 from .auto import register_families
+from .auto_segmenters import register_segmenters
 from .classify import default_checkpoint
 from .zoo import list_models
 
 __version__ = "0.1.0"
 
 register_families()
+register_segmenters()
 
 __all__ = ["default_checkpoint", "list_models"]

@@ -6,17 +6,14 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
-    AutoModelForSemanticSegmentation,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from .configuration_aligned_upernet import AlignedUperNetConfig
 from .configuration_flash_internimage import FlashInternImageConfig
 from .configuration_internimage import InternImageConfig
 from .configuration_replknet import RepLKNetConfig
-from .configuration_segformer_head import SegformerHeadConfig
 from .configuration_smt import SMTConfig
 from .image_processing_imagenet import ImageNetImageProcessor
-from .modeling_aligned_upernet import AlignedUperNetForSemanticSegmentation
 from .modeling_flash_internimage import (
     FlashInternImageBackbone,
     FlashInternImageForImageClassification,
@@ -24,7 +21,6 @@ from .modeling_flash_internimage import (
 )
 from .modeling_internimage import InternImageBackbone, InternImageForImageClassification, InternImageModel
 from .modeling_replknet import RepLKNetBackbone, RepLKNetForImageClassification, RepLKNetModel
-from .modeling_segformer_head import SegformerHeadForSemanticSegmentation
 from .modeling_smt import SMTBackbone, SMTForImageClassification, SMTModel
 
 # A new backbone is one line here.
@@ -34,16 +30,17 @@ FAMILIES = [
     (SMTConfig, SMTModel, SMTForImageClassification, SMTBackbone),
     (RepLKNetConfig, RepLKNetModel, RepLKNetForImageClassification, RepLKNetBackbone),
 ]
-# Segmentation heads that transformers lacks; UperNet and Mask2Former are its own.
-SEGMENTERS = [
-    (SegformerHeadConfig, SegformerHeadForSemanticSegmentation),
-    (AlignedUperNetConfig, AlignedUperNetForSemanticSegmentation),
-]
 
 
-def register_families() -> None:
-    """Make the Auto classes know every family, its image processor, and every segmentation head."""
+def register_families(replace: bool = True) -> None:
+    """Make the Auto classes know every family and its image processor.
+
+    Args:
+        replace: Whether a family that they know already is registered anew.
+    """
     for config, model, classifier, backbone in FAMILIES:
+        if not replace and config.model_type in CONFIG_MAPPING:
+            continue
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModel.register(config, model, exist_ok=True)
         AutoModelForImageClassification.register(config, classifier, exist_ok=True)
@@ -51,6 +48,3 @@ def register_families() -> None:
         # the one class stands for both backends, so that an installed torchvision changes nothing
         processors = {"pil": ImageNetImageProcessor, "torchvision": ImageNetImageProcessor}
         AutoImageProcessor.register(config, image_processor_classes=processors, exist_ok=True)
-    for config, segmenter in SEGMENTERS:
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModelForSemanticSegmentation.register(config, segmenter, exist_ok=True)

@@ -15,6 +15,7 @@ from .cli_benchmark import app as benchmark_app
 from .cli_common import Verbose, one_line_errors
 from .cli_evaluate import app as evaluate_app
 from .cli_export import export
+from .cli_publish import publish_all, push, push_kernel
 from .cli_visualize import app as visualize_app
 from .errors import InputError, printable
 
@@ -28,6 +29,8 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(benchmark_app, name="benchmark")
 app.add_typer(visualize_app, name="visualize")
 app.command()(export)
+app.command()(push)
+app.command("publish-all")(publish_all)
 
 
 @app.command()
@@ -177,8 +180,9 @@ def demo(
         run_demo(model, port)
 
 
-kernels_app = typer.Typer(help="Compiled kernels: build them, see which of them run.", no_args_is_help=True)
+kernels_app = typer.Typer(help="Compiled kernels: build, publish, see which of them run.", no_args_is_help=True)
 app.add_typer(kernels_app, name="kernels")
+kernels_app.command("push")(push_kernel)
 
 
 @kernels_app.command("build")

@@ -5,9 +5,11 @@ from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
+from .remote_code import CodeCarrier
+
 
 @strict
-class HierarchicalConfig(BackboneConfigMixin, PreTrainedConfig):
+class HierarchicalConfig(CodeCarrier, BackboneConfigMixin, PreTrainedConfig):
     """Fields of every hierarchical backbone.
 
     Args:

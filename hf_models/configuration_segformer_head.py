@@ -4,11 +4,15 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
+from .auto import register_families
 from .configuration_internimage import InternImageConfig
+from .remote_code import CodeCarrier
+
+register_families(replace=False)  # `backbone_config` is looked up by its model_type
 
 
 @strict
-class SegformerHeadConfig(PreTrainedConfig):
+class SegformerHeadConfig(CodeCarrier, PreTrainedConfig):
     """Configuration of [`SegformerHeadForSemanticSegmentation`].
 
     Args:

@@ -25,3 +25,6 @@ class ImageNetImageProcessor(BitImageProcessorPil):
         if top < 0 or left < 0:
             return super().center_crop(image, size, **kwargs)
         return image[..., top : top + size.height, left : left + size.width]
+
+
+ImageNetImageProcessor.register_for_auto_class()  # so that saving a processor saves this file too

@@ -73,7 +73,7 @@ def render_card(
     if measured is None:
         measured = measured_rows(model.name) if model else []
     segmentation = hasattr(config, "backbone_config")
-    recipe = SegmentationRecipe.from_dict(config.segmentation_recipe) if segmentation else None
+    recipe = SegmentationRecipe.from_dict(getattr(config, "segmentation_recipe", None) or {}) if segmentation else None
     card = ModelCard.from_template(
         _metadata(model, config, measured),
         template_path=str(TEMPLATE),

@@ -16,6 +16,7 @@ from hf_models.conversion.family import differences
 from hf_models.conversion.key_map import Rule, rename
 from hf_models.conversion.registry import FAMILIES, model_tensors
 from hf_models.errors import InputError
+from hf_models.remote_code import code_files
 
 from .conversion_tester import (
     TINY,
@@ -120,7 +121,9 @@ def test_fine_tuning_with_another_number_of_classes(name, tmp_path):
 def test_the_folder_is_complete_and_the_report_tells_all(tmp_path):
     source, output, report = converted(tmp_path)
     files = ["README.md", "config.json", "conversion_report.json", "model.safetensors", "preprocessor_config.json"]
-    assert sorted(path.name for path in output.iterdir()) == files
+    assert sorted(path.name for path in output.iterdir() if path.suffix != ".py") == files
+    code = {path.name for path in code_files(json.loads((output / "config.json").read_text())["auto_map"])}
+    assert {path.name for path in output.glob("*.py")} == code | {"image_processing_imagenet.py"}
     assert json.loads((output / "conversion_report.json").read_text()) == report
     assert report["source"]["given"] == source.name, "no local path may reach the Hub"
     assert str(tmp_path) not in (output / "README.md").read_text() + json.dumps(report)
