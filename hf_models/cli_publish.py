@@ -24,7 +24,7 @@ def push(
 ) -> None:
     """Publish a model on the Hub, with its card and the code that loads it without this package."""
     with one_line_errors(verbose):
-        from .publish import push_model
+        from .conversion.publish import push_model
 
         result = push_model(folder, repo, private=private, revision=revision, dry_run=dry_run)
     _print_result(result)
@@ -39,7 +39,7 @@ def push_kernel(
 ) -> None:
     """Publish the builds of a kernel on this machine, on the branch of its version."""
     with one_line_errors(verbose):
-        from .publish import push_kernel
+        from .conversion.publish import push_kernel
 
         result = push_kernel(name, repo, private=private, dry_run=dry_run)
     _print_result(result)
@@ -59,7 +59,7 @@ def publish_all(
 ) -> None:
     """Convert and publish every checkpoint of the zoo whose file is there; run again, it goes on."""
     with one_line_errors(verbose):
-        from .publish import publish_all
+        from .conversion.publish import publish_all
 
         results = publish_all(org, source, out, private=private, dry_run=dry_run, tell=_print_line)
     counts = Counter(result["state"] for result in results.values())

@@ -9,8 +9,8 @@ import torch
 from huggingface_hub import HfApi, constants
 
 from hf_models import hub_kernels
+from hf_models.conversion.publish import push_kernel, push_model
 from hf_models.errors import InputError
-from hf_models.publish import push_kernel, push_model
 
 from .hub_double import Hub
 from .hub_routes import TOKEN

@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants
 from transformers import pipeline
 
 from hf_models import hub_kernels
-from hf_models.publish import push_model
+from hf_models.conversion.publish import push_model
 
 from .hub_double import Hub
 from .hub_routes import TOKEN

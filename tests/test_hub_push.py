@@ -14,8 +14,8 @@ from transformers import AutoModelForImageClassification
 import hf_models
 from hf_models.auto import FAMILIES
 from hf_models.auto_segmenters import SEGMENTERS as HEADS
+from hf_models.conversion.publish import push_model
 from hf_models.errors import InputError
-from hf_models.publish import push_model
 from hf_models.remote_code import STOCK_SEGMENTERS
 
 from .conversion_tester import converted

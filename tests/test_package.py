@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("room", ["conversion", "evaluate", "kernels_src", "model_cards", "publish"])
+@pytest.mark.parametrize("room", ["conversion", "evaluate", "kernels_src", "model_cards", "conversion.publish"])
 def test_rooms_are_installed_inside_the_package(room):
     assert Path(importlib.import_module(f"hf_models.{room}").__file__).is_file()
 

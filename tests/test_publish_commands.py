@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from hf_models import zoo
 from hf_models.cli import app
+from hf_models.conversion.publish import publish_all
 from hf_models.errors import InputError
-from hf_models.publish import publish_all
 
 from .conversion_tester import original_state, read_manifest, tensors_of, write_original, write_upstream
 from .hub_double import Hub

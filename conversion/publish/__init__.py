@@ -1,4 +1,4 @@
-"""Publishing models and kernels on the Hub. Installed as `hf_models.publish`."""
+"""Publishing models and kernels on the Hub. Installed as `hf_models.conversion.publish`."""
 
 from .kernel import push_kernel
 from .model import push_model
