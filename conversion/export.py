@@ -26,7 +26,7 @@ from hf_models.classify import default_checkpoint, load_model
 from hf_models.errors import InputError
 from hf_models.segmentation import recipe_of
 
-from .output import appearing, check_output
+from .output import appearing, check_output, tidy
 
 # the largest difference from PyTorch in float32 that is let through, relative to the largest output
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
@@ -92,6 +92,7 @@ def export(
     file, write, packages = FORMATS[format]
     if missing := " ".join(name for name in packages if find_spec(name) is None):
         raise InputError(f"--format {format}: not installed: {missing}. Run `pip install {missing}`.")
+    tidy(output)
     check_output(output, source, overwrite)
     processor, model = _load(source)
     height, width = _image_size(processor, model)
@@ -107,7 +108,7 @@ def export(
         expected = [tensor for pixel_values in checks for tensor in module(pixel_values)]
     module.to(getattr(torch, dtype))
     size = sum(tensor.nbytes for tensor in module.state_dict().values())
-    with appearing(output, size) as folder:
+    with appearing(output, size, overwrite) as folder:
         try:
             with _quiet(), torch.no_grad():
                 shapes = {0: torch.export.Dim("batch")}

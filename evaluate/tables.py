@@ -11,18 +11,15 @@ ORIGINAL = "replknet-31b-original"  # it and the models measured beside it have 
 Rows = list[dict[str, str]]
 
 
-def operators_table(
-    path: Path = FOLDER / "operators.csv", operator: str | None = None, threads: str | None = None
-) -> str:
-    """A table for each operator, direction, dtype and number of threads (or those), with a row for each shape."""
-    wanted = {"operator": operator, "threads": threads}
-    return render_operators(
-        [
-            row
-            for row in read_results(path, OPERATORS)
-            if all(value in (None, row[key]) for key, value in wanted.items())
-        ]
-    )
+def operators_table(path: Path = FOLDER / "operators.csv", **wanted: str) -> str:
+    """A table for each operator, direction, dtype and number of threads, with a row for each shape.
+
+    Args:
+        path: The CSV file.
+        wanted: Values that columns must have, such as `operator="deformable-conv"`.
+    """
+    rows = read_results(path, OPERATORS)
+    return render_operators([row for row in rows if all(row[column] == value for column, value in wanted.items())])
 
 
 def models_table(path: Path = FOLDER / "models.csv") -> str:

@@ -48,13 +48,14 @@ def segmenters_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+SHORT = {"direction": "forward", "dtype": "float32", "threads": "1"}
 TABLES = [
     (README, "models", models_table),
     (README, "accuracy", accuracy_table),
     (README, "segmentation models", segmenters_table),
     (README, "speed of models", tables.models_table),
     (README, "speed of RepLKNet-31B", tables.originals_table),
-    *((README, f"speed of {name}", partial(tables.operators_table, operator=name, threads="1")) for name in CARDS),
+    *((README, f"speed of {name}", partial(tables.operators_table, operator=name, **SHORT)) for name in CARDS),
     *((card, f"speed of {name}", partial(tables.operators_table, operator=name)) for name, card in CARDS.items()),
     *((path, "sweep", sweep["summary"]) for path in (README, CARDS["large-kernel-conv"])),
 ]
