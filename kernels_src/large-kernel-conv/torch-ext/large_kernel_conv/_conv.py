@@ -31,7 +31,7 @@ def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
         channels, _, height, width = weight.shape
         if height % 2 and width % 2 and not kernel_is_faster(input, channels, height, width):
             # it checks the rest itself; checking twice would show in the time of a small convolution
-            return F.conv2d(input, weight, bias, padding=(height // 2, width // 2), groups=channels)
+            return F.conv2d(input, weight, bias, 1, (height // 2, width // 2), 1, channels)
     _check(input, weight, bias)
     return ops.depthwise_conv2d_forward(input, weight, bias)
 
