@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 from transformers.utils import logging
 
 from .errors import InputError, reason
+from .hub_requests import limited_requests
 from .input_files import check_path
 
 SEGMENTER = "a segmentation model"
@@ -107,7 +108,8 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)
     try:
-        yield
+        with limited_requests():
+            yield
     except InputError:
         raise
     except Exception as error:  # the library checks what it reads only in part
