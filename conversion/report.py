@@ -41,8 +41,8 @@ def hash_source(source: Source, allow_unknown: bool, shown: bool) -> list[dict]:
             verified = digest.startswith(published) if published else None
             if verified is False and not allow_unknown:
                 raise InputError(
-                    f"{path}: sha256 {digest[:8]}... is not the published {published[:8]}.... Delete {path.resolve()} and "
-                    "download it again, or pass --allow-unknown to convert it as unverified."
+                    f"{path}: sha256 {digest[:8]}... is not the published {published[:8]}.... Delete {path.resolve()} "
+                    "and download it again, or pass --allow-unknown to convert it as unverified."
                 )
             records.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest, "verified": verified})
     return records
