@@ -117,7 +117,8 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
         why = reason(error) if isinstance(error, StrictDataclassError) else str(error).strip().partition("\n")[0]
         if named := re.search(r"GLOBAL (\S+)", str(error)):  # PyTorch's first line is how to run it anyway
             why = f"its weights are a pickle that would call {named[1]}"
-        raise InputError(f"{source}: cannot be loaded as {kind} ({why or type(error).__name__}).") from error
+        advice = "" if Path(source).is_dir() else " Check the name, and the connection to the Hub."
+        raise InputError(f"{source}: cannot be loaded as {kind} ({why or type(error).__name__}).{advice}") from error
     finally:
         logging.set_verbosity(verbosity)
         if shown:

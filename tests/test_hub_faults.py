@@ -109,6 +109,7 @@ def test_classify_with_a_silent_hub(hub, folders, tmp_path, monkeypatch):
     hub.inject("", stalled(hub.closing, 300))
     line = check_refused(run("classify", folders / "photo.png", "--model", "acme/smt"), tmp_path)
     assert line.startswith("acme/smt: cannot be loaded as an image classifier (")
+    assert line.endswith("Check the name, and the connection to the Hub.")
 
 
 # what becomes of the weights, and how many requests of the client it takes to give up
