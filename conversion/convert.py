@@ -80,12 +80,13 @@ def convert(
         tidy(output)
     check_output(output, source, overwrite)
     found = find_source(source)
+    hashes = hash_source(found, allow_unknown, progress)  # what is damaged is not even looked into
     checkpoint = open_checkpoint(found, weights)
     plan = make_plan(checkpoint, name, original_config)
     target = _choose_dtype(checkpoint, dtype)
     transfer = Transfer(checkpoint, plan.key_map, plan.constants, cast_floating(plan.expected, target))
     shards = split(transfer.expected, max_shard_size)
-    report = make_report(checkpoint, plan, target, hash_source(found, allow_unknown, progress))
+    report = make_report(checkpoint, plan, target, hashes)
     if dry_run:
         for _ in transfer.checked_batches(transfer.expected):
             pass

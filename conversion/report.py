@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedConfig
 
 import hf_models
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
 
 from .checkpoint import Checkpoint
 from .plan import Plan
@@ -32,17 +32,20 @@ def hash_source(source: Source, allow_unknown: bool, shown: bool) -> list[dict]:
         shown: Show a progress bar.
 
     Raises:
-        InputError: A sha256 is not the published one.
+        InputError: A file cannot be read, or its sha256 is not the published one.
     """
     records = []
     with progress_bar("hash source", sum(path.stat().st_size for path in source.files), shown) as bar:
         for path in source.files:
-            digest, published = sha256(path, bar), published_sha256(path)
+            try:
+                digest, published = sha256(path, bar), published_sha256(path)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({reason(error)}). Check its permissions.") from error
             verified = digest.startswith(published) if published else None
             if verified is False and not allow_unknown:
                 raise InputError(
-                    f"{path}: sha256 {digest[:8]}... is not the published {published[:8]}.... Download it again, "
-                    "or pass --allow-unknown to convert it as unverified."
+                    f"{path}: sha256 {digest[:8]}... is not the published {published[:8]}.... Delete {path.resolve()} "
+                    "and download it again, or pass --allow-unknown to convert it as unverified."
                 )
             records.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest, "verified": verified})
     return records

@@ -6,8 +6,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from hf_models.errors import InputError, reason
+from hf_models.hub_requests import limited_requests
 from hf_models.input_files import check_path, read_json
 
 HUB_FILE = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>.+)$")
@@ -124,6 +126,14 @@ def _check_preprocessor(path: Path, content: dict) -> None:
 
 def _download(given: str, download, **kwargs) -> str:
     try:
-        return download(**kwargs)
+        with limited_requests():
+            return download(**kwargs)
     except Exception as error:  # the Hub library and its transport share no base class
-        raise InputError(f"{given}: cannot be downloaded ({type(error).__name__}: {reason(error)[:200]}).") from error
+        # "not found locally" is what it says of a Hub that cannot be reached
+        cause = (isinstance(error, LocalEntryNotFoundError) and error.__cause__) or error
+        advice = "Check the connection and run the command again."
+        if isinstance(error, (RepositoryNotFoundError, RemoteEntryNotFoundError)):
+            advice = "Check the name; what is private needs `hf auth login`."
+        raise InputError(
+            f"{given}: cannot be downloaded ({type(cause).__name__}: {reason(cause)[:200]}). {advice}"
+        ) from error

@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 from transformers.utils import logging
 
 from .errors import InputError, reason
+from .hub_requests import limited_requests
 from .input_files import check_path
 
 SEGMENTER = "a segmentation model"
@@ -107,7 +108,8 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)
     try:
-        yield
+        with limited_requests():
+            yield
     except InputError:
         raise
     except Exception as error:  # the library checks what it reads only in part
@@ -115,7 +117,8 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
         why = reason(error) if isinstance(error, StrictDataclassError) else str(error).strip().partition("\n")[0]
         if named := re.search(r"GLOBAL (\S+)", str(error)):  # PyTorch's first line is how to run it anyway
             why = f"its weights are a pickle that would call {named[1]}"
-        raise InputError(f"{source}: cannot be loaded as {kind} ({why or type(error).__name__}).") from error
+        advice = "" if Path(source).is_dir() else " Check the name, and the connection to the Hub."
+        raise InputError(f"{source}: cannot be loaded as {kind} ({why or type(error).__name__}).{advice}") from error
     finally:
         logging.set_verbosity(verbosity)
         if shown:

@@ -209,6 +209,8 @@ class _Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the client was killed
         if response.cut is not None:
+            if response.held is not None:
+                response.held.wait()
             self.close_connection = True
 
     def _body(self) -> bytes:

@@ -56,6 +56,17 @@ def stalled(until: Event, seconds: float) -> Fault:
     return fault
 
 
+def paused(after: int, until: Event) -> Fault:
+    """The body stops after so many bytes, and the connection stays open until `until` is set."""
+
+    def fault(request: Request, respond: Callable[[], Response]) -> Response:
+        response = respond()
+        response.cut, response.held = after, until
+        return response
+
+    return fault
+
+
 def after(action: Callable[[], object]) -> Fault:
     """Something happens on the server right after the answer is made, such as a commit."""
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote
 
@@ -51,12 +52,14 @@ class Response:
         body: The whole body; a dict or list is sent as JSON.
         headers: Further headers; `Content-Length` is that of `body` unless it is here.
         cut: Close the connection after so many bytes of the body.
+        held: Keep the connection open, after the cut, until this is set.
     """
 
     status: int = 200
     body: bytes | dict | list = b""
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
+    held: Event | None = None
 
 
 class Refusal(Exception):
