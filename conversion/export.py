@@ -131,8 +131,8 @@ def export(
                 f"more than {TOLERANCES[dtype]:.0e}, so it is not written."
             )
         written = sum(part.stat().st_size for part in folder.iterdir())
-        model.config.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        model.config.to_json_file(folder / "config.json")
+        processor.to_json_file(folder / "preprocessor_config.json")
     sides = ("32*rows", "32*columns") if dynamic else (height, width)
     return Export(output / file, written, ("batch", images.shape[1], *sides), names, difference)
 
