@@ -113,10 +113,10 @@ class ConvNorm(nn.Module):
     def folded_weights(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias of the one convolution that equals convolution and BatchNorm (running statistics).
 
-        They are in float32 at least, so that whoever goes on computing rounds them once.
+        They are new tensors, in float32 at least where there is a BatchNorm: who goes on computing rounds them once.
         """
         if isinstance(self.norm, nn.Identity):
-            return self.conv.weight, self.conv.bias
+            return self.conv.weight.clone(), self.conv.bias.clone()
         scale, shift = _scale_and_shift(self.norm)
         return self.conv.weight * scale[:, None, None, None], shift
 

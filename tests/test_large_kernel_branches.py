@@ -129,3 +129,16 @@ def test_what_was_put_on_a_branch_takes_effect(module, change):
         out = module(images())
     assert (out - before).abs().min() > 1e-3
     torch.testing.assert_close(out, module(images()).detach())
+
+
+def test_folded_branches_keep_their_weights(module):
+    """Their weights are the convolutions' own, to which nothing may be added."""
+    with torch.no_grad():
+        expected = module(images())
+        for branch in filter(None, (module.large, module.small)):
+            branch.fold()
+        module.eval()
+        state = copy.deepcopy(module.state_dict())
+        for _ in range(2):
+            torch.testing.assert_close(module(images()), expected, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
