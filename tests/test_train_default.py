@@ -99,7 +99,7 @@ def test_learning_rate_and_sizes_follow_the_schedule(data, tmp_path):
         rates.append(run.learning_rate())
         sizes.append(train_default.PHASES[run.phase()][1])
     assert rates == pytest.approx([1 / 400, 1, 1, 1, 0.5, 0], abs=1e-3)
-    assert sizes == [32, 32, 48, 64, 64, 64]
+    assert sizes == [32, 32, 48, 48, 64, 64]
 
 
 @pytest.mark.parametrize("family", models.CONFIGS)
