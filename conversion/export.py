@@ -131,8 +131,9 @@ def export(
                 f"more than {TOLERANCES[dtype]:.0e}, so it is not written."
             )
         written = sum(part.stat().st_size for part in folder.iterdir())
-        model.config.to_json_file(folder / "config.json")
-        processor.to_json_file(folder / "preprocessor_config.json")
+        for part, name in ((model.config, "config.json"), (processor, "preprocessor_config.json")):
+            vars(part).pop("auto_map", None)  # names code, which is not needed and not there
+            part.to_json_file(folder / name)
     sides = ("32*rows", "32*columns") if dynamic else (height, width)
     return Export(output / file, written, ("batch", images.shape[1], *sides), names, difference)
 

@@ -49,6 +49,11 @@ MODELS = Format(
     texts=(),
     numbers=("rounds", "minimum_ms", "median_ms", "images_per_second", "median_images_per_second"),
 )
+EXPORTS = Format(
+    keys=("model", "image", "batch_size", "threads", "runtime", "device"),
+    texts=("onnxruntime",),
+    numbers=("file_megabytes", "rounds", "minimum_ms", "median_ms"),
+)
 ACCURACY = Format(
     keys=("model", "revision", "data", "fingerprint", "metric", "options", "dtype", "processor", "device"),
     texts=("size",),

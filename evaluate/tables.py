@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .results import FOLDER, MODELS, OPERATORS, read_results
+from .results import EXPORTS, FOLDER, MODELS, OPERATORS, read_results
 
 NOT_MEASURED = "Not measured yet.\n"
 MODEL_PEERS = {"convnext-t": "ConvNeXt-T", "swin-t": "Swin-T"}
@@ -33,6 +33,16 @@ def models_table(path: Path = FOLDER / "models.csv") -> str:
 def originals_table(path: Path = FOLDER / "models.csv") -> str:
     """RepLKNet-31B beside its original: a row for each size of images, batch size, dtype and number of threads."""
     return _originals(read_results(path, MODELS)) or NOT_MEASURED
+
+
+def exports_table(path: Path = FOLDER / "export.csv") -> str:
+    """A row for each exported model, batch size and number of threads."""
+    return render_exports(read_results(path, EXPORTS))
+
+
+def render_exports(rows: Rows) -> str:
+    """As [`exports_table`], from rows."""
+    return _sections(rows, (), _exports_section) or NOT_MEASURED
 
 
 def render_operators(rows: Rows) -> str:
@@ -120,6 +130,18 @@ def _originals_section(rows: Rows) -> str:
             cells.append(f"{_number(row['images_per_second'])}{f' ({ratio})' * bool(ratio)}" if row else "")
         table.append([*case, *cells])
     return markdown(table, text_columns=0)
+
+
+def _exports_section(rows: Rows) -> str:
+    table = [["model", "ONNX, MB", "image", "batch", "threads", "onnxruntime, ms", "PyTorch"]]
+    cases = {}
+    for row in rows:
+        case = tuple(row[column] for column in ("model", "file_megabytes", "image", "batch_size", "threads"))
+        cases.setdefault(case, {})[row["runtime"]] = row
+    for case, measured in cases.items():
+        exported = measured["onnxruntime"]
+        table.append([*case, _number(exported["minimum_ms"]), _ratio(measured["PyTorch"], exported, "minimum_ms")])
+    return markdown(table, text_columns=1)
 
 
 def _has_own_table(model: str) -> bool:

@@ -4,9 +4,9 @@
 
 DATA is a folder with one folder of images for each class (below `train` and `validation` if you split them yourself),
 a folder of parquet files (`train*.parquet`, `validation*.parquet`), or the id of a data set on the Hub. Without a
-validation split, a tenth of the training images is set aside. MODEL is a converted folder or an id on the Hub; its
-classifier is replaced by a new one for the classes of DATA. OUTPUT becomes a model folder. With `--resume`, a killed
-run goes on from its last epoch (in OUTPUT-run).
+validation split, a tenth of the training images is set aside. A test split is measured once, at the end. MODEL is a
+converted folder or an id on the Hub; its classifier is replaced by a new one for the classes of DATA. OUTPUT becomes a
+model folder. With `--resume`, a killed run goes on from its last epoch (in OUTPUT-run).
 """
 
 import argparse
@@ -25,13 +25,13 @@ from transformers.trainer_utils import EvalPrediction, get_last_checkpoint
 import hf_models
 
 
-def load(data: str) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The training and the validation set, with the columns `image` and `label`."""
-    if any(Path(data).glob("train*.parquet")):
-        files = {split: f"{data}/{split}*.parquet" for split in ("train", "validation")}
-        splits = datasets.load_dataset(
-            "parquet", data_files={s: f for s, f in files.items() if any(Path(data).glob(f"{s}*.parquet"))}
-        )
+def load(data: str) -> datasets.DatasetDict:
+    """The splits, `train` and `validation` at least, with the columns `image` and `label`."""
+    files = {
+        split: [str(f) for f in Path(data).glob(f"{split}*.parquet")] for split in ("train", "validation", "test")
+    }
+    if files["train"]:
+        splits = datasets.load_dataset("parquet", data_files={split: found for split, found in files.items() if found})
     elif Path(data).is_dir():
         splits = datasets.load_dataset("imagefolder", data_dir=data)
     else:
@@ -45,9 +45,9 @@ def load(data: str) -> tuple[datasets.Dataset, datasets.Dataset]:
         sys.exit(f"{data}: expected a column of images and one of class labels, got {splits['train'].features}.")
     splits = splits.select_columns(list(names)).rename_columns(names)
     if "validation" not in splits:
-        splits = splits["train"].train_test_split(0.1, seed=0, stratify_by_column="label")
-        return splits["train"], splits["test"]
-    return splits["train"], splits["validation"]
+        parts = splits["train"].train_test_split(0.1, seed=0, stratify_by_column="label")
+        splits |= {"train": parts["train"], "validation": parts["test"]}
+    return splits
 
 
 def augmented(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -84,14 +84,14 @@ def metrics(result: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(of_classes))}
 
 
-def finetune(
-    data: str, output: Path, model: str, *, epochs: float, batch_size: int, learning_rate: float, resume: bool
-) -> dict[str, float]:
-    """Train, write the best epoch's model to `output`, and return its metrics on the validation set."""
+def finetune(data: str, output: Path, model: str, image_size: int | None, resume: bool, **options) -> dict[str, float]:
+    """Train, write the best epoch's model to `output`, and return its metrics on the test set, if any."""
     set_seed(0)
-    train, validation = load(data)
-    names = train.features["label"].names
-    processor = AutoImageProcessor.from_pretrained(model)
+    splits = load(data)
+    names = splits["train"].features["label"].names
+    square = {"height": image_size, "width": image_size}
+    size = {"size": {"shortest_edge": image_size}, "crop_size": square} if image_size else {}
+    processor = AutoImageProcessor.from_pretrained(model, **size)
     classifier = AutoModelForImageClassification.from_pretrained(
         model,
         dtype=torch.float32,
@@ -104,10 +104,6 @@ def finetune(
         sys.exit(f"{run}: an earlier run. Go on with --resume, or remove it.")
     arguments = TrainingArguments(
         output_dir=str(run),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size,
-        per_device_eval_batch_size=batch_size,
-        learning_rate=learning_rate,
         weight_decay=0.05,
         warmup_steps=0.1,  # of all steps
         lr_scheduler_type="cosine",
@@ -121,16 +117,18 @@ def finetune(
         logging_strategy="epoch",
         remove_unused_columns=False,  # the columns are made when rows are read
         report_to="none",
+        **options,
     )
+    augmenting, plain = Preparation(processor, train=True), Preparation(processor, train=False)
     trainer = Trainer(
         model=classifier,
         args=arguments,
-        train_dataset=train.with_transform(Preparation(processor, train=True)),
-        eval_dataset=validation.with_transform(Preparation(processor, train=False)),
+        train_dataset=splits["train"].with_transform(augmenting),
+        eval_dataset=splits["validation"].with_transform(plain),
         compute_metrics=metrics,
     )
     trainer.train(resume_from_checkpoint=get_last_checkpoint(run) if resume and run.exists() else None)
-    measured = trainer.evaluate()
+    measured = trainer.evaluate(splits.get("test", splits["validation"]).with_transform(plain))
     trainer.model.save_pretrained(output)
     processor.save_pretrained(output)
     return {name: measured[f"eval_{name}"] for name in ("accuracy", "balanced_accuracy")}
@@ -141,8 +139,10 @@ if __name__ == "__main__":
     parser.add_argument("data")
     parser.add_argument("output", type=Path)
     parser.add_argument("--model", default=str(hf_models.default_checkpoint()), help="by default the embedded one")
-    parser.add_argument("--epochs", type=float, default=10)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--image-size", type=int, help="in pixels; by default the model's own")
+    parser.add_argument("--epochs", type=float, default=10, dest="num_train_epochs")
+    parser.add_argument("--batch-size", type=int, default=32, dest="per_device_train_batch_size")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--resume", action="store_true", help="go on where a run was killed")
     print(finetune(**vars(parser.parse_args())))

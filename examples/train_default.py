@@ -166,7 +166,7 @@ class Run:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         if (before := state["settings"] | {"epochs": self.settings.epochs}) != asdict(self.settings):
             raise SystemExit(f"{path}: begun with {before}. Use the same settings, or another OUTPUT.")
         self.step = state["step"]
@@ -176,9 +176,15 @@ class Run:
 
 
 class Curves:
-    """`curves.csv`: one row every LOG_STEPS steps and at the end of each epoch."""
+    """`curves.csv`: one row every LOG_STEPS steps and at the end of each epoch.
 
-    FIELDS = ("step", "epoch", "size", "learning_rate", "images_per_second", "train_loss", "validation_top1")
+    `cpu_seconds` are those of the steps since the row before, in all threads of the first process.
+    """
+
+    FIELDS = (
+        *("step", "epoch", "size", "learning_rate"),
+        *("images_per_second", "cpu_seconds", "train_loss", "validation_top1"),
+    )
 
     def __init__(self, path: Path, step: int):
         """Drops the rows after `step`, which a killed run wrote after its last checkpoint."""
@@ -203,17 +209,18 @@ def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: floa
         curves = Curves(run.folder / "curves.csv", run.step)
     stopped = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    losses, started, saved = [], time.perf_counter(), time.monotonic()
+    losses, started, cpu, saved = [], time.perf_counter(), time.process_time(), time.monotonic()
     while run.step < run.total_steps:
         size = PHASES[run.phase()][1]
         losses.append(run.train_step())
         epoch_ends = run.step % run.steps_per_epoch == 0
         if writes and (run.step % LOG_STEPS == 0 or epoch_ends):
-            speed = len(losses) * settings.batch_size / (time.perf_counter() - started)
+            speed = f"{len(losses) * settings.batch_size / (time.perf_counter() - started):.1f}"
+            cpu = f"{time.process_time() - cpu:.1f}"
             loss, top1 = sum(losses) / len(losses), f"{run.top1(size):.2f}" if epoch_ends else ""
             epoch = f"{run.step / run.steps_per_epoch:.3f}"
-            curves.add(run.step, epoch, size, f"{run.learning_rate():.3g}", f"{speed:.1f}", f"{loss:.4f}", top1)
-            losses, started = [], time.perf_counter()
+            curves.add(run.step, epoch, size, f"{run.learning_rate():.3g}", speed, cpu, f"{loss:.4f}", top1)
+            losses, started, cpu = [], time.perf_counter(), time.process_time()
         stop = run.any_process(bool(stopped))
         if writes and (stop or time.monotonic() - saved >= checkpoint_seconds):
             run.save()

@@ -80,6 +80,27 @@ def benchmark_models(
         print(render_models(rows), end="")
 
 
+@app.command("export")
+def benchmark_export(
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Folder or Hub id, by default the embedded one; may be repeated."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a call.")] = 1,
+    threads: Threads = None,
+    rounds: Rounds = 10,
+    seconds: Seconds = 10.0,
+    results: Results = None,
+    verbose: Verbose = False,
+) -> None:
+    """Time classifiers in onnxruntime, exported by `hf-models export`, beside PyTorch; print a table."""
+    with one_line_errors(verbose):
+        from .evaluate.benchmark_export import benchmark_export
+        from .evaluate.tables import render_exports
+
+        print(render_exports(benchmark_export(models, batch_size, threads, rounds, seconds, results)), end="")
+
+
 @app.command("table")
 def benchmark_table(
     operators: Annotated[Path | None, typer.Option(exists=True, help="CSV file of `ops`, or the package's.")] = None,

@@ -166,6 +166,22 @@ def test_a_model_for_one_size_of_images(monkeypatch, tmp_path):
     assert {row["image_size"] for row in read_csv(path)} == {"64"}
 
 
+def test_exported_models_are_timed_and_kept(tmp_path):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name)
+    path = tmp_path / "export.csv"
+    result = run("export", "--threads", 1, "--threads", 2, "--rounds", 2, "--results", path)
+    rows = read_csv(path)
+    assert [(row["threads"], row["runtime"]) for row in rows] == [
+        (threads, runtime) for threads in "12" for runtime in ("onnxruntime", "PyTorch")
+    ]
+    assert {(row["model"], row["image"], row["rounds"]) for row in rows} == {("embedded default", "64 x 64", "2")}
+    ratio = tables._number(float(rows[1]["minimum_ms"]) / float(rows[0]["minimum_ms"]))
+    assert f"| embedded default | {rows[0]['file_megabytes']} | 64 x 64 | 1 | 1 |" in result.stdout
+    assert f"| {ratio}x |" in result.stdout
+    assert run("export", "--model", tmp_path / "none", code=2).stderr.splitlines()[-1].startswith(f"{tmp_path}/none: ")
+
+
 @pytest.mark.parametrize("raised", [True, False])
 def test_page_faults_are_warned_of(small, monkeypatch, tmp_path, raised):
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):

@@ -66,7 +66,9 @@ def test_onnx_runs_any_batch_size(family, tmp_path):
         "preprocessor_config.json",
     }
     assert report.size == (tmp_path / "onnx" / "model.onnx").stat().st_size
-    assert json.loads((tmp_path / "onnx" / "config.json").read_text())["id2label"]["3"] == "class 3"
+    config = json.loads((tmp_path / "onnx" / "config.json").read_text())
+    assert config["id2label"]["3"] == "class 3"
+    assert "auto_map" not in config, "names files that are not there"
     session = onnx_session(tmp_path / "onnx")
     assert [(tensor.name, tensor.shape) for tensor in session.get_inputs()] == [("pixel_values", ["batch", 3, 64, 64])]
     assert [(tensor.name, tensor.shape) for tensor in session.get_outputs()] == [("logits", ["batch", 10])]

@@ -34,20 +34,39 @@ def folder(tmp_path):
 
 
 def test_learns_colours_and_resumes(example, folder, tmp_path, monkeypatch):
-    settings = {"model": str(example.hf_models.default_checkpoint()), "batch_size": 9, "learning_rate": 1e-3}
+    settings = {"model": str(example.hf_models.default_checkpoint()), "image_size": None, "learning_rate": 1e-3}
+    settings["per_device_train_batch_size"] = 9
     output = tmp_path / "model"
-    measured = example.finetune(folder, output, epochs=2, resume=False, **settings)
+    measured = example.finetune(folder, output, num_train_epochs=2, resume=False, **settings)
     assert measured["balanced_accuracy"] == 1
     model = AutoModelForImageClassification.from_pretrained(output)
     assert model.config.id2label == dict(enumerate(COLOURS))
     picture = Image.new("RGB", (60, 50), COLOURS["green"])
     assert pipeline("image-classification", model=str(output))(picture, top_k=1)[0]["label"] == "green"
     with pytest.raises(SystemExit, match="--resume"):
-        example.finetune(folder, output, epochs=2, resume=False, **settings)
+        example.finetune(folder, output, num_train_epochs=2, resume=False, **settings)
     step, steps = example.Trainer.training_step, []
     monkeypatch.setattr(example.Trainer, "training_step", lambda *args: steps.append(1) or step(*args))
-    example.finetune(folder, output, epochs=3, resume=True, **settings)
+    example.finetune(folder, output, num_train_epochs=3, resume=True, **settings)
     assert len(steps) == 6, "the third epoch alone"
+
+
+def test_parquet_splits_are_read_and_the_test_split_is_measured(example, folder, tmp_path, monkeypatch):
+    rows = example.datasets.load_dataset("imagefolder", data_dir=folder, split="train").shuffle(seed=0)
+    sizes = {"train": range(40), "validation": range(40, 46), "test": range(46, 60)}
+    (tmp_path / "parquet").mkdir()
+    for split, chosen in sizes.items():
+        rows.select(chosen).to_parquet(tmp_path / "parquet" / f"{split}.parquet")
+    evaluate, measured = example.Trainer.evaluate, []
+    monkeypatch.setattr(
+        example.Trainer, "evaluate", lambda *args, **kwargs: measured.append(args[1:]) or evaluate(*args, **kwargs)
+    )
+    settings = {"model": str(example.hf_models.default_checkpoint()), "num_train_epochs": 1}
+    example.finetune(str(tmp_path / "parquet"), tmp_path / "model", image_size=96, resume=False, **settings)
+    while_training, (test,) = measured
+    assert not while_training and len(test) == 14
+    processor = example.AutoImageProcessor.from_pretrained(tmp_path / "model")
+    assert processor(Image.new("RGB", (60, 50)), return_tensors="pt").pixel_values.shape[2:] == (96, 96)
 
 
 def test_balanced_accuracy_weighs_classes_alike(example):

@@ -1,0 +1,72 @@
+"""Compare trainings of `train_default.py`: accuracy over cost in one picture, and a table in Markdown.
+
+    python examples/train_default_curves.py PICTURE.png RUN...
+
+RUN is a folder with the `run.json` and the `curves.csv` of a training. Its cost is the CPU time of its steps, in all
+threads and processes; validation is not counted.
+"""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+from hf_models.figures import OKABE_ITO, PALE, Figure, check_out, new_figure, save_figure, style
+
+
+class Training:
+    """A training, read from its folder.
+
+    Attributes:
+        settings: The content of `run.json`.
+        hours: Hours of CPU time up to the end of each epoch.
+        top1: Accuracy then, in percent.
+    """
+
+    def __init__(self, folder: Path):
+        self.settings = json.loads((folder / "run.json").read_text())
+        with (folder / "curves.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.hours, self.top1, seconds = [], [], 0.0
+        for row in rows:
+            seconds += self.settings["processes"] * float(row["cpu_seconds"])
+            if row["validation_top1"]:
+                self.hours.append(seconds / 3600)
+                self.top1.append(float(row["validation_top1"]))
+
+
+@style
+def draw(trainings: list[Training]) -> Figure:
+    figure = new_figure(6, 3.6, "Accuracy on the validation photos while training")
+    axes = figure.subplots()
+    for training, colour, marker in zip(trainings, OKABE_ITO, "os^Dv*P", strict=False):
+        label = training.settings["family"]
+        axes.plot(training.hours, training.top1, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
+    axes.set_xlabel("training cost in hours of CPU time")
+    axes.set_ylabel("top-1 in percent, at the size of the phase")
+    axes.grid(color=PALE, alpha=0.2)
+    axes.legend()
+    return figure
+
+
+def table(trainings: list[Training]) -> str:
+    lines = ["| family | parameters | epochs | CPU hours | top-1 |", "| --- | --: | --: | --: | --: |"]
+    for training in trainings:
+        of = training.settings
+        cost = f"{training.hours[-1]:.2f} | {training.top1[-1]:.2f}"
+        lines.append(f"| {of['family']} | {of['parameters']:,} | {of['epochs']:g} | {cost} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=check_out)
+    parser.add_argument("runs", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    trainings = [Training(folder) for folder in arguments.runs]
+    save_figure(draw(trainings), arguments.picture)
+    print(table(trainings))
+
+
+if __name__ == "__main__":
+    main()
