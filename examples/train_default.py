@@ -55,7 +55,7 @@ EMA_DECAY = 0.999
 LOG_STEPS = 50
 # (end as a share of all steps, image size, magnitude of RandAugment, share of mixed batches). Few epochs and a small
 # model, which learns the photos by heart late if at all: weaker than the usual recipes of 300 epochs.
-PHASES = ((0.35, 32, 3, 0.1), (0.7, 48, 4, 0.15), (1.0, 64, 5, 0.2))
+PHASES = ((0.35, 32, 2, 0.0), (0.7, 48, 3, 0.02), (1.0, 64, 4, 0.1))
 
 
 @dataclass

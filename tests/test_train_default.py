@@ -1,6 +1,7 @@
 """examples/train_default.py on 20 photos of noise: it goes on exactly where it was killed, and writes a model."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -80,6 +81,15 @@ def test_killed_training_goes_on_to_the_same_weights(data, tmp_path):
 def steps_of(run: Path) -> list[int]:
     with (run / "curves.csv").open() as file:
         return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_processes_share_the_batches(data, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [EXAMPLES / "train_default.py", data, tmp_path / "model", "--epochs", "2", "--batch-size", "4"]
+    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, check=True)
+    assert steps_of(tmp_path / "model-run") == [5, 10], "written by one of them"
+    assert json.loads((tmp_path / "model-run/run.json").read_text())["processes"] == 2
+    AutoModelForImageClassification.from_pretrained(tmp_path / "model")
 
 
 def test_other_settings_are_refused(data, tmp_path):
