@@ -1,8 +1,4 @@
-"""Draws the gallery: what the embedded checkpoint sees in the sample photos. `make gallery` runs it.
-
-Sampling points are part of it as soon as the embedded checkpoint has deformable layers; those of a model with random
-weights would say nothing.
-"""
+"""Draws the gallery: what the embedded checkpoint sees in the sample photos. `make gallery` runs it."""
 
 from pathlib import Path
 
@@ -11,16 +7,15 @@ from PIL import Image
 from hf_models.classify import read_image
 from hf_models.figures import Figure, figure_image
 from hf_models.image_view import prepare_image
-from hf_models.sampling_points import is_deformable, sampling_points
+from hf_models.sampling_points import sampling_points
 from hf_models.visualize import load_hierarchical, model_name
 from hf_models.visualize_erf import contribution_scores, covered_areas, draw_erf
 from hf_models.visualize_features import draw_features, feature_colours
-from hf_models.visualize_modulation import draw_modulation, last_modulations, modulator_strengths
 from hf_models.visualize_sampling import draw_sampling
 
 EXAMPLES = Path(__file__).parent
 FOLDER = EXAMPLES / "gallery"
-SIZE = 256  # at the 64 pixels that it was trained on, the last maps have 4 x 4 and 2 x 2 positions
+SIZE = 256  # at the 64 pixels that it was trained on, the last maps have 4 x 4 positions
 README = """# What the embedded checkpoint sees
 
 Drawn by `make gallery` from the two sample photos, at {size} x {size} pixels. `hf-models visualize` draws the same for
@@ -37,12 +32,8 @@ def draw_gallery() -> dict[str, tuple[str, Figure]]:
     for photo, image in photos.items():
         pixel_values, view = prepare_image(image, processor, SIZE)
         arguments = f"examples/{photo}.jpg --size {SIZE}"
-        if is_deformable(model):
-            figure = draw_sampling(image, view, sampling_points(model, pixel_values, view))
-            pictures[f"sampling_{photo}.png"] = f"sampling {arguments}", figure
-        if last_modulations(model) and photo == "sample":  # one is enough
-            figure = draw_modulation(image, view, modulator_strengths(model, pixel_values), name)
-            pictures["modulation.png"] = f"modulation {arguments}", figure
+        figure = draw_sampling(image, view, sampling_points(model, pixel_values, view))
+        pictures[f"sampling_{photo}.png"] = f"sampling {arguments}", figure
         figure = draw_features(image, view, feature_colours(model, pixel_values), name)
         pictures[f"features_{photo}.png"] = f"features {arguments}", figure
     scores = contribution_scores(model, processor, list(photos.values()), SIZE)
@@ -58,8 +49,6 @@ def main() -> None:
     for old in FOLDER.glob("*.png"):
         old.unlink()
     text = README.format(size=SIZE)
-    if not any(name.startswith("sampling") for name in pictures):
-        text += "\nSampling points need a model with deformable layers, which the embedded one has not.\n"
     for name, (command, figure) in pictures.items():
         image = figure_image(figure)
         # 256 colours keep the files small; this method keeps rare ones, such as the ends of the colour scales

@@ -55,6 +55,7 @@ TABLES = [
     (README, "segmentation models", segmenters_table),
     (README, "speed of models", tables.models_table),
     (README, "speed of RepLKNet-31B", tables.originals_table),
+    (README, "speed of exported models", tables.exports_table),
     *((README, f"speed of {name}", partial(tables.operators_table, operator=name, **SHORT)) for name in CARDS),
     *((card, f"speed of {name}", partial(tables.operators_table, operator=name)) for name, card in CARDS.items()),
     *((path, "sweep", sweep["summary"]) for path in (README, CARDS["large-kernel-conv"])),
@@ -81,7 +82,7 @@ def test_quickstart_runs(monkeypatch, capsys):
     labels, logits, feature_maps = capsys.readouterr().out.splitlines()
     assert labels.count("score") == 3
     assert logits == "torch.Size([1, 202])"
-    assert feature_maps.count("(1, ") == 4
+    assert feature_maps.count("(1, ") == 3
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_scores_are_averaged_before_the_logarithm(drawing):
         square = {"height": 64, "width": 64}
         inputs = processor(picture, size=square, do_center_crop=False, resample=3, return_tensors="pt").pixel_values
         gradient = torch.autograd.functional.jacobian(
-            lambda x: classifier(x, output_hidden_states=True).hidden_states[4][0, :, 1, 1].clamp(min=0).sum(), inputs
+            lambda x: classifier(x, output_hidden_states=True).hidden_states[-1][0, :, 2, 2].clamp(min=0).sum(), inputs
         )
         raw.append(gradient[0].clamp(min=0).sum(dim=0))
     expected = (1 + sum(raw) / 2).log10()
@@ -198,7 +198,7 @@ def test_sampling_names_the_families_that_fit(drawing, image, tmp_path):
 def test_gallery_is_complete_and_small():
     text = (GALLERY / "README.md").read_text(encoding="utf-8")
     pictures = {path.name: path.stat().st_size for path in GALLERY.glob("*.png")}
-    assert set(re.findall(r"\]\((.*?)\)", text)) == set(pictures) and sum(pictures.values()) < 300_000
+    assert set(re.findall(r"\]\((.*?)\)", text)) == set(pictures) and sum(pictures.values()) < 500_000
     commands = re.findall(r"^    hf-models (.*)", text, flags=re.M)
     assert len(commands) == len(pictures)
     for command in commands:
