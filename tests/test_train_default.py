@@ -77,7 +77,7 @@ def test_killed_training_goes_on_to_the_same_weights(data, tmp_path):
     pixel_values = AutoImageProcessor.from_pretrained(tmp_path / "killed")(photo, return_tensors="pt").pixel_values
     plain = train_default.plain(train_default.Photos(data, "train", tmp_path / "train.npy").images[:1], 80)
     grey_level = 1 / 255 / min(train_default_data.STD)
-    # what it was measured on is what users get, but where Pillow, which resizes rows and columns apart, clips noise twice
+    # users get what it was measured on, but where Pillow, which resizes rows and columns apart, clips noise twice
     assert ((pixel_values - plain).abs() <= 1.01 * grey_level).float().mean() > 0.95
 
 
