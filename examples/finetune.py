@@ -85,7 +85,7 @@ def metrics(result: EvalPrediction) -> dict[str, float]:
 
 
 def finetune(data: str, output: Path, model: str, image_size: int | None, resume: bool, **options) -> dict[str, float]:
-    """Train, write the best epoch's model to `output`, and return its metrics on the test set, if any."""
+    """Train, write the best epoch's model to `output`, and return its metrics on the test or validation set."""
     set_seed(0)
     splits = load(data)
     names = splits["train"].features["label"].names
