@@ -48,14 +48,15 @@ from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from hf_models.zoo import wnid_names
 
-WARMUP_STEPS = 400
+WARMUP_STEPS = 400  # or a tenth of a short run
 COOLDOWN = 1 / 3  # of all steps
 LABEL_SMOOTHING = 0.1
 EMA_DECAY = 0.999
 LOG_STEPS = 50
+VALIDATIONS = 16  # in a run, at most
 # (end as a share of all steps, image size, magnitude of RandAugment, share of mixed batches). Few epochs and a small
 # model, which learns the photos by heart late if at all: weaker than the usual recipes of 300 epochs.
-PHASES = ((0.35, 32, 2, 0.0), (0.7, 48, 3, 0.02), (1.0, 64, 4, 0.1))
+PHASES = ((0.35, 32, 2, 0.0), (0.7, 48, 3, 0.02), (0.96, 64, 4, 0.1), (1.0, 80, 4, 0.1))
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Run:
         config = CONFIGS[settings.family]
         config.num_labels = len(self.photos.names)
         self.model = AutoModelForImageClassification.from_config(config).to(self.device).train()
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True).eval()
+        self.average = AveragedModel(self.model, multi_avg_fn=moving_average, use_buffers=True).eval()
         self.optimizer = MuonWithAdamW(self.model)
         several = self.processes.num_processes > 1
         self.parallel_model = DistributedDataParallel(self.model) if several else self.model
@@ -100,7 +101,8 @@ class Run:
         """Warm-up, plateau, half a cosine."""
         left = (self.total_steps - self.step) / (COOLDOWN * self.total_steps)
         decay = 0.5 - 0.5 * math.cos(math.pi * min(left, 1.0))
-        return self.settings.learning_rate * min((self.step + 1) / WARMUP_STEPS, 1.0) * decay
+        warmup = min(WARMUP_STEPS, self.total_steps / 10)
+        return self.settings.learning_rate * min((self.step + 1) / warmup, 1.0) * decay
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -132,6 +134,10 @@ class Run:
         flag = torch.tensor(int(condition), device=self.device)
         torch.distributed.all_reduce(flag)
         return flag.item() > 0
+
+    def validates(self) -> bool:
+        """Whether the accuracy is measured after this step: at equal distances, the last at the end."""
+        return (self.total_steps - self.step) % math.ceil(self.total_steps / VALIDATIONS) == 0
 
     def logits(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -175,8 +181,14 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def moving_average(averages: list[torch.Tensor], weights: list[torch.Tensor], updates: torch.Tensor) -> None:
+    """Update the moving average, over fewer steps at first, so that it soon forgets how the weights began."""
+    decay = min(EMA_DECAY, (1 + updates.item()) / (10 + updates.item()))
+    get_ema_multi_avg_fn(decay)(averages, weights, updates)
+
+
 class Curves:
-    """`curves.csv`: one row every LOG_STEPS steps and at the end of each epoch.
+    """`curves.csv`: one row every LOG_STEPS steps and at each validation.
 
     `cpu_seconds` are those of the steps since the row before, in all threads of the first process.
     """
@@ -213,11 +225,10 @@ def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: floa
     while run.step < run.total_steps:
         size = PHASES[run.phase()][1]
         losses.append(run.train_step())
-        epoch_ends = run.step % run.steps_per_epoch == 0
-        if writes and (run.step % LOG_STEPS == 0 or epoch_ends):
+        if writes and (run.step % LOG_STEPS == 0 or run.validates()):
             speed = f"{len(losses) * settings.batch_size / (time.perf_counter() - started):.1f}"
             cpu = f"{time.process_time() - cpu:.1f}"
-            loss, top1 = sum(losses) / len(losses), f"{run.top1(size):.2f}" if epoch_ends else ""
+            loss, top1 = sum(losses) / len(losses), f"{run.top1(size):.2f}" if run.validates() else ""
             epoch = f"{run.step / run.steps_per_epoch:.3f}"
             curves.add(run.step, epoch, size, f"{run.learning_rate():.3g}", speed, cpu, f"{loss:.4f}", top1)
             losses, started, cpu = [], time.perf_counter(), time.process_time()

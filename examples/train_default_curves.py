@@ -19,7 +19,7 @@ class Training:
 
     Attributes:
         settings: The content of `run.json`.
-        hours: Hours of CPU time up to the end of each epoch.
+        hours: Hours of CPU time up to each validation.
         top1: Accuracy then, in percent.
     """
 
