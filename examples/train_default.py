@@ -13,7 +13,8 @@ OUTPUT becomes a model folder: half-precision weights, labels with their real na
     hf-models evaluate imagenet --model OUTPUT --data DATA/validation.parquet --subset
 
 The learning rate warms up, stays, and falls along a cosine in the last third (https://arxiv.org/abs/2405.18392):
-unlike with a cosine over the whole run, a training under way may end earlier, with fewer `--epochs`, at little loss.
+unlike with a cosine over the whole run, a training under way may end earlier, with fewer `--epochs`, at little loss, and
+one that has ended goes on with more: the learning rate rises again and falls once more.
 Images are small at first and regularisation weak; both grow together (https://arxiv.org/abs/2104.00298).
 
 Several GPUs, or the cores of a CPU (`--batch-size` counts the photos of all processes together):
@@ -274,7 +275,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--family", choices=CONFIGS, default=Settings.family)
-    parser.add_argument("--epochs", type=float, default=Settings.epochs, help="may be fewer when a run goes on")
+    parser.add_argument("--epochs", type=float, default=Settings.epochs, help="may be others when a run goes on")
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
     parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
     parser.add_argument("--seed", type=int, default=Settings.seed)

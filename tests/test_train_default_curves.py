@@ -32,3 +32,11 @@ def test_accuracy_is_drawn_and_listed_over_the_cpu_time(tmp_path, monkeypatch, c
         "| internimage | 2,900,000 | 2 | 1.50 | 20.00 |",
     ]
     assert Image.open(tmp_path / "picture.png").width > 300
+
+
+def test_committed_comparison_is_that_of_its_runs():
+    training = SCRIPT.parent / "training"
+    script = runpy.run_path(str(SCRIPT))
+    families = ("flash_internimage", "internimage", "smt", "replknet")
+    table = script["table"]([script["Training"](training / family) for family in families])
+    assert table in (training / "README.md").read_text()
