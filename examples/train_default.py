@@ -13,8 +13,8 @@ OUTPUT becomes a model folder: half-precision weights, labels with their real na
     hf-models evaluate imagenet --model OUTPUT --data DATA/validation.parquet --subset
 
 The learning rate warms up, stays, and falls along a cosine in the last third (https://arxiv.org/abs/2405.18392). A
-training under way may thus end earlier, with fewer `--epochs`, at little loss. One that has ended goes on with more: the
-learning rate rises again and falls once more.
+training under way may thus end earlier, with fewer `--epochs`, at little loss. One that has ended goes on with more:
+the learning rate rises again and falls once more.
 Images are small at first and regularisation weak; both grow together (https://arxiv.org/abs/2104.00298).
 
 Several GPUs, or the cores of a CPU (`--batch-size` counts the photos of all processes together):
