@@ -133,7 +133,7 @@ def make_rows(
         "processor": processor or loaded.processor_name,
         "size": size,
         "n": str(totals.n),
-        "seconds": f"{totals.seconds:.1f}",
+        "seconds": f"{totals.seconds:.3f}",
         **machine(settings.device),
         **({} if _is_deformable(loaded.model) else {"kernel": "none"}),
         "transformers": transformers.__version__,
