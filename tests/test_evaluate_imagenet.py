@@ -148,6 +148,7 @@ def test_a_row_says_what_was_measured(model, parquet, expected, tmp_path):
     assert top1["data"] == "validation.parquet, 48 images of 6 classes"
     assert (top1["n"], top1["size"], top1["processor"]) == ("48", "32 x 32", "ImageNetImageProcessor (pil)")
     assert top1["kernel"] == "none" and top1["revision"].startswith("sha256 ")
+    assert len(top1["seconds"].partition(".")[2]) == 3, "so that a short evaluation is not 0.0, which is refused"
     run("--model", model, "--data", parquet, "--subset", "--results", path, "--dtype", "bfloat16")
     run("--model", model, "--data", parquet, "--subset", "--results", path)
     assert [row["dtype"] for row in read_csv(path)] == ["float32", "float32", "bfloat16", "bfloat16"]
