@@ -29,7 +29,7 @@ fuzz: $(READY)  ## feed 100,000 damaged files to the readers (half an hour)
 
 test-browser: $(KERNELS)  ## run the tests of the demo in the Chromium of this machine
 	$(BIN)/python -m pip install --editable '.[demo]' playwright
-	$(PYTEST) tests/test_demo.py
+	$(PYTEST) tests/cli/test_demo.py
 
 test-transformers: $(KERNELS)  ## run transformers' own common tests against every family
 	$(BIN)/python tests/transformers_suite/run.py

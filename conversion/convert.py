@@ -11,15 +11,16 @@ from hf_models.errors import InputError, reason
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.model_cards import render_card
 from hf_models.remote_code import save_config
-from hf_models.segmentation_recipe import SegmentationRecipe
-from hf_models.segmentation_zoo import stock_image_processor
+from hf_models.zoo.segmentation import stock_image_processor
+from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
-from .checkpoint import Checkpoint, open_checkpoint, some
-from .output import appearing, check_output, tidy
 from .plan import Plan, make_plan
 from .progress import progress_bar, sha256
+from .reading.checkpoint import Checkpoint, open_checkpoint, some
+from .reading.source import Source, find_source
 from .report import REPORT, hash_source, make_report, provenance, write_json
-from .shards import (
+from .writing.output import appearing, check_output, tidy
+from .writing.shards import (
     Transfer,
     cast_floating,
     check_shards,
@@ -28,7 +29,6 @@ from .shards import (
     split,
     write_shards,
 )
-from .source import Source, find_source
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 RELOAD_BYTES = 1.5e9  # models up to this size are also loaded as a user would

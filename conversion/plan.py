@@ -10,14 +10,14 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from hf_models.errors import InputError, reason
-from hf_models.input_files import read_json
+from hf_models.inference.input_files import read_json
 from hf_models.zoo import ZooModel, get_model, list_models
 
-from .checkpoint import Checkpoint, some
-from .family import Facts, Family, differences
+from .backbones.family import Facts, Family, differences
+from .heads.segmentation import SegmentationFamily
 from .key_map import KeyMap
+from .reading.checkpoint import Checkpoint, some
 from .registry import checkpoint_key_map, family_of, find_family, model_tensors
-from .segmentation import SegmentationFamily
 
 # published checkpoints of which no conversion would compute the same; their weights do not show it
 REFUSED = {

@@ -8,15 +8,16 @@ from transformers import PreTrainedConfig
 from hf_models.auto import FAMILIES as REGISTERED
 from hf_models.errors import InputError, reason
 
-from . import mask2former, segformer_head, upernet
-from .checkpoint import Checkpoint, some
-from .family import Family
+from .backbones.family import Family
+from .heads import mask2former, segformer_head, upernet
+from .heads.segmentation import BACKBONE, SegmentationFamily
 from .key_map import KeyMap
-from .segmentation import BACKBONE, SegmentationFamily
+from .reading.checkpoint import Checkpoint, some
 
 # a registered family's part lies in the file named after its model_type
 FAMILIES: dict[str, Family] = {
-    config.model_type: import_module(f".{config.model_type}", __package__).FAMILY for config, *_ in REGISTERED
+    config.model_type: import_module(f"{__package__}.backbones.{config.model_type}").FAMILY
+    for config, *_ in REGISTERED
 }
 # UperNet before its variant: the weights do not tell them apart
 HEADS = (upernet.HEAD, upernet.ALIGNED_HEAD, mask2former.HEAD, segformer_head.HEAD)

@@ -14,10 +14,10 @@ from transformers import PreTrainedConfig
 import hf_models
 from hf_models.errors import InputError, reason
 
-from .checkpoint import Checkpoint
 from .plan import Plan
 from .progress import progress_bar, sha256
-from .source import Source
+from .reading.checkpoint import Checkpoint
+from .reading.source import Source
 
 REPORT = "conversion_report.json"
 LIBRARIES = ("torch", "transformers", "safetensors")

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from hf_models.errors import InputError, reason
-from hf_models.input_files import check_path, read_json
+from hf_models.inference.input_files import check_path, read_json
 
-from .checkpoint import open_checkpoint
+from .backbones.family import check_extent
 from .convert import DTYPES
-from .family import check_extent
 from .progress import progress_bar, sha256
+from .reading.checkpoint import open_checkpoint
+from .reading.source import find_source
 from .registry import FAMILIES, HEADS, checkpoint_key_map, family_of, find_family, model_tensors
 from .report import REPORT, hash_source
-from .shards import (
+from .writing.shards import (
     Transfer,
     cast_floating,
     check_shards,
@@ -19,7 +20,6 @@ from .shards import (
     compare_shards,
     read_shards,
 )
-from .source import find_source
 
 # fields that count layers, each of which has tensors
 LAYERS = ("depths", "num_modulation_heads", "encoder_layers", "decoder_layers")

@@ -9,16 +9,16 @@ import torch
 import transformers
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hf_models.classify import default_checkpoint, load_model
 from hf_models.deformable_conv import DCNv3, DCNv4
 from hf_models.errors import InputError
-from hf_models.input_files import check_path, read_json
+from hf_models.inference.classify import default_checkpoint, load_model
+from hf_models.inference.input_files import check_path, read_json
 
 from .counting import Totals
 from .image_data import ImageData
 from .journal import Journal
 from .results import ACCURACY, merge_results, read_results
-from .timing import DTYPES, check_choice, check_device, machine
+from .speed.timing import DTYPES, check_choice, check_device, machine
 
 DEFAULT = "default"
 

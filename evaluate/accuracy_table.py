@@ -8,7 +8,7 @@ from hf_models.zoo import get_model, list_models
 from .ade20k_data import FULL as ADE20K
 from .imagenet_data import FULL as IMAGENET
 from .results import ACCURACY, FOLDER, read_results
-from .tables import NOT_MEASURED, markdown
+from .speed.tables import NOT_MEASURED, markdown
 
 FILES = (FOLDER / "imagenet.csv", FOLDER / "ade20k.csv")
 REPORTED = {(IMAGENET, "top-1"): "top1", (IMAGENET, "top-5"): "top5", (ADE20K, "mIoU"): "miou"}

@@ -7,10 +7,10 @@ from itertools import islice
 import torch
 from PIL import Image
 
-from hf_models.classify import read_image
 from hf_models.errors import InputError
-from hf_models.segmentation import recipe_of, segmenter_class, semantic_scores
-from hf_models.segmentation_recipe import SegmentationRecipe
+from hf_models.inference.classify import read_image
+from hf_models.segmentation.predict import recipe_of, segmenter_class, semantic_scores
+from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
 from .ade20k_data import NUM_LABELS, open_ade20k, read_mask, title
@@ -19,7 +19,7 @@ from .image_data import Sample
 from .journal import Journal
 from .processes import Processes
 from .segmentation_metrics import areas, metrics
-from .timing import check_choice
+from .speed.timing import check_choice
 
 
 @dataclass(frozen=True)

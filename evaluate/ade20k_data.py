@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hf_models.classify import FORMATS
 from hf_models.errors import InputError, reason
-from hf_models.input_files import check_path
+from hf_models.inference.classify import FORMATS
+from hf_models.inference.input_files import check_path
 
 from .image_data import IMAGE_SUFFIXES, ImageData, Sample, from_files
 from .segmentation_metrics import IGNORED

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageClassification, BaseImageProcessor
 
-from hf_models.classify import read_image
 from hf_models.errors import InputError, reason
+from hf_models.inference.classify import read_image
 from hf_models.zoo import wnid_names
 
 from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
@@ -22,7 +22,7 @@ from .imagenet_classes import TEDDY_BEAR, outputs
 from .imagenet_data import Labels, check_labels, open_imagenet
 from .journal import Journal
 from .processes import Processes
-from .timing import DTYPES
+from .speed.timing import DTYPES
 
 CHANCE = 0.2  # a top-1 accuracy, in percent, that models with shuffled labels reach on 1,000 classes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hf_models.errors import InputError
 
-from .timing import CONDITIONS
+from .speed.timing import CONDITIONS
 
 FOLDER = Path(__file__).with_name("results")
 

@@ -4,14 +4,14 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_models.classify import read_image
-from hf_models.figures import Figure, figure_image
-from hf_models.image_view import prepare_image
-from hf_models.sampling_points import sampling_points
-from hf_models.visualize import load_hierarchical, model_name
-from hf_models.visualize_erf import contribution_scores, covered_areas, draw_erf
-from hf_models.visualize_features import draw_features, feature_colours
-from hf_models.visualize_sampling import draw_sampling
+from hf_models.inference.classify import read_image
+from hf_models.visualize.erf import contribution_scores, covered_areas, draw_erf
+from hf_models.visualize.features import draw_features, feature_colours
+from hf_models.visualize.figures import Figure, figure_image
+from hf_models.visualize.image_view import prepare_image
+from hf_models.visualize.photo import load_hierarchical, model_name
+from hf_models.visualize.sampling import draw_sampling
+from hf_models.visualize.sampling_points import sampling_points
 
 EXAMPLES = Path(__file__).parent
 FOLDER = EXAMPLES / "gallery"

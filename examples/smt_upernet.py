@@ -14,8 +14,8 @@ from transformers import UperNetConfig, UperNetForSemanticSegmentation
 
 from hf_models.configuration_smt import SMTConfig
 from hf_models.modeling_smt import SMTBackbone
-from hf_models.segmentation_recipe import SegmentationRecipe
-from hf_models.segmentation_zoo import stock_image_processor
+from hf_models.zoo.segmentation import stock_image_processor
+from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 

@@ -11,7 +11,7 @@ import csv
 import json
 from pathlib import Path
 
-from hf_models.figures import OKABE_ITO, PALE, Figure, check_out, new_figure, save_figure, style
+from hf_models.visualize.figures import OKABE_ITO, PALE, Figure, check_out, new_figure, save_figure, style
 
 
 class Training:

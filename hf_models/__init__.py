@@ -4,8 +4,8 @@ Importing the package registers every family with the Auto classes of transforme
 """
 
 from .auto import register_families
-from .auto_segmenters import register_segmenters
-from .classify import default_checkpoint
+from .inference.classify import default_checkpoint
+from .segmentation.registration import register_segmenters
 from .zoo import list_models
 
 __version__ = "0.1.0"

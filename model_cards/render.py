@@ -8,8 +8,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedConfig
 
 from hf_models.evaluate.accuracy_table import REPORTED, measured_rows
-from hf_models.segmentation_recipe import SegmentationRecipe
 from hf_models.zoo import ZooModel
+from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 TEMPLATE = Path(__file__).with_name("template.md")
 DEFAULT_TEMPLATE = Path(__file__).with_name("default.md")

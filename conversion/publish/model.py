@@ -10,15 +10,15 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from hf_models.auto import FAMILIES
-from hf_models.conversion.registry import family_of
-from hf_models.conversion.report import REPORT
-from hf_models.conversion.shards import INDEX, cast_floating, check_shards, check_values, read_shards
-from hf_models.conversion.source import read_json
-from hf_models.conversion.verify import verify
 from hf_models.errors import InputError
 from hf_models.model_cards import render_card
 from hf_models.remote_code import SOURCES, auto_map_of, code_files
 
+from ..reading.source import read_json
+from ..registry import family_of
+from ..report import REPORT
+from ..verify import verify
+from ..writing.shards import INDEX, cast_floating, check_shards, check_values, read_shards
 from .repository import Content, Repository, check_repo_id, hub_errors
 
 CARD = "README.md"

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from hf_models.conversion import convert
-from hf_models.conversion.report import REPORT, write_json
 from hf_models.errors import InputError
 from hf_models.zoo import ZooModel, get_model, list_models
 
+from .. import convert
+from ..report import REPORT, write_json
 from .model import push_model
 
 PUBLISH_REPORT = "publish_report.json"

@@ -2,7 +2,7 @@
 
 import os
 
-from hf_models.demo import THEME, build_demo
+from hf_models.visualize.demo import THEME, build_demo
 
 demo = build_demo(os.environ.get("MODEL"))
 

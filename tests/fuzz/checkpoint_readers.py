@@ -16,18 +16,18 @@ from mutate import mutate_json, mutate_value
 from safetensors.torch import save
 from transformers import AutoModelForImageClassification
 
-from hf_models.classify import load_model
 from hf_models.conversion import convert, verify
-from hf_models.conversion.checkpoint import Checkpoint, open_checkpoint
-from hf_models.conversion.output import check_output
+from hf_models.conversion.heads.segmentation import SegmentationFamily
 from hf_models.conversion.plan import _config_from_original, make_plan
+from hf_models.conversion.reading.checkpoint import Checkpoint, open_checkpoint
+from hf_models.conversion.reading.source import Source, find_source, inside
 from hf_models.conversion.registry import FAMILIES, HEADS
-from hf_models.conversion.segmentation import SegmentationFamily
-from hf_models.conversion.source import Source, find_source, inside
+from hf_models.conversion.writing.output import check_output
 from hf_models.errors import InputError
-from hf_models.input_files import read_json
+from hf_models.inference.classify import load_model
+from hf_models.inference.input_files import read_json
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 from seeded_checkpoint import save_checkpoint
 
 MANIFESTS = Path(__file__).parents[1] / "fixtures" / "parity" / "manifests"

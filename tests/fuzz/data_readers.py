@@ -14,7 +14,6 @@ import torch
 from mutate import mutate_bytes, mutate_json
 from PIL import Image
 
-from hf_models.classify import read_image
 from hf_models.evaluate.accuracy_table import accuracy_table
 from hf_models.evaluate.ade20k_data import read_mask
 from hf_models.evaluate.image_data import Sample
@@ -22,8 +21,9 @@ from hf_models.evaluate.imagenet import _real_labels
 from hf_models.evaluate.imagenet_data import check_labels, open_imagenet
 from hf_models.evaluate.journal import Journal
 from hf_models.evaluate.results import ACCURACY, read_results
+from hf_models.inference.classify import read_image
 from hf_models.internimage_metadata import encode_metadata
-from hf_models.segmentation_recipe import SegmentationRecipe
+from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 Random = random.Random
 

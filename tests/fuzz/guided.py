@@ -17,7 +17,12 @@ import atheris
 sys.path.insert(0, str(Path(__file__).parent))
 import fuzz
 
-PARTS = ["hf_models.conversion", "hf_models.evaluate", "hf_models.classify", "hf_models.segmentation_recipe"]
+PARTS = [
+    "hf_models.conversion",
+    "hf_models.evaluate",
+    "hf_models.inference.classify",
+    "hf_models.zoo.segmentation_recipe",
+]
 
 
 def main() -> None:
@@ -25,7 +30,9 @@ def main() -> None:
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        with atheris.instrument_imports(include=[*PARTS, "hf_models.input_files", "hf_models.configuration_base"]):
+        with atheris.instrument_imports(
+            include=[*PARTS, "hf_models.inference.input_files", "hf_models.configuration_base"]
+        ):
             fuzz.prepare()
         import readers
 

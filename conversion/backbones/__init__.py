@@ -1,0 +1,1 @@
+"""What the converter knows of each backbone: one file a family."""

@@ -1,0 +1,238 @@
+"""Export to ONNX or as a program of torch.export: a folder that runs without this package, checked before it appears.
+
+An ONNX folder is laid out as optimum's ORTModel classes expect it.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    AutoModelForUniversalSegmentation,
+    BaseImageProcessor,
+    PreTrainedModel,
+)
+
+from hf_models.errors import InputError
+from hf_models.inference.classify import default_checkpoint, load_model
+from hf_models.segmentation.predict import recipe_of
+
+from ..writing.output import appearing, check_output, tidy
+
+# the largest difference from PyTorch in float32 that is let through, relative to the largest output
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
+
+Run = Callable[[torch.Tensor], list[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written."""
+
+    file: Path
+    size: int  # bytes, with what lies outside the file
+    shape: tuple[int | str, ...]  # of `pixel_values`; names are dynamic
+    outputs: tuple[str, ...]
+    difference: float  # from PyTorch, relative to the largest output
+
+
+class TensorsOnly(nn.Module):
+    """A model that takes images and returns the named outputs, both in float32, and nothing else."""
+
+    def __init__(self, model: PreTrainedModel, outputs: tuple[str, ...]):
+        super().__init__()
+        self.model = model
+        self.outputs = outputs
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Takes (batch_size, num_channels, height, width)."""
+        outputs = self.model(pixel_values=pixel_values, return_dict=True)
+        return tuple(outputs[name].float() for name in self.outputs)
+
+
+def export(
+    source: str,
+    output: Path,
+    *,
+    format: str = "onnx",
+    dynamic: bool = False,
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> Export:
+    """Write a model in another format, with its config and image processor beside it.
+
+    The batch size is dynamic. Operators are the PyTorch references, never compiled kernels. What was written is loaded
+    again and compared with PyTorch on random images; only if they agree does the folder appear.
+
+    Args:
+        source: Folder or Hub id of an image classifier or a segmentation model; "default" for the embedded one.
+        output: Folder to create.
+        format: "onnx", or "torch-export" for a program that `torch.export.load` reads.
+        dynamic: Whether height and width are dynamic too, any multiples of 32, instead of those that the model was
+            made for.
+        dtype: "float32", or "float16" for weights and arithmetic; what goes in and comes out is float32.
+        overwrite: Whether a model repository at `output` may be replaced.
+
+    Raises:
+        InputError: `source` cannot be loaded or exported, `output` cannot be written, a package is missing, or the
+            result differs from PyTorch.
+    """
+    for option, value, known in (("--format", format, FORMATS), ("--dtype", dtype, TOLERANCES)):
+        if value not in known:
+            raise InputError(f"{option}: expected one of {', '.join(known)}, got {value}.")
+    file, write, packages = FORMATS[format]
+    if missing := " ".join(name for name in packages if find_spec(name) is None):
+        raise InputError(f"--format {format}: not installed: {missing}. Run `pip install {missing}`.")
+    tidy(output)
+    check_output(output, source, overwrite)
+    processor, model = _load(source)
+    height, width = _image_size(processor, model)
+    names = ("class_queries_logits", "masks_queries_logits") if _has_queries(model) else ("logits",)
+    images = _random_images(model, 2, height, width)
+    # at the sizes that were not traced, one of them of a single image, as most users will run it
+    checks = (
+        _random_images(model, 1, height, width),
+        _random_images(model, 3, height + 32 * dynamic, width + 64 * dynamic),
+    )
+    module = TensorsOnly(model, names).eval()
+    with torch.no_grad():
+        expected = [tensor for pixel_values in checks for tensor in module(pixel_values)]
+    module.to(getattr(torch, dtype))
+    size = sum(tensor.nbytes for tensor in module.state_dict().values())
+    with appearing(output, size, overwrite) as folder:
+        try:
+            with _quiet(), torch.no_grad():
+                shapes = {0: torch.export.Dim("batch")}
+                if dynamic:
+                    shapes |= {2: 32 * torch.export.Dim("rows"), 3: 32 * torch.export.Dim("columns")}
+                program = torch.export.export(module, (images,), dynamic_shapes=(shapes,))
+                for node in program.graph.nodes:
+                    node.meta.pop("stack_trace", None)  # paths on this machine
+                run = write(program, folder / file, names, shapes)
+                got = [tensor for pixel_values in checks for tensor in run(pixel_values)]
+        except Exception as error:  # exporters raise what they happen to meet, of any class
+            way_out = "Leave --dynamic out." if dynamic else "See the whole error with --verbose."
+            raise InputError(
+                f"{source}: {type(model).__name__} cannot be exported as {format} ({_reason(error)}). {way_out}"
+            ) from error
+        difference = _difference(got, expected)
+        if not difference <= TOLERANCES[dtype]:  # NaN is refused too
+            raise InputError(
+                f"{source}: the exported model differs from PyTorch by {difference:.1e} of the largest output, "
+                f"more than {TOLERANCES[dtype]:.0e}, so it is not written."
+            )
+        written = sum(part.stat().st_size for part in folder.iterdir())
+        for part, name in ((model.config, "config.json"), (processor, "preprocessor_config.json")):
+            vars(part).pop("auto_map", None)  # names code, which is not needed and not there
+            part.to_json_file(folder / name)
+    sides = ("32*rows", "32*columns") if dynamic else (height, width)
+    return Export(output / file, written, ("batch", images.shape[1], *sides), names, difference)
+
+
+def _load(source: str) -> tuple[BaseImageProcessor, PreTrainedModel]:
+    path = default_checkpoint() if source == "default" else source
+    try:
+        config = type(AutoConfig.from_pretrained(path))
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{source}: cannot be loaded as a model ({reason})") from error
+    for auto_class in (AutoModelForUniversalSegmentation, AutoModelForSemanticSegmentation):
+        if config in auto_class._model_mapping:
+            return load_model(path, auto_class)
+    return load_model(path, AutoModelForImageClassification)
+
+
+def _has_queries(model: PreTrainedModel) -> bool:
+    return type(model.config) in AutoModelForUniversalSegmentation._model_mapping
+
+
+def _image_size(processor: BaseImageProcessor, model: PreTrainedModel) -> tuple[int, int]:
+    """Height and width in pixels: those after the processor, or for segmentation those of the authors' training."""
+    if getattr(model.config, "segmentation_recipe", None):
+        recipe = recipe_of(model)
+        return recipe.crop_size or (recipe.short_edge, recipe.short_edge)
+    size = (getattr(processor, "do_center_crop", False) and processor.crop_size) or processor.size
+    if "height" in size:
+        return size["height"], size["width"]
+    return size["shortest_edge"], size["shortest_edge"]
+
+
+def _random_images(model: PreTrainedModel, batch_size: int, height: int, width: int) -> torch.Tensor:
+    channels = getattr(model.config, "num_channels", 3)
+    return torch.randn(batch_size, channels, height, width, generator=torch.Generator().manual_seed(batch_size))
+
+
+def _difference(got: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
+    """The largest difference of a tensor, relative to its largest value; NaN if there is one anywhere."""
+    pairs = zip(got, expected, strict=True)
+    return torch.stack([(ours - theirs).abs().max() / theirs.abs().max() for ours, theirs in pairs]).max().item()
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what an exporter's error was caused by."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, names: tuple[str, ...], shapes: dict) -> Run:
+    """Write ONNX, with weights above 2 GB in a file beside it; returns what runs the written file."""
+    import onnxruntime
+
+    torch.onnx.export(
+        program,
+        input_names=["pixel_values"],
+        output_names=names,
+        dynamic_shapes=(shapes,),  # of the program already; here they give the names
+        custom_translation_table={torch.ops.aten.embedding_bag.padding_idx: _onnx_embedding_bag},
+        verbose=False,
+    ).save(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: [torch.from_numpy(array) for array in session.run(None, {"pixel_values": images.numpy()})]
+
+
+def _onnx_embedding_bag(table, indices, offsets, _scale=False, _mode=0, _sparse=False, per_sample_weights=None, *_):
+    """Bags that are all of one size and summed with weights, as in `deformable_aggregate_reference`.
+
+    The exporter's own translation is a loop over the bags, thousands for each image.
+    """
+    from onnxscript import opset18 as op
+
+    shape = op.Concat(op.Shape(offsets), op.Constant(value_ints=[-1]), axis=0)  # (bags, size of a bag)
+    rows = op.Gather(table, op.Reshape(indices, shape))  # (bags, size, D)
+    weights = op.Unsqueeze(op.Reshape(per_sample_weights, shape), [1])  # (bags, 1, size)
+    return op.Squeeze(op.MatMul(weights, rows), [1]), offsets, offsets, offsets  # the last three are not used
+
+
+def _write_program(program: torch.export.ExportedProgram, path: Path, names: tuple[str, ...], shapes: dict) -> Run:
+    """Write a program of torch.export; returns what runs the written file."""
+    torch.export.save(program, path)
+    return torch.export.load(path).module()
+
+
+# format: file, writer, packages that are needed
+FORMATS = {
+    "onnx": ("model.onnx", _write_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "torch-export": ("model.pt2", _write_program, ()),
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters warn of what they do themselves."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)

@@ -1,0 +1,1 @@
+"""Finding and reading checkpoints of strangers, without running code from them."""

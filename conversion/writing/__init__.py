@@ -1,0 +1,1 @@
+"""Writing a model repository: all of it, or nothing."""

@@ -1,0 +1,1 @@
+"""Time of operators and models beside their peers, in the same run."""

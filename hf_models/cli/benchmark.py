@@ -1,0 +1,116 @@
+"""`hf-models benchmark`: speed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .common import Verbose, one_line_errors
+
+app = typer.Typer(
+    help="Speed of operators and models beside their peers, interleaved in one process.\n\n"
+    "On a CPU start with MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment: "
+    "without them the C library returns each large result to the system, and page faults take up to half of a time. "
+    "HF_MODELS_KERNELS=require makes sure that the compiled kernel runs.",
+    no_args_is_help=True,
+)
+Dtypes = Annotated[list[str] | None, typer.Option(help="float32 (the default), bfloat16 or float16; may be repeated.")]
+Threads = Annotated[list[int] | None, typer.Option(min=1, help="Threads of PyTorch, 1 by default; may be repeated.")]
+Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed, if --seconds allow.")]
+Seconds = Annotated[float, typer.Option(min=0, help="For each in each case; the slowest are timed once.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
+Resume = Annotated[bool, typer.Option(help="Leave out what --results has of today, with the same kernels.")]
+
+
+@app.command("ops")
+def benchmark_ops(
+    operator: Annotated[str, typer.Option(help="deformable-conv or large-kernel-conv.")] = "deformable-conv",
+    shapes: Annotated[
+        list[str] | None, typer.Option(help="Such as seed56; may be repeated; all that suit the device by default.")
+    ] = None,
+    dtypes: Dtypes = None,
+    threads: Threads = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the shapes' own.")] = None,
+    rounds: Rounds = 20,
+    seconds: Seconds = 3.0,
+    device: Device = "cpu",
+    backward: Annotated[bool, typer.Option(help="Time the backward passes too.")] = True,
+    results: Results = None,
+    resume: Resume = False,
+    verbose: Verbose = False,
+) -> None:
+    """Time an operator with a compiled kernel, and what could be run instead; print a table."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.speed.operators import benchmark_operator
+        from hf_models.evaluate.speed.tables import render_operators
+
+        rows = benchmark_operator(
+            operator, shapes, dtypes, threads, batch_size, rounds, seconds, device, backward, results, resume
+        )
+        print(render_operators(rows), end="")
+
+
+@app.command("models")
+def benchmark_models(
+    models: Annotated[
+        list[str] | None, typer.Option(help="Such as internimage-t; may be repeated; all by default.")
+    ] = None,
+    image_size: Annotated[
+        list[int] | None, typer.Option(min=32, help="Pixels of a side, 224 by default; may be repeated.")
+    ] = None,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="1 and 8 by default; may be repeated.")] = None,
+    dtypes: Dtypes = None,
+    threads: Threads = None,
+    rounds: Rounds = 10,
+    seconds: Seconds = 10.0,
+    device: Device = "cpu",
+    results: Results = None,
+    resume: Resume = False,
+    verbose: Verbose = False,
+) -> None:
+    """Time whole classifiers with random weights; print tables."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.speed.models import benchmark_models
+        from hf_models.evaluate.speed.tables import render_models
+
+        rows = benchmark_models(
+            models, image_size, batch_size, dtypes, threads, rounds, seconds, device, results, resume
+        )
+        print(render_models(rows), end="")
+
+
+@app.command("export")
+def benchmark_export(
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Folder or Hub id, by default the embedded one; may be repeated."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a call.")] = 1,
+    threads: Threads = None,
+    rounds: Rounds = 10,
+    seconds: Seconds = 10.0,
+    results: Results = None,
+    verbose: Verbose = False,
+) -> None:
+    """Time classifiers in onnxruntime, exported by `hf-models export`, beside PyTorch; print a table."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.speed.exported import benchmark_export
+        from hf_models.evaluate.speed.tables import render_exports
+
+        print(render_exports(benchmark_export(models, batch_size, threads, rounds, seconds, results)), end="")
+
+
+@app.command("table")
+def benchmark_table(
+    operators: Annotated[Path | None, typer.Option(exists=True, help="CSV file of `ops`, or the package's.")] = None,
+    models: Annotated[Path | None, typer.Option(exists=True, help="CSV file of `models`, or the package's.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Render results that were kept, as Markdown."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.results import FOLDER, MODELS, read_results
+        from hf_models.evaluate.speed.tables import operators_table, render_models
+
+        print(operators_table(operators or FOLDER / "operators.csv"))
+        print(render_models(read_results(models or FOLDER / "models.csv", MODELS)), end="")

@@ -1,0 +1,159 @@
+"""`hf-models evaluate`: accuracy."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InputError, printable
+from .common import Verbose, one_line_errors
+
+app = typer.Typer(
+    help="Accuracy on ImageNet and ADE20K, through the image processor and the model that users load.\n\n"
+    "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate ... --device cuda. Every image counts "
+    "once, whatever the number of processes and the batch size.",
+    no_args_is_help=True,
+)
+Model = Annotated[str, typer.Option(help="Folder, id on the Hub, or `default` for the embedded checkpoint.")]
+Revision = Annotated[
+    str | None, typer.Option(help="Commit, tag or branch of the data set on the Hub; nothing is downloaded without.")
+]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, if not one of the usual names.")]
+Subset = Annotated[bool, typer.Option("--subset", help="Accept fewer classes or images; the result says so.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images; a subset's result.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Workers = Annotated[int, typer.Option(min=0, help="Threads that read and prepare images, in each process.")]
+Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an evaluation with these options was killed.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command("imagenet")
+def evaluate_imagenet(
+    model: Model,
+    data: Annotated[
+        str, typer.Option(help="Folder of class folders, parquet or tar files, or id of a data set on the Hub.")
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="Subfolder, beginning of the file names, or split on the Hub.")
+    ] = None,
+    revision: Revision = None,
+    image_column: ImageColumn = None,
+    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not label or cls.")] = None,
+    real: Annotated[Path | None, typer.Option(help="real.json, to measure with the ReaL labels too.")] = None,
+    subset: Subset = False,
+    limit: Limit = None,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    num_workers: Workers = 2,
+    results: Results = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure top-1 and top-5 accuracy on images of ImageNet-1K's classes."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.accuracy import Settings
+        from hf_models.evaluate.imagenet import evaluate_imagenet
+
+        settings = Settings(batch_size, dtype, device, num_workers, results, resume)
+        rows = evaluate_imagenet(
+            model,
+            data,
+            split=split,
+            revision=revision,
+            image_column=image_column,
+            label_column=label_column,
+            real=real,
+            subset=subset,
+            limit=limit,
+            settings=settings,
+        )
+    _print_rows(rows, as_json)
+
+
+@app.command("ade20k")
+def evaluate_ade20k(
+    model: Annotated[str, typer.Option(help="Folder or id on the Hub.")],
+    data: Annotated[
+        str, typer.Option(help="ADEChallengeData2016, parquet or tar files, or id of a data set on the Hub.")
+    ],
+    mode: Annotated[
+        str | None, typer.Option(help="whole, or slide: windows over the resized image; by default as the authors.")
+    ] = None,
+    crop: Annotated[int | None, typer.Option(min=1, help="Side of the windows.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="From one window to the next.")] = None,
+    scales: Annotated[str, typer.Option(help="Factors of the size, such as 0.5,0.75,1,1.25,1.5,1.75.")] = "1",
+    flip: Annotated[bool, typer.Option("--flip", help="Show each scale mirrored too.")] = False,
+    split: Annotated[str | None, typer.Option(help="validation by default.")] = None,
+    revision: Revision = None,
+    image_column: ImageColumn = None,
+    mask_column: Annotated[
+        str | None, typer.Option(help="Column of the masks, if not one of the usual names.")
+    ] = None,
+    reduce_zero_label: Annotated[bool, typer.Option(help="In masks 0 is ignored and classes begin at 1.")] = True,
+    subset: Subset = False,
+    limit: Limit = None,
+    dtype: Dtype = "float32",
+    device: Device = "cpu",
+    num_workers: Workers = 2,
+    results: Results = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure mIoU, mAcc and aAcc, as mmsegmentation defines them, and the IoU of each class."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.accuracy import Settings
+        from hf_models.evaluate.ade20k import Inference, evaluate_ade20k
+
+        try:
+            factors = tuple(float(scale) for scale in scales.split(","))
+        except ValueError:
+            raise InputError(f"--scales: expected numbers such as 0.5,1,1.5, got {scales}.") from None
+        rows, ious = evaluate_ade20k(
+            model,
+            data,
+            inference=Inference(mode, crop, stride, factors, flip),
+            split=split,
+            revision=revision,
+            image_column=image_column,
+            mask_column=mask_column,
+            reduce_zero_label=reduce_zero_label,
+            subset=subset,
+            limit=limit,
+            settings=Settings(1, dtype, device, num_workers, results, resume),
+        )
+    if not as_json:
+        for name, iou in ious.items():
+            if iou == iou:  # NaN: neither predicted nor labelled
+                print(f"  {iou:6.2f} %  {printable(name)}")
+        _print_rows(rows, as_json)
+    elif rows:
+        print(json.dumps({"rows": rows, "iou": {n: None if v != v else v for n, v in ious.items()}}, indent=2))
+
+
+@app.command("table")
+def evaluate_table(
+    results: Annotated[
+        list[Path] | None, typer.Option(exists=True, help="CSV files of `--results`, or the package's.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Set measured beside reported numbers, as Markdown; differences above 0.1 are in bold."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.accuracy_table import FILES, accuracy_table
+
+        print(accuracy_table(results or FILES), end="")
+
+
+def _print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
+    if as_json and rows:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(f"{row['metric']}: {float(row['value']):.2f} % ({row['model']} on {row['data']})")

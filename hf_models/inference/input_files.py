@@ -1,0 +1,59 @@
+"""Paths and JSON files that users bring."""
+
+import json
+import math
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, reason
+
+MAX_JSON = 50_000_000  # bytes; the largest index of a published model has 300 thousand
+
+
+def check_path(path: str | Path) -> None:
+    """Refuse a path that the system cannot even look up, such as one that is too long."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: cannot be looked up ({why}). Check the path.") from error
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object from a file: one that means the same to every reader, with numbers that can be sizes.
+
+    Raises:
+        InputError: It is missing, damaged, too large or no object; a key is there twice; a number is not finite.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"larger than {MAX_JSON // 10**6} MB")
+        content = json.loads(
+            path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite
+        )
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file. Check the path.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({reason(error)}). Fetch or write it again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds a JSON {type(content).__name__}, an object is wanted.")
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"{name!r} is there twice")
+    return content
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value

@@ -1,0 +1,98 @@
+"""Draws a segmentation over its image, with a legend."""
+
+import os
+import uuid
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import InputError
+from ..inference.classify import read_image
+from ..zoo.segmentation_labels import Colour, palette
+from .predict import load_segmenter, semantic_scores
+
+ROW, MARGIN, SWATCH = 20, 8, 14  # pixels of the legend
+
+
+def segment_image(
+    image: str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    alpha: float = 0.5,
+    multi_scale: bool = False,
+) -> list[dict[str, float | str]]:
+    """Segment an image file and write the picture of it.
+
+    Args:
+        image: Path of the image.
+        model: Folder or Hub id of a segmentation model.
+        out: File to write, of a format that Pillow knows by its name; it appears complete or not at all.
+        alpha: Opacity of the colours: 0 shows the image alone, 1 the colours alone.
+        multi_scale: Whether to average over the scales of the model's recipe and over mirrored images.
+
+    Returns:
+        The classes by descending share of the pixels, as `{"label": str, "share": float}`.
+
+    Raises:
+        InputError: The image cannot be used, `model` cannot be loaded, or `out` cannot be written.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"{out}: not a name of an image file. Give one that ends in .png or .jpg.")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}.")
+    if not 0 <= alpha <= 1:
+        raise InputError(f"--alpha must lie in [0, 1], got {alpha}.")
+    picture = read_image(image)
+    segmenter, recipe = load_segmenter(model)
+    scales = recipe.scales if multi_scale else (1.0,)
+    classes = semantic_scores(segmenter, picture, recipe, scales=scales, flip=multi_scale).argmax(dim=0).cpu()
+    names = [segmenter.config.id2label[index] for index in range(segmenter.config.num_labels)]
+    colours = palette(names)
+    shares = classes.flatten().bincount(minlength=len(names)) / classes.numel()
+    found = [index for index in shares.argsort(descending=True, stable=True).tolist() if shares[index] > 0]
+    entries = [(names[index], colours[index], shares[index].item()) for index in found]
+    _write(add_legend(draw_overlay(picture, classes, colours, alpha), entries), out)
+    return [{"label": name, "share": share} for name, _, share in entries]
+
+
+def draw_overlay(image: Image.Image, classes: torch.Tensor, colours: list[Colour], alpha: float) -> Image.Image:
+    """Blend an image with the colours of its classes.
+
+    Args:
+        image: An RGB image.
+        classes: Index of each pixel's class (height, width).
+        colours: Colour of each class.
+        alpha: Opacity of the colours.
+    """
+    coloured = torch.tensor(colours, dtype=torch.uint8)[classes]  # (height, width) -> (height, width, 3)
+    return Image.blend(image, Image.fromarray(coloured.numpy()), alpha)
+
+
+def add_legend(image: Image.Image, entries: list[tuple[str, Colour, float]]) -> Image.Image:
+    """Put a column at the right of an image: colour, name and share of the pixels of each class."""
+    font = ImageFont.load_default()
+    texts = [f"{name} {share:.1%}" for name, _, share in entries]
+    width = 3 * MARGIN + SWATCH + max(int(font.getlength(text)) for text in texts)
+    height = max(image.height, len(entries) * ROW + 2 * MARGIN)
+    canvas = Image.new("RGB", (image.width + width, height), "white")
+    canvas.paste(image)
+    draw = ImageDraw.Draw(canvas)
+    for number, (text, (_, colour, _)) in enumerate(zip(texts, entries, strict=True)):
+        left, top = image.width + MARGIN, MARGIN + number * ROW
+        draw.rectangle((left, top, left + SWATCH, top + SWATCH), fill=colour, outline="black")
+        draw.text((left + SWATCH + MARGIN, top + SWATCH // 2), text, fill="black", font=font, anchor="lm")
+    return canvas
+
+
+def _write(image: Image.Image, out: Path) -> None:
+    temporary = out.with_name(f".{out.stem}.{uuid.uuid4().hex[:8]}{out.suffix}")
+    try:
+        image.save(temporary)
+        os.replace(temporary, out)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out}: cannot be written ({' '.join(str(error).split())}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)

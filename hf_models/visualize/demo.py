@@ -1,0 +1,141 @@
+"""A page for one's own photos: their labels, and pictures of what the model sees (`examples/space` as a Space)."""
+
+import os
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import InputError
+from ..inference.classify import best_labels
+from .features import draw_features, feature_colours
+from .figures import Figure, figure_image
+from .image_view import prepare_image
+from .modulation import draw_modulation, last_modulations, modulator_strengths
+from .photo import load_hierarchical, model_name
+from .sampling import draw_sampling
+from .sampling_points import is_deformable, sampling_points
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # read at the import: nothing is reported to anyone
+try:
+    import gradio as gr
+except ImportError:
+    raise InputError("gradio: not installed, needed by the demo. Run `pip install 'gradio>=6'`.") from None
+
+SAMPLING, MODULATION, FEATURES = "sampling points", "modulation", "features"
+# the fonts of the system: gradio's own themes fetch theirs from the internet
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+SMALL, ENLARGED = 128, 256  # sides: the maps of a smaller input are too coarse to show much
+
+
+def run_demo(model: str | Path | None = None, port: int = 7860) -> None:
+    """Serve the demo on this machine alone, until it is interrupted.
+
+    Args:
+        model: Folder or Hub id of an image classifier; `None` for the embedded checkpoint.
+        port: Of the loopback interface.
+
+    Raises:
+        InputError: `model` cannot be loaded, or the port cannot be used.
+    """
+    page = build_demo(model)
+    try:
+        _, url, _ = page.launch(
+            server_name="127.0.0.1",
+            server_port=port,
+            share=False,
+            theme=THEME,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:
+        raise InputError(f"--port {port}: cannot be used. Give another one.") from error
+    print(f"{url} (interrupt with Ctrl-C)", flush=True)
+    page.block_thread()
+
+
+def build_demo(model: str | Path | None = None) -> gr.Blocks:
+    """Build the page for a model; arguments and errors as for `run_demo`."""
+    processor, classifier = load_hierarchical(model)
+    views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * bool(last_modulations(classifier)) + [FEATURES]
+    stages = classifier.base_model.encoder.stages
+    layers = [(stage, layer) for stage, block in enumerate(stages, 1) for layer in range(1, len(block.layers) + 1)]
+    side = prepare_image(Image.new("RGB", (64, 64)), processor)[1].size[0]
+
+    def labels(photo: Image.Image | None) -> dict[str, float] | None:
+        if photo is None:
+            return None
+        pixel_values = processor(photo, return_tensors="pt").pixel_values
+        return {entry["label"]: entry["score"] for entry in best_labels(classifier, pixel_values)}
+
+    def picture(photo: Image.Image | None, view: str, layer: int, size: int, pixel: list[int] | None):
+        if photo is None:
+            return None
+        try:
+            return figure_image(draw(photo, view, *layers[layer], size, pixel))
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def draw(photo: Image.Image, view: str, stage: int, layer: int, size: int, pixel: list[int] | None) -> Figure:
+        pixel_values, image_view = prepare_image(photo, processor, size)
+        if view == SAMPLING:
+            points = sampling_points(classifier, pixel_values, image_view, at=pixel, stage=stage, layer=layer)
+            return draw_sampling(photo, image_view, points)
+        if view == MODULATION:
+            strengths = modulator_strengths(classifier, pixel_values)
+            return draw_modulation(photo, image_view, strengths, model_name(classifier))
+        return draw_features(photo, image_view, feature_colours(classifier, pixel_values), model_name(classifier))
+
+    def clicked(event: gr.SelectData) -> list[int]:
+        return event.index
+
+    with gr.Blocks(title=f"hf_models: {model_name(classifier)}") as page:
+        gr.Markdown(f"## What {model_name(classifier)} sees\n{_hint(views)}")
+        with gr.Row():
+            photo = gr.Image(type="pil", label="photo", sources=["upload", "clipboard"], elem_id="photo", height=320)
+            answer = gr.Label(num_top_classes=5, label=f"labels, at {side} x {side} pixels", elem_id="labels")
+        with gr.Row():
+            view = gr.Radio(views, value=views[0], label="picture")
+            layer = gr.Dropdown(
+                [(f"stage {stage}, layer {layer}", index) for index, (stage, layer) in enumerate(layers)],
+                value=max(index for index, (stage, _) in enumerate(layers) if stage == 3),
+                label="layer",
+                visible=SAMPLING in views,
+            )
+            size = gr.Slider(
+                64,
+                max(512, side),
+                value=side if side >= SMALL else ENLARGED,
+                step=32,
+                label="side of what the model sees here",
+            )
+        shown = gr.Image(
+            interactive=False,
+            show_label=False,  # the picture has a title
+            format="png",
+            buttons=["download", "fullscreen"],
+            elem_id="picture",
+        )
+        pixel = gr.State()
+
+        # One request at a time: hooks on the model take what passes by.
+        alone = {"concurrency_id": "model", "concurrency_limit": 1}
+        inputs = [photo, view, layer, size, pixel]
+        photo.change(lambda: None, None, pixel).then(labels, photo, answer, **alone).then(
+            picture, inputs, shown, **alone
+        )
+        if SAMPLING in views:
+            photo.select(clicked, None, pixel).then(picture, inputs, shown, **alone)
+        for control in (view, layer):
+            control.change(picture, inputs, shown, **alone)
+        size.release(picture, inputs, shown, **alone)
+    return page
+
+
+def _hint(views: list[str]) -> str:
+    if SAMPLING in views:
+        return "Drop a photo, then click on a pixel of it: the picture shows where a layer reads to compute it."
+    return (
+        f"Drop a photo: the picture shows its {views[0]}. (Only the families internimage and flash_internimage have "
+        "sampling points, which a click would show.)"
+    )

@@ -1,0 +1,53 @@
+"""What all pictures begin with: a photo, prepared for a model of one of the families."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import BaseImageProcessor, PreTrainedModel
+
+from ..errors import InputError
+from ..inference.classify import default_checkpoint, load_classifier, read_image
+from ..modeling_base import HierarchicalPreTrainedModel
+from .image_view import ImageView, prepare_image
+
+
+def model_name(model: PreTrainedModel) -> str:
+    """What pictures and messages call a model: where it was loaded from, without the path."""
+    source = model.name_or_path
+    return "the embedded checkpoint" if source == str(default_checkpoint()) else Path(source).name
+
+
+def load_hierarchical(model: str | Path | None) -> tuple[BaseImageProcessor, HierarchicalPreTrainedModel]:
+    """Load an image classifier of this package from a folder or the Hub; `None` for the embedded checkpoint.
+
+    Raises:
+        InputError: It cannot be loaded, or is of another family.
+    """
+    processor, classifier = load_classifier(model)
+    if not isinstance(classifier, HierarchicalPreTrainedModel):
+        family = classifier.config.model_type
+        raise InputError(f"{model}: of the family {family}. Give internimage, flash_internimage, smt or replknet.")
+    return processor, classifier
+
+
+def load_photo(
+    image: str | Path, model: str | Path | None, size: int | None
+) -> tuple[Image.Image, ImageView, torch.Tensor, HierarchicalPreTrainedModel]:
+    """Read an image file and prepare it for a model.
+
+    Args:
+        image: Path of the image.
+        model: Folder or Hub id of an image classifier; `None` for the embedded checkpoint.
+        size: Side of the square that the model sees, instead of its processor's.
+
+    Returns:
+        The photo, what the model sees of it, that as pixel values (1, 3, height, width), and the model.
+
+    Raises:
+        InputError: The image, the model or the size cannot be used.
+    """
+    photo = read_image(image)
+    processor, classifier = load_hierarchical(model)
+    pixel_values, view = prepare_image(photo, processor, size)
+    return photo, view, pixel_values, classifier

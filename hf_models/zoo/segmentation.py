@@ -1,0 +1,93 @@
+"""Published segmentation checkpoints: a backbone of ours under a head, trained on a data set of its own."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .entries import ZooModel
+from .segmentation_labels import head_names
+from .segmentation_recipe import SegmentationRecipe
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, PreTrainedConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationModel(ZooModel):
+    """One published segmentation checkpoint; what is not said here is as in [`ZooModel`].
+
+    Args:
+        head: `model_type` of the config, without the prefix of its variant: `"upernet"`, `"mask2former"` or
+            `"segformer_head"`.
+        head_kwargs: Where the head's config differs from the defaults of its class.
+        config_kwargs: The same for the backbone.
+        num_labels: Number of outputs by the authors' config; that of the weights holds.
+        label_set: Key of the classes' names, for [`head_names`].
+        preprocessing: The recipe of the test.
+        parameters: Exact number for `num_labels`, with the auxiliary head if there is one.
+        reported: `miou` (single scale) and `miou_ms` (several scales and flips) in percent, on the validation set of
+            the last of `training_data`.
+        reduce_labels: Whether the data set's masks count from 1, with 0 for pixels to ignore.
+    """
+
+    head: str
+    preprocessing: SegmentationRecipe
+    head_kwargs: dict[str, Any] = field(default_factory=dict)
+    reduce_labels: bool = False
+
+    @property
+    def weights_tell_num_labels(self) -> bool:
+        """Several configs of the authors state more classes than their data sets have, so the weights decide."""
+        return True
+
+    def config(self, num_labels: int | None = None) -> "PreTrainedConfig":
+        """The config of this checkpoint, with the names of its classes.
+
+        Args:
+            num_labels: Number of classes instead of the published one.
+        """
+        from transformers import AutoConfig
+
+        num_labels = num_labels or self.num_labels
+        stages = [f"stage{stage}" for stage in range(1, 5)]
+        backbone = AutoConfig.for_model(self.family, **self.config_kwargs, out_features=stages)
+        kwargs = {"num_labels": num_labels}
+        if names := head_names(self.label_set, num_labels):
+            id2label = dict(enumerate(names))
+            kwargs = {"id2label": id2label, "label2id": {name: i for i, name in id2label.items()}}
+        return AutoConfig.for_model(
+            f"aligned_{self.head}" if self.preprocessing.align_corners else self.head,
+            backbone_config=backbone,
+            segmentation_recipe=self.preprocessing.to_dict(),
+            **self.head_kwargs,
+            **kwargs,
+        )
+
+    def image_processor(self) -> "BaseImageProcessor":
+        """A stock image processor that prepares images nearly as the authors do; see [`stock_image_processor`]."""
+        return stock_image_processor(self.preprocessing, self.head, self.reduce_labels)
+
+
+def stock_image_processor(recipe: SegmentationRecipe, head: str, reduce_labels: bool = False) -> "BaseImageProcessor":
+    """A processor for pipelines (Pillow backend).
+
+    It differs from the recipe, which [`semantic_scores`] follows: Pillow smooths when it shrinks; the image is seen
+    whole and at one scale; sides are resized to multiples of 32 in one step for Mask2Former (in which whole images
+    may come out 32 pixels larger or smaller) and not at all for the other heads.
+
+    Args:
+        recipe: The recipe.
+        head: `model_type` of the model.
+        reduce_labels: Whether masks count from 1, with 0 for pixels to ignore.
+    """
+    from transformers import Mask2FormerImageProcessorPil, SegformerImageProcessorPil
+
+    shared = {
+        "size": {"shortest_edge": recipe.short_edge, "longest_edge": recipe.long_edge},
+        "resample": 2,  # bilinear
+        "image_mean": list(recipe.mean),
+        "image_std": list(recipe.std),
+        "do_reduce_labels": reduce_labels,
+    }
+    if head == "mask2former":
+        return Mask2FormerImageProcessorPil(**shared, size_divisor=recipe.size_divisor or 32, ignore_index=255)
+    return SegformerImageProcessorPil(**shared)

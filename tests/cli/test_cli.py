@@ -1,0 +1,63 @@
+"""The commands, as a user calls them."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from hf_models.cli import app
+from hf_models.errors import InputError
+from hf_models.zoo import entries as zoo
+
+from ..harness.conversion_tester import (
+    converted,
+    read_manifest,
+    write_original,
+)
+
+
+def test_commands(tmp_path):
+    source, config = write_original(tmp_path, read_manifest("smt_tiny_like"))
+    run = CliRunner().invoke
+    arguments = ["convert", str(source), str(tmp_path / "out"), "--original-config", str(config)]
+    result = run(app, [*arguments, "--dry-run"])
+    assert result.exit_code == 0 and json.loads(result.stdout)["dtype"] == "float32"
+    result = run(app, [*arguments, "--dtype", "bfloat16", "--max-shard-size", "100KB"])
+    assert result.exit_code == 0 and "parameters from" in result.stdout
+    result = run(app, ["verify", str(tmp_path / "out"), "--source", str(source)])
+    assert result.exit_code == 0 and "equal to" in result.stdout
+    result = run(app, [*arguments, "--verbose"])
+    assert isinstance(result.exception, InputError), "--verbose shows the traceback"
+
+
+def test_list_command():
+    run = CliRunner().invoke
+    models = json.loads(run(app, ["list", "--family", "smt", "--json"]).stdout)
+    assert [model["name"] for model in models] == zoo.list_models(family="smt")
+    assert "internimage_t_1k_224" in run(app, ["list", "internimage_t*"]).stdout
+    result = run(app, ["list", "--family", "resnet"])
+    assert result.exit_code == 2 and "internimage" in result.stderr
+
+
+def test_classify_command(tmp_path):
+    _, output, _ = converted(tmp_path, "smt_tiny_like")
+    image = tmp_path / "image.png"
+    Image.new("RGB", (80, 60), (200, 30, 30)).save(image)
+    arguments = ["classify", str(image), "--model", str(output), "--top-k", "3"]
+    (entry,) = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert entry["image"] == str(image) and len(entry["labels"]) == 3
+    lines = CliRunner().invoke(app, arguments).stdout.splitlines()
+    assert lines[0] == str(image) and len(lines) == 4
+    result = CliRunner().invoke(app, ["classify", str(tmp_path / "none.jpg"), "--model", str(output)])
+    assert result.exit_code == 2 and "none.jpg: no such file" in result.stderr
+
+
+def test_module_is_the_convert_command(monkeypatch, capsys):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["convert", "--help"])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_module("hf_models.conversion", run_name="__main__")
+    assert exit.value.code == 0 and "SOURCE" in capsys.readouterr().out.upper()

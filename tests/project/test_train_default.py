@@ -1,0 +1,124 @@
+"""examples/train_default.py on 20 photos of noise: it goes on exactly where it was killed, and writes a model."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytest.importorskip("torchvision", reason="torchvision, with which the training augments, is not installed")
+sys.path.insert(0, str(EXAMPLES))
+train_default, models = import_module("train_default"), import_module("train_default_models")
+train_default_data = import_module("train_default_data")
+sys.path.remove(str(EXAMPLES))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """20 photos for training and 8 for validation, of two classes."""
+    folder = tmp_path_factory.mktemp("data")
+    names = ["n01443537", "n12267677"]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    for split, count in (("train-00000", 20), ("validation", 8)):
+        rows = [{"image": {"bytes": noise_png(i), "path": None}, "label": i % 2} for i in range(count)]
+        datasets.Dataset.from_list(rows, features=features).to_parquet(folder / f"{split}.parquet")
+    return folder
+
+
+def noise_png(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+SETTINGS = train_default.Settings(epochs=4, batch_size=4)  # 20 steps
+
+
+def test_killed_training_goes_on_to_the_same_weights(data, tmp_path):
+    train_default.train(data, tmp_path / "unbroken", SETTINGS, checkpoint_seconds=1e9)
+
+    command = [sys.executable, EXAMPLES / "train_default.py", data, tmp_path / "killed"]
+    command += ["--epochs", "4", "--batch-size", "4", "--checkpoint-seconds", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    checkpoint = tmp_path / "killed-run/checkpoint.pt"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < 20
+    train_default.train(data, tmp_path / "killed", SETTINGS, checkpoint_seconds=1e9)
+
+    unbroken, resumed = (
+        torch.load(tmp_path / f"{run}-run/checkpoint.pt", weights_only=True) for run in ("unbroken", "killed")
+    )
+    for part in ("model", "average"):
+        torch.testing.assert_close(resumed[part], unbroken[part], rtol=0, atol=0)
+    assert steps_of(tmp_path / "killed-run") == steps_of(tmp_path / "unbroken-run") == [*range(2, 21, 2)]
+
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "killed")
+    assert next(model.parameters()).dtype == torch.float16
+    assert list(model.config.id2label.values()) == ["goldfish, Carassius auratus", "acorn"]
+    photo = Image.open(BytesIO(noise_png(0)))
+    pixel_values = AutoImageProcessor.from_pretrained(tmp_path / "killed")(photo, return_tensors="pt").pixel_values
+    plain = train_default.plain(train_default.Photos(data, "train", tmp_path / "train.npy").images[:1], 80)
+    grey_level = 1 / 255 / min(train_default_data.STD)
+    # users get what it was measured on, but where Pillow, which resizes rows and columns apart, clips noise twice
+    assert ((pixel_values - plain).abs() <= 1.01 * grey_level).float().mean() > 0.95
+
+
+def steps_of(run: Path) -> list[int]:
+    with (run / "curves.csv").open() as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_processes_share_the_batches(data, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [EXAMPLES / "train_default.py", data, tmp_path / "model", "--epochs", "2", "--batch-size", "4"]
+    subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, check=True)
+    assert steps_of(tmp_path / "model-run") == [*range(1, 11)], "written by one of them"
+    assert json.loads((tmp_path / "model-run/run.json").read_text())["processes"] == 2
+    AutoModelForImageClassification.from_pretrained(tmp_path / "model")
+
+
+def test_other_settings_are_refused(data, tmp_path):
+    run = train_default.Run(data, tmp_path / "run", SETTINGS)
+    run.save()
+    other = train_default.Run(data, tmp_path / "run", train_default.Settings(epochs=2, batch_size=4, seed=1))
+    with pytest.raises(SystemExit, match=r"checkpoint.pt: begun with .*'seed': 0"):
+        other.resume()
+    fewer = train_default.Run(data, tmp_path / "run", train_default.Settings(epochs=2, batch_size=4))
+    fewer.resume()
+
+
+def test_learning_rate_and_sizes_follow_the_schedule(data, tmp_path):
+    run = train_default.Run(data, tmp_path, train_default.Settings(epochs=400, batch_size=4, learning_rate=1.0))
+    rates, sizes = [], []
+    for run.step in (0, 199, 1000, 1333, 1667, 1960, 2000):
+        rates.append(run.learning_rate())
+        sizes.append(train_default.PHASES[run.phase()][1])
+    assert rates == pytest.approx([1 / 200, 1, 1, 1, 0.5, 0.0089, 0], abs=1e-3)
+    assert sizes == [32, 32, 48, 48, 64, 80, 80]
+
+
+@pytest.mark.parametrize("family", models.CONFIGS)
+def test_families_are_comparable(family):
+    config = models.CONFIGS[family]
+    config.num_labels = 202
+    model = AutoModelForImageClassification.from_config(config)
+    assert 2.6e6 < model.num_parameters() < 3e6  # in float16 below 6 MB
+    assert model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 202)
