@@ -34,9 +34,12 @@ test-browser: $(KERNELS)  ## run the tests of the demo in the Chromium of this m
 test-transformers: $(KERNELS)  ## run transformers' own common tests against every family
 	$(BIN)/python tests/transformers_suite/run.py
 
-lint: $(READY)  ## check lint and format
+lint: $(READY)  ## check style, format and the contracts between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf build/lint
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/lint .
+	cd build/lint && PYTHONPATH=. $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml --no-cache
 
 wheel: $(READY)  ## build the source distribution, and the wheel from it, into dist/
 	rm -rf dist

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.input_files import read_json
+from hf_models.inference.files import read_json
 from hf_models.zoo import ZooModel, get_model, list_models
 
 from .backbones.family import Facts, Family, differences

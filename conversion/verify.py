@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.input_files import check_path, read_json
+from hf_models.inference.files import check_path, read_json
 
 from .backbones.family import check_extent
 from .convert import DTYPES

@@ -11,8 +11,9 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_models.deformable_conv import DCNv3, DCNv4
 from hf_models.errors import InputError
-from hf_models.inference.classify import default_checkpoint, load_model
-from hf_models.inference.input_files import check_path, read_json
+from hf_models.inference.default import default_checkpoint
+from hf_models.inference.files import check_path, read_json
+from hf_models.inference.loading import load_model
 
 from .counting import Totals
 from .image_data import ImageData

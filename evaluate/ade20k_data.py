@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.classify import FORMATS
-from hf_models.inference.input_files import check_path
+from hf_models.inference.files import check_path
+from hf_models.inference.images import FORMATS
 
 from .image_data import IMAGE_SUFFIXES, ImageData, Sample, from_files
 from .segmentation_metrics import IGNORED

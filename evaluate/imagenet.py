@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForImageClassification, BaseImageProcessor
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.classify import read_image
+from hf_models.inference.images import read_image
 from hf_models.zoo import wnid_names
 
 from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows

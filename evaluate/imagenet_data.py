@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_models.errors import InputError
-from hf_models.inference.input_files import check_path
+from hf_models.inference.files import check_path
 from hf_models.zoo import wnid_names
 
 from .image_data import IMAGE_SUFFIXES, ImageData, from_files

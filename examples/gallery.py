@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hf_models.inference.classify import read_image
+from hf_models.inference.images import read_image
 from hf_models.visualize.erf import contribution_scores, covered_areas, draw_erf
 from hf_models.visualize.features import draw_features, feature_colours
 from hf_models.visualize.figures import Figure, figure_image
@@ -25,7 +25,7 @@ your photos and any model of this package.
 
 def draw_gallery() -> dict[str, tuple[str, Figure]]:
     """File name -> (the command that draws such a picture, the picture)."""
-    processor, model = load_hierarchical(None)
+    processor, model = load_hierarchical()
     name = model_name(model)
     photos = {path.stem: read_image(path) for path in (EXAMPLES / "sample.jpg", EXAMPLES / "cat.jpg")}
     pictures = {}

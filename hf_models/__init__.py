@@ -3,14 +3,26 @@
 Importing the package registers every family with the Auto classes of transformers.
 """
 
-from .auto import register_families
-from .inference.classify import default_checkpoint
-from .segmentation.registration import register_segmenters
+import sys
+from pathlib import Path
+
+from .inference.default import default_checkpoint
 from .zoo import list_models
 
 __version__ = "0.1.0"
 
-register_families()
-register_segmenters()
 
-__all__ = ["default_checkpoint", "list_models"]
+def register() -> None:
+    """Make the Auto classes of transformers know every family and every head; the import of this package does it."""
+    from .auto import register_families
+    from .segmentation.registration import register_segmenters
+
+    register_families()
+    register_segmenters()
+
+
+# The program `hf-models` registers when a command runs: its help does not wait for PyTorch and transformers.
+if Path(*sys.argv[:1]).stem != "hf-models":
+    register()
+
+__all__ = ["default_checkpoint", "list_models", "register"]

@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from hf_models.errors import InputError
-from hf_models.inference.classify import default_checkpoint, load_model
+from hf_models.inference.default import default_checkpoint
+from hf_models.inference.loading import load_model
 from hf_models.segmentation.predict import recipe_of
 
 from ..writing.output import appearing, check_output, tidy

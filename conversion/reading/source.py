@@ -9,8 +9,8 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from hf_models.errors import InputError, reason
+from hf_models.inference.files import check_path, read_json
 from hf_models.inference.hub_requests import limited_requests
-from hf_models.inference.input_files import check_path, read_json
 
 HUB_FILE = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>.+)$")
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.input_files import check_path
+from hf_models.inference.files import check_path
 
 try:
     import fcntl

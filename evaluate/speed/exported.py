@@ -11,7 +11,8 @@ from transformers import AutoModelForImageClassification
 
 from hf_models.conversion.export import export
 from hf_models.errors import InputError
-from hf_models.inference.classify import default_checkpoint, load_model
+from hf_models.inference.default import default_checkpoint
+from hf_models.inference.loading import load_model
 
 from ..results import EXPORTS, merge_results
 from .timing import conditions, interleave, milliseconds, seconds, thread_count

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .common import Verbose, one_line_errors
+from .common import Model, Verbose, one_line_errors
 
 app = typer.Typer(
     help="Pictures of what a model sees, in pixels of the photo; they need matplotlib.", no_args_is_help=True
 )
 Photo = Annotated[Path, typer.Argument(help="Image file.")]
-Model = Annotated[str | None, typer.Option(help="Folder or Hub id; the embedded checkpoint by default.")]
+
 Out = Annotated[Path, typer.Option(help="Picture to write.")]
 Size = Annotated[int | None, typer.Option(help="Side of the square that the model sees, instead of its processor's.")]
 
@@ -22,7 +22,7 @@ Size = Annotated[int | None, typer.Option(help="Side of the square that the mode
 @app.command("sampling")
 def visualize_sampling(
     image: Photo,
-    model: Model = None,
+    model: Model = "default",
     at: Annotated[str | None, typer.Option(help="Pixel x,y of the photo; the middle by default.")] = None,
     stage: Annotated[int, typer.Option(help="From 1 to 4.")] = 3,
     layer: Annotated[int | None, typer.Option(help="From 1; the stage's last by default.")] = None,
@@ -42,7 +42,7 @@ def visualize_sampling(
 @app.command("erf")
 def visualize_erf(
     images: Annotated[list[Path], typer.Argument(help="Image files; the authors take 50.")],
-    model: Model = None,
+    model: Model = "default",
     size: Annotated[int, typer.Option(help="Side of the square that every image is resized to.")] = 1024,
     out: Out = Path("erf.png"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -63,7 +63,11 @@ def visualize_erf(
 
 @app.command("modulation")
 def visualize_modulation(
-    image: Photo, model: Model = None, size: Size = None, out: Out = Path("modulation.png"), verbose: Verbose = False
+    image: Photo,
+    model: Model = "default",
+    size: Size = None,
+    out: Out = Path("modulation.png"),
+    verbose: Verbose = False,
 ) -> None:
     """Draw how strongly the modulators of an SMT act, and where."""
     with one_line_errors(verbose):
@@ -75,7 +79,11 @@ def visualize_modulation(
 
 @app.command("features")
 def visualize_features(
-    image: Photo, model: Model = None, size: Size = None, out: Out = Path("features.png"), verbose: Verbose = False
+    image: Photo,
+    model: Model = "default",
+    size: Size = None,
+    out: Out = Path("features.png"),
+    verbose: Verbose = False,
 ) -> None:
     """Draw the feature maps of all stages: the main components as colours."""
     with one_line_errors(verbose):

@@ -1,14 +1,13 @@
 """Draws a segmentation over its image, with a legend."""
 
-import os
-import uuid
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
-from ..inference.classify import read_image
+from ..inference.files import replacing
+from ..inference.images import read_image
 from ..zoo.segmentation_labels import Colour, palette
 from .predict import load_segmenter, semantic_scores
 
@@ -54,7 +53,8 @@ def segment_image(
     shares = classes.flatten().bincount(minlength=len(names)) / classes.numel()
     found = [index for index in shares.argsort(descending=True, stable=True).tolist() if shares[index] > 0]
     entries = [(names[index], colours[index], shares[index].item()) for index in found]
-    _write(add_legend(draw_overlay(picture, classes, colours, alpha), entries), out)
+    with replacing(out) as beside:
+        add_legend(draw_overlay(picture, classes, colours, alpha), entries).save(beside)
     return [{"label": name, "share": share} for name, _, share in entries]
 
 
@@ -85,14 +85,3 @@ def add_legend(image: Image.Image, entries: list[tuple[str, Colour, float]]) -> 
         draw.rectangle((left, top, left + SWATCH, top + SWATCH), fill=colour, outline="black")
         draw.text((left + SWATCH + MARGIN, top + SWATCH // 2), text, fill="black", font=font, anchor="lm")
     return canvas
-
-
-def _write(image: Image.Image, out: Path) -> None:
-    temporary = out.with_name(f".{out.stem}.{uuid.uuid4().hex[:8]}{out.suffix}")
-    try:
-        image.save(temporary)
-        os.replace(temporary, out)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{out}: cannot be written ({' '.join(str(error).split())}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from ..errors import InputError, reason
-from ..inference.classify import SEGMENTER, load_weights, loading
+from ..inference.loading import SEGMENTER, load_weights, loading
 from ..zoo.segmentation_recipe import SegmentationRecipe
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from ..errors import InputError
 from ..inference.classify import best_labels
+from ..inference.default import DEFAULT
 from .features import draw_features, feature_colours
 from .figures import Figure, figure_image
 from .image_view import prepare_image
@@ -27,11 +28,11 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monos
 SMALL, ENLARGED = 128, 256  # sides: the maps of a smaller input are too coarse to show much
 
 
-def run_demo(model: str | Path | None = None, port: int = 7860) -> None:
+def run_demo(model: str | Path = DEFAULT, port: int = 7860) -> None:
     """Serve the demo on this machine alone, until it is interrupted.
 
     Args:
-        model: Folder or Hub id of an image classifier; `None` for the embedded checkpoint.
+        model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         port: Of the loopback interface.
 
     Raises:
@@ -54,7 +55,7 @@ def run_demo(model: str | Path | None = None, port: int = 7860) -> None:
     page.block_thread()
 
 
-def build_demo(model: str | Path | None = None) -> gr.Blocks:
+def build_demo(model: str | Path = DEFAULT) -> gr.Blocks:
     """Build the page for a model; arguments and errors as for `run_demo`."""
     processor, classifier = load_hierarchical(model)
     views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * bool(last_modulations(classifier)) + [FEATURES]

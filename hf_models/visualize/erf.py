@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from ..inference.classify import read_image
+from ..inference.images import read_image
 from .figures import OKABE_ITO, Figure, PowerNorm, Rectangle, check_out, new_figure, save_figure, style
 from .image_view import check_size
 from .photo import load_hierarchical, model_name
@@ -38,13 +38,13 @@ class CoveredArea:
 
 
 def visualize_erf(
-    images: Sequence[str | Path], model: str | Path | None, out: str | Path, *, size: int = SIZE
+    images: Sequence[str | Path], model: str | Path, out: str | Path, *, size: int = SIZE
 ) -> list[CoveredArea]:
     """Draw the effective receptive field of a model's last feature map, averaged over image files.
 
     Args:
         images: Paths of the images.
-        model: Folder or Hub id of an image classifier; `None` for the embedded checkpoint.
+        model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         out: Picture to write.
         size: Side in pixels to which the images are resized, whatever their aspect ratio.
 

@@ -22,14 +22,12 @@ CONES_TO_RGB = (
 )
 
 
-def visualize_features(
-    image: str | Path, model: str | Path | None, out: str | Path, *, size: int | None = None
-) -> None:
+def visualize_features(image: str | Path, model: str | Path, out: str | Path, *, size: int | None = None) -> None:
     """Draw the feature maps of all stages for an image file.
 
     Args:
         image: Path of the image.
-        model: Folder or Hub id of an image classifier; `None` for the embedded checkpoint.
+        model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         out: Picture to write.
         size: Side of the square that the model sees, instead of its processor's.
 

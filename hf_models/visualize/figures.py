@@ -1,7 +1,5 @@
 """What all pictures share: matplotlib, colours that colour-blind readers can tell apart, panels, writing a file."""
 
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..inference.files import replacing
 from .image_view import ImageView
 
 try:
@@ -128,14 +127,8 @@ def save_figure(figure: Figure, out: Path) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    temporary = out.with_name(f".{out.stem}.{uuid.uuid4().hex[:8]}{out.suffix}")
-    try:
-        figure.savefig(temporary)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(out) as beside:
+        figure.savefig(beside)
 
 
 def figure_image(figure: Figure) -> Image.Image:

@@ -14,14 +14,12 @@ from .image_view import ImageView
 from .photo import load_photo, model_name
 
 
-def visualize_modulation(
-    image: str | Path, model: str | Path | None, out: str | Path, *, size: int | None = None
-) -> None:
+def visualize_modulation(image: str | Path, model: str | Path, out: str | Path, *, size: int | None = None) -> None:
     """Draw the modulators of an SMT for an image file.
 
     Args:
         image: Path of the image.
-        model: Folder or Hub id of an SMT classifier; `None` for the embedded checkpoint.
+        model: Folder or Hub id of an SMT classifier, or "default" for the embedded checkpoint.
         out: Picture to write.
         size: Side of the square that the model sees, instead of its processor's.
 

@@ -7,7 +7,9 @@ from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from ..errors import InputError
-from ..inference.classify import default_checkpoint, load_classifier, read_image
+from ..inference.classify import load_classifier
+from ..inference.default import DEFAULT, default_checkpoint
+from ..inference.images import read_image
 from ..modeling_base import HierarchicalPreTrainedModel
 from .image_view import ImageView, prepare_image
 
@@ -18,8 +20,8 @@ def model_name(model: PreTrainedModel) -> str:
     return "the embedded checkpoint" if source == str(default_checkpoint()) else Path(source).name
 
 
-def load_hierarchical(model: str | Path | None) -> tuple[BaseImageProcessor, HierarchicalPreTrainedModel]:
-    """Load an image classifier of this package from a folder or the Hub; `None` for the embedded checkpoint.
+def load_hierarchical(model: str | Path = DEFAULT) -> tuple[BaseImageProcessor, HierarchicalPreTrainedModel]:
+    """Load an image classifier of this package from a folder or the Hub, or "default" for the embedded checkpoint.
 
     Raises:
         InputError: It cannot be loaded, or is of another family.
@@ -32,13 +34,13 @@ def load_hierarchical(model: str | Path | None) -> tuple[BaseImageProcessor, Hie
 
 
 def load_photo(
-    image: str | Path, model: str | Path | None, size: int | None
+    image: str | Path, model: str | Path, size: int | None
 ) -> tuple[Image.Image, ImageView, torch.Tensor, HierarchicalPreTrainedModel]:
     """Read an image file and prepare it for a model.
 
     Args:
         image: Path of the image.
-        model: Folder or Hub id of an image classifier; `None` for the embedded checkpoint.
+        model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         size: Side of the square that the model sees, instead of its processor's.
 
     Returns:

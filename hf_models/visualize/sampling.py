@@ -35,7 +35,7 @@ PIXEL = {"linestyle": "", "marker": "X", "markersize": 8, "markerfacecolor": "wh
 
 def visualize_sampling(
     image: str | Path,
-    model: str | Path | None,
+    model: str | Path,
     out: str | Path,
     *,
     at: tuple[float, float] | None = None,
@@ -47,7 +47,7 @@ def visualize_sampling(
 
     Args:
         image: Path of the image.
-        model: Folder or Hub id of an image classifier; `None` for the embedded checkpoint.
+        model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         out: Picture to write.
         at: Pixel (x, y) of the image; by default the middle of what the model sees.
         stage: From 1 to 4.

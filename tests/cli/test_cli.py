@@ -1,6 +1,7 @@
 """The commands, as a user calls them."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -61,3 +62,27 @@ def test_module_is_the_convert_command(monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit:
         runpy.run_module("hf_models.conversion", run_name="__main__")
     assert exit.value.code == 0 and "SOURCE" in capsys.readouterr().out.upper()
+
+
+def test_help_does_not_wait_for_pytorch(tmp_path):
+    """The program shows its help, and lists the zoo, without importing what it does not need."""
+    program = tmp_path / "hf-models"
+    program.write_text(
+        "import sys\n"
+        "from hf_models.cli import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(*{'torch', 'transformers', 'numpy'} & sys.modules.keys(), 'imported', file=sys.stderr)\n"
+    )
+    for arguments in (["--help"], ["convert", "--help"], ["list", "smt*"]):
+        done = subprocess.run([sys.executable, program, *arguments], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and done.stdout, done.stderr
+        assert done.stderr.splitlines()[-1] == "imported", done.stderr
+
+
+def test_import_registers():
+    """Any other program, one with no name too, gets the Auto classes with the import."""
+    code = "import sys; {}; import hf_models; from transformers import AutoConfig; AutoConfig.for_model('smt')"
+    for change in ("sys.argv = []", "sys.argv = ['train.py']"):
+        subprocess.run([sys.executable, "-c", code.format(change)], check=True, timeout=120)

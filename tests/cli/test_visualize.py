@@ -79,7 +79,7 @@ def test_scores_are_the_positive_gradients_of_the_central_position(drawing):
 def test_scores_are_averaged_before_the_logarithm(drawing):
     from hf_models.visualize.erf import contribution_scores
 
-    processor, classifier = load_classifier(None)
+    processor, classifier = load_classifier()
     images = [photo(), photo(90, 90).rotate(90)]
     raw = []
     for picture in images:

@@ -24,8 +24,8 @@ from hf_models.conversion.reading.source import Source, find_source, inside
 from hf_models.conversion.registry import FAMILIES, HEADS
 from hf_models.conversion.writing.output import check_output
 from hf_models.errors import InputError
-from hf_models.inference.classify import load_model
-from hf_models.inference.input_files import read_json
+from hf_models.inference.files import read_json
+from hf_models.inference.loading import load_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 from seeded_checkpoint import save_checkpoint

@@ -21,7 +21,7 @@ from hf_models.evaluate.imagenet import _real_labels
 from hf_models.evaluate.imagenet_data import check_labels, open_imagenet
 from hf_models.evaluate.journal import Journal
 from hf_models.evaluate.results import ACCURACY, read_results
-from hf_models.inference.classify import read_image
+from hf_models.inference.images import read_image
 from hf_models.internimage_metadata import encode_metadata
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 

@@ -30,9 +30,7 @@ def main() -> None:
     here = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        with atheris.instrument_imports(
-            include=[*PARTS, "hf_models.inference.input_files", "hf_models.configuration_base"]
-        ):
+        with atheris.instrument_imports(include=[*PARTS, "hf_models.inference.files", "hf_models.configuration_base"]):
             fuzz.prepare()
         import readers
 

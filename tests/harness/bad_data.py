@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
-from hf_models.inference.classify import default_checkpoint
+from hf_models.inference.default import default_checkpoint
 from hf_models.zoo import wnid_names
 
 from .bad_input_case import Case, both, writing

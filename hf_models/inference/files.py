@@ -1,9 +1,12 @@
-"""Paths and JSON files that users bring."""
+"""Files that users bring, and files that are written: whole or not at all."""
 
 import json
 import math
 import os
+import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +60,23 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")
     return value
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; what was written takes the place of `path` if the block succeeds.
+
+    At every moment `path` is the old file or the whole new one.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        why = error.strerror or reason(error)
+        raise InputError(f"{path}: cannot be written ({why}). Name another file.") from error
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,54 @@
+"""`hf-models classify` and `segment`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import printable
+from .common import Json, Model, Verbose, one_line_errors
+
+
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Model = "default",
+    top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what is on images."""
+    with one_line_errors(verbose):
+        from ..inference.classify import classify_images
+
+        results = classify_images(images, model=model, top_k=top_k)
+    if as_json:
+        print(json.dumps([{"image": str(i), "labels": labels} for i, labels in zip(images, results, strict=True)]))
+        return
+    for image, labels in zip(images, results, strict=True):
+        print(printable(image))
+        for entry in labels:
+            print(f"  {entry['score']:6.1%}  {printable(entry['label'])}")
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    model: Annotated[str, typer.Option(help="Folder or Hub id of a segmentation model.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, such as overlay.png.")],
+    alpha: Annotated[float, typer.Option(help="Opacity of the colours, from 0 to 1.")] = 0.5,
+    multi_scale: Annotated[
+        bool, typer.Option("--multi-scale", help="Average over several scales and mirrored images.")
+    ] = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw the classes of an image's pixels over it, as the authors' test finds them; print their shares."""
+    with one_line_errors(verbose):
+        from ..segmentation.overlay import segment_image
+
+        classes = segment_image(image, model, out, alpha=alpha, multi_scale=multi_scale)
+    if as_json:
+        print(json.dumps(classes))
+        return
+    for entry in classes:
+        print(f"{entry['share']:6.1%}  {printable(entry['label'])}")

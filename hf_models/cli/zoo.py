@@ -1,0 +1,36 @@
+"""`hf-models list`."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from .common import Json, Verbose, one_line_errors
+
+
+def list_models(
+    pattern: Annotated[str | None, typer.Argument(help="Shell-style pattern for the name, such as '*22k*'.")] = None,
+    family: Annotated[str | None, typer.Option(help="Only this family, such as internimage.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only this task, such as image-classification.")] = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the published checkpoints that can be converted."""
+    with one_line_errors(verbose, needs_models=False):
+        from ..zoo import get_model
+        from ..zoo import list_models as names
+
+        models = [get_model(name) for name in names(pattern, family=family, task=task)]
+    if as_json:
+        keys = ("name", "family", "title", "task", "url", "license")
+        keys += ("num_labels", "parameters", "test_set", "reported")
+        print(json.dumps([{key: getattr(model, key) for key in keys} for model in models], indent=2))
+        return
+    width = max((len(model.name) for model in models), default=0)
+    for model in models:
+        score = next((model.reported[metric] for metric in ("top1", "miou") if metric in model.reported), None)
+        score = f"{score:.1f} %" if score else "-"
+        parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
+        print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")
+    print(f"{len(models)} checkpoints; accuracy or mIoU by their authors, --json says on what", file=sys.stderr)

@@ -1,0 +1,92 @@
+"""Models from a folder or the Hub, without ever running code that comes with them."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers.utils import logging
+
+from ..errors import InputError, reason
+from .files import check_path
+from .hub_requests import limited_requests
+
+SEGMENTER = "a segmentation model"
+
+
+def load_model(
+    source: str | Path, auto_class: type, dtype: torch.dtype = torch.float32
+) -> tuple[BaseImageProcessor, PreTrainedModel]:
+    """Load an image processor and a model for inference.
+
+    Args:
+        source: Folder or Hub id.
+        auto_class: Such as AutoModelForImageClassification.
+
+    Raises:
+        InputError: There is no such model in `source`, or a part of its weights is missing.
+    """
+    with loading(source, "an image classifier" if auto_class is AutoModelForImageClassification else SEGMENTER):
+        processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+    return processor, load_weights(source, auto_class, dtype)
+
+
+def load_weights(source: str | Path, auto_class: type, dtype: torch.dtype) -> PreTrainedModel:
+    """The model alone; see [`load_model`]."""
+    with loading(source, "an image classifier" if auto_class is AutoModelForImageClassification else SEGMENTER):
+        _check_indexes(source)
+        model, info = auto_class.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False
+        )
+    for what, names in (("missing", info["missing_keys"]), ("of another shape", info["mismatched_keys"])):
+        if names := sorted(map(str, names)):
+            raise InputError(
+                f"{source}: {len(names)} weights are {what}, such as {names[0]}. Convert or train it first."
+            )
+    if list(model.config.id2label) != list(range(model.config.num_labels)):
+        raise InputError(f"{source}: id2label of its config does not name the classes 0, 1, 2, .... Correct it.")
+    return model.eval()
+
+
+@contextmanager
+def loading(source: str | Path, kind: str) -> Iterator[None]:
+    """Turn what transformers raises into an [`InputError`], without its reports and progress bars.
+
+    What is called inside must pass `trust_remote_code=False`: code that comes with a model never runs, and nobody is
+    asked whether it may.
+
+    Args:
+        source: Folder or Hub id.
+        kind: What is loaded.
+    """
+    check_path(source)
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        with limited_requests():
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # the library checks what it reads only in part
+        # it follows its first line with many of advice; a config's error says what on its second line
+        why = reason(error) if isinstance(error, StrictDataclassError) else str(error).strip().partition("\n")[0]
+        if named := re.search(r"GLOBAL (\S+)", str(error)):  # PyTorch's first line is how to run it anyway
+            why = f"its weights are a pickle that would call {named[1]}"
+        advice = "" if Path(source).is_dir() else " Check the name, and the connection to the Hub."
+        raise InputError(f"{source}: cannot be loaded as {kind} ({why or type(error).__name__}).{advice}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _check_indexes(source: str | Path) -> None:
+    """Refuse a folder whose index of weights names files outside of it: transformers would load them."""
+    from hf_models.conversion.reading.source import read_index
+
+    for index in Path(source).glob("*.index.json"):
+        read_index(Path(source), index.name)
