@@ -15,7 +15,7 @@ from hf_models.inference.classify import default_checkpoint, load_model
 from hf_models.inference.input_files import check_path, read_json
 
 from .counting import Totals
-from .image_data import ImageData
+from .data.images import ImageData
 from .journal import Journal
 from .results import ACCURACY, merge_results, read_results
 from .speed.timing import DTYPES, check_choice, check_device, machine

@@ -13,9 +13,9 @@ from hf_models.segmentation.predict import recipe_of, segmenter_class, semantic_
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
-from .ade20k_data import NUM_LABELS, open_ade20k, read_mask, title
 from .counting import count
-from .image_data import Sample
+from .data.ade20k import NUM_LABELS, open_ade20k, read_mask, title
+from .data.images import Sample
 from .journal import Journal
 from .processes import Processes
 from .segmentation_metrics import areas, metrics

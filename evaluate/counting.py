@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hf_models.errors import InputError
 
-from .image_data import Sample
+from .data.images import Sample
 from .journal import Journal
 from .processes import Processes
 

@@ -17,9 +17,9 @@ from hf_models.zoo import wnid_names
 
 from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
 from .counting import count
-from .image_data import Sample
-from .imagenet_classes import TEDDY_BEAR, outputs
-from .imagenet_data import Labels, check_labels, open_imagenet
+from .data.imagenet import Labels, check_labels, open_imagenet
+from .data.imagenet_classes import TEDDY_BEAR, outputs
+from .data.images import Sample
 from .journal import Journal
 from .processes import Processes
 from .speed.timing import DTYPES

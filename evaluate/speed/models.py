@@ -14,7 +14,7 @@ from hf_models.errors import InputError
 
 from ..results import MODELS as FORMAT
 from ..results import merge_results, rows_under
-from .agreement import check_agreement
+from .implementations import check_agreement
 from .model_entries import MODELS
 from .timing import DTYPES, check_choice, check_device, conditions, interleave, milliseconds, seconds, thread_count
 

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from ..results import OPERATORS as FORMAT
 from ..results import merge_results, rows_under
-from .agreement import Implementation, Operator, Size, check_agreement
 from .deformable_operator import DEFORMABLE_CONV
+from .implementations import Implementation, Operator, Size, check_agreement
 from .large_kernel_operator import LARGE_KERNEL_CONV
 from .timing import DTYPES, check_choice, check_device, conditions, interleave, milliseconds, seconds, thread_count
 

@@ -16,7 +16,7 @@ from hf_models.errors import InputError
 from hf_models.evaluate.results import MODELS, OPERATORS, merge_results, read_results
 from hf_models.evaluate.speed import model_entries, peers, tables
 from hf_models.evaluate.speed import models as benchmark_models
-from hf_models.evaluate.speed.agreement import check_agreement
+from hf_models.evaluate.speed.implementations import check_agreement
 from hf_models.evaluate.speed.operators import OPERATORS as BY_NAME
 from hf_models.evaluate.speed.timing import interleave
 

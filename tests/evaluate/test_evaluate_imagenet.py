@@ -19,8 +19,9 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassi
 from typer.testing import CliRunner
 
 from hf_models.cli import app
-from hf_models.evaluate import imagenet, imagenet_data
-from hf_models.evaluate.image_data import ImageData
+from hf_models.evaluate import imagenet
+from hf_models.evaluate.data import imagenet as imagenet_data
+from hf_models.evaluate.data.images import ImageData
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.zoo import wnid_names
 

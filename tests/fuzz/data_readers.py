@@ -15,10 +15,10 @@ from mutate import mutate_bytes, mutate_json
 from PIL import Image
 
 from hf_models.evaluate.accuracy_table import accuracy_table
-from hf_models.evaluate.ade20k_data import read_mask
-from hf_models.evaluate.image_data import Sample
+from hf_models.evaluate.data.ade20k import read_mask
+from hf_models.evaluate.data.imagenet import check_labels, open_imagenet
+from hf_models.evaluate.data.images import Sample
 from hf_models.evaluate.imagenet import _real_labels
-from hf_models.evaluate.imagenet_data import check_labels, open_imagenet
 from hf_models.evaluate.journal import Journal
 from hf_models.evaluate.results import ACCURACY, read_results
 from hf_models.inference.classify import read_image

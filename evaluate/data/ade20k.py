@@ -11,9 +11,9 @@ from hf_models.errors import InputError, reason
 from hf_models.inference.classify import FORMATS
 from hf_models.inference.input_files import check_path
 
-from .image_data import IMAGE_SUFFIXES, ImageData, Sample, from_files
-from .segmentation_metrics import IGNORED
-from .table_data import mask_content, open_tables
+from ..segmentation_metrics import IGNORED
+from .images import IMAGE_SUFFIXES, ImageData, Sample, from_files
+from .tables import mask_content, open_tables
 
 FULL = "ADE20K validation"
 NUM_IMAGES, NUM_LABELS = 2000, 150

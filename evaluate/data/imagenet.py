@@ -8,9 +8,9 @@ from hf_models.errors import InputError
 from hf_models.inference.input_files import check_path
 from hf_models.zoo import wnid_names
 
-from .image_data import IMAGE_SUFFIXES, ImageData, from_files
 from .imagenet_classes import wnids_of
-from .table_data import open_tables
+from .images import IMAGE_SUFFIXES, ImageData, from_files
+from .tables import open_tables
 
 FULL = "ImageNet-1K validation"
 LABEL_COLUMNS = ("label", "cls")
