@@ -25,8 +25,9 @@ from ..harness.kernel_builder import KERNELS_SRC
 SIZE = (2, 7, 14, 2, 4)
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+def run(command, *arguments, code=0):
+    device = ["--device", "cpu"] if command in ("ops", "models") else []
+    result = CliRunner().invoke(app, ["benchmark", command, *device, *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result
 
