@@ -11,8 +11,8 @@ from .common import Verbose, one_line_errors
 
 app = typer.Typer(
     help="Accuracy on ImageNet and ADE20K, through the image processor and the model that users load.\n\n"
-    "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate ... --device cuda. Every image counts "
-    "once, whatever the number of processes and the batch size.",
+    "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate COMMAND. Every image counts once, "
+    "whatever the number of processes and the batch size.",
     no_args_is_help=True,
 )
 Model = Annotated[str, typer.Option(help="Folder, id on the Hub, or `default` for the embedded checkpoint.")]
