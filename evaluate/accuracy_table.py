@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hf_models.zoo import get_model, list_models
 
-from .ade20k_data import FULL as ADE20K
-from .imagenet_data import FULL as IMAGENET
+from .data.ade20k import FULL as ADE20K
+from .data.imagenet import FULL as IMAGENET
 from .results import ACCURACY, FOLDER, read_results
 from .speed.tables import NOT_MEASURED, markdown
 

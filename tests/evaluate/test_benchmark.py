@@ -16,7 +16,7 @@ from hf_models.errors import InputError
 from hf_models.evaluate.results import MODELS, OPERATORS, merge_results, read_results
 from hf_models.evaluate.speed import model_entries, peers, tables
 from hf_models.evaluate.speed import models as benchmark_models
-from hf_models.evaluate.speed.agreement import check_agreement
+from hf_models.evaluate.speed.implementations import check_agreement
 from hf_models.evaluate.speed.operators import OPERATORS as BY_NAME
 from hf_models.evaluate.speed.timing import interleave
 
@@ -25,8 +25,9 @@ from ..harness.kernel_builder import KERNELS_SRC
 SIZE = (2, 7, 14, 2, 4)
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+def run(command, *arguments, code=0):
+    device = ["--device", "cpu"] if command in ("ops", "models") else []
+    result = CliRunner().invoke(app, ["benchmark", command, *device, *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result
 

@@ -7,7 +7,7 @@ import torch
 from kernels import get_local_kernel
 
 from hf_models.evaluate.speed import large_kernel_operator
-from hf_models.evaluate.speed.agreement import check_agreement
+from hf_models.evaluate.speed.implementations import check_agreement
 from hf_models.evaluate.speed.operators import OPERATORS
 from hf_models.large_kernel_conv import depthwise_conv2d_reference
 

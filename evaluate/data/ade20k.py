@@ -11,12 +11,12 @@ from hf_models.errors import InputError, reason
 from hf_models.inference.files import check_path
 from hf_models.inference.images import FORMATS
 
-from .image_data import IMAGE_SUFFIXES, ImageData, Sample, from_files
-from .segmentation_metrics import IGNORED
-from .table_data import mask_content, open_tables
+from .images import IMAGE_SUFFIXES, ImageData, Sample, Selection, from_files, limited
+from .tables import mask_content, open_tables
 
 FULL = "ADE20K validation"
 NUM_IMAGES, NUM_LABELS = 2000, 150
+IGNORED = 255  # the class of pixels that do not count
 MASK_COLUMNS = ("annotation", "mask", "label", "png")
 
 
@@ -53,8 +53,13 @@ def open_ade20k(
     return from_files(f"{root.name} {folder.name}", root, pairs)
 
 
-def title(data: ImageData, split: str | None, subset: bool, limit: int | None) -> tuple[str, str, int | None]:
-    """What the data set may be called, what the names of metrics begin with, and the number of images if known.
+def check_images(data: ImageData, split: str | None, subset: bool, limit: int | None) -> Selection:
+    """Refuse to take anything else for the validation set.
+
+    Args:
+        split: As given to [`open_ade20k`].
+        subset: Accept another number of images; the result is then called a subset's.
+        limit: How many of the images are evaluated; `None` for all.
 
     Raises:
         InputError: It is not the whole validation set, and a subset was not asked for.
@@ -65,15 +70,16 @@ def title(data: ImageData, split: str | None, subset: bool, limit: int | None) -
     if count == 0:
         raise InputError(f"{data.name}: no images. Nothing evaluated.")
     if count == NUM_IMAGES and limit is None and split in (None, "validation"):
-        return FULL, "", count
+        return Selection(data, FULL, "", count, limit)
     if not subset and limit is None:
         found = "an unknown number of" if count is None else f"{count:,}"
         raise InputError(
             f"{data.name}: {found} images, those of ADE20K's validation are {NUM_IMAGES:,}. Nothing evaluated. "
             "Pass --subset to measure on what there is."
         )
-    count = count if limit is None else min(limit, count or limit)
-    return data.name if count is None else f"{data.name}, {count:,} images", "subset ", count
+    count = limited(count, limit)
+    title = data.name if count is None else f"{data.name}, {count:,} images"
+    return Selection(data, title, "subset ", count, limit)
 
 
 def read_mask(sample: Sample, size: tuple[int, int], reduce_zero_label: bool) -> torch.Tensor:

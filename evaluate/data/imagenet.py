@@ -8,29 +8,23 @@ from hf_models.errors import InputError
 from hf_models.inference.files import check_path
 from hf_models.zoo import wnid_names
 
-from .image_data import IMAGE_SUFFIXES, ImageData, from_files
 from .imagenet_classes import wnids_of
-from .table_data import open_tables
+from .images import IMAGE_SUFFIXES, ImageData, Selection, from_files, limited
+from .tables import open_tables
 
 FULL = "ImageNet-1K validation"
 LABEL_COLUMNS = ("label", "cls")
 
 
 @dataclass(frozen=True)
-class Labels:
-    """What the labels of a data set mean.
+class LabelledSelection(Selection):
+    """Images, and what their labels mean.
 
     Args:
-        title: What the data set may be called.
-        prefix: What the name of a metric on it begins with.
         wnid_of: Label -> WordNet id.
-        count: Number of images, if known.
     """
 
-    title: str
-    prefix: str
     wnid_of: dict[str | int, str]
-    count: int | None
 
 
 def open_imagenet(
@@ -64,7 +58,7 @@ def open_imagenet(
     return from_files(root.name, root, pairs)
 
 
-def check_labels(data: ImageData, subset: bool, limit: int | None) -> Labels:
+def check_labels(data: ImageData, subset: bool, limit: int | None) -> LabelledSelection:
     """Say what the labels mean, and refuse to take anything else for the validation set.
 
     The validation set has 1,000 classes of 50 images. Folders 0 to 999 of ten images each are those of ImageNet-V2.
@@ -88,7 +82,7 @@ def check_labels(data: ImageData, subset: bool, limit: int | None) -> Labels:
     numbered = all(isinstance(label, str) and label.isdecimal() for label in labels)
     title = _title(len(wnid_of), count, set(images.values()) if images else None, numbered)
     if limit is None and title:
-        return Labels(title, "", wnid_of, count)
+        return LabelledSelection(data, title, "", count, limit, wnid_of)
     if not subset and limit is None:
         missing = [wnid for wnid in wnid_names() if wnid not in wnid_of.values()]
         which = f" ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''} missing)" if missing else ""
@@ -97,9 +91,10 @@ def check_labels(data: ImageData, subset: bool, limit: int | None) -> Labels:
             f"{data.name}: {found}, 1000 and 50,000 expected. Nothing evaluated. "
             "Pass --subset to measure on what there is."
         )
-    count = count if limit is None else min(limit, count or limit)
+    count = limited(count, limit)
     number = "" if count is None else f"{count:,} images of "
-    return Labels(f"{data.name}, {number}{len(wnid_of):,} classes", "subset ", wnid_of, count)
+    title = f"{data.name}, {number}{len(wnid_of):,} classes"
+    return LabelledSelection(data, title, "subset ", count, limit, wnid_of)
 
 
 def _title(classes: int, count: int | None, sizes: set[int] | None, numbered: bool) -> str | None:

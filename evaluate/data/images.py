@@ -4,6 +4,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,11 @@ class Sample:
     image: Path | bytes
     target: Any
 
+    @property
+    def file(self) -> Path | BytesIO:
+        """What an image can be read from."""
+        return BytesIO(self.image) if isinstance(self.image, bytes) else self.image
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -48,6 +55,34 @@ class ImageData:
     samples: Callable[[], Iterator[Sample]]
     targets: Callable[[], Iterator[Any]] | None
     names: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The images of a data set that are evaluated.
+
+    Args:
+        data: The data set.
+        title: What the images may be called.
+        prefix: What the name of a metric on them begins with: nothing for all that a benchmark has, else "subset ".
+        count: How many they are, `None` if not known before they are read.
+        limit: Take only so many, the first ones; `None` for all.
+    """
+
+    data: ImageData
+    title: str
+    prefix: str
+    count: int | None
+    limit: int | None
+
+    def samples(self) -> Iterator[Sample]:
+        """Start to read them, in order."""
+        return islice(self.data.samples(), self.limit)
+
+
+def limited(count: int | None, limit: int | None) -> int | None:
+    """How many of `count` images are evaluated; `None` if not known."""
+    return count if limit is None else min(limit, count or limit)
 
 
 def from_files(name: str, root: Path, pairs: list[tuple[Path, Any]]) -> ImageData:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_models.errors import InputError, reason
 
-from .image_data import ImageData, Sample
+from .images import ImageData, Sample
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

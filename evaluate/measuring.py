@@ -1,4 +1,4 @@
-"""Counts over a data set: each sample once, whatever the batch size and the number of processes."""
+"""Each image of a data set measured once, whatever the batch size and the number of processes."""
 
 import time
 from collections import deque
@@ -8,82 +8,66 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from hf_models.errors import InputError
 
-from .image_data import Sample
+from .data.images import Sample
+from .evaluation import Evaluation
 from .journal import Journal
 from .processes import Processes
+from .settings import Settings
 
 # what PyTorch says where the C library finds no memory
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @dataclass(frozen=True)
-class Totals:
-    """What was counted.
+class Measured:
+    """What all processes measured.
 
     Args:
-        n: Number of samples.
-        sums: Sum over all samples of what was counted for each.
+        records: One for each image, in the order of the data set.
         seconds: What all processes took together.
     """
 
-    n: int
-    sums: list[int]
+    records: list[bytes]
     seconds: float
 
 
-def count(
-    samples: Iterable[Sample],
-    total: int | None,
-    prepare: Callable[[Sample], Any],
-    measure: Callable[[list[Any]], list[list[int]]],
-    width: int,
-    *,
-    batch_size: int,
-    num_workers: int,
-    journal: Journal,
-    processes: Processes,
-) -> Totals:
-    """Count over all samples that the journal does not have yet, and add what it has.
+def measure_images(
+    evaluation: Evaluation, settings: Settings, journal: Journal, processes: Processes
+) -> Measured | None:
+    """Measure all images that the journal does not have yet, and add what it has.
 
-    Each process takes the samples whose index, modulo the number of processes, is its own: none twice. Sums are of
-    integers, so they do not depend on the order.
+    Each process takes the images whose index, modulo the number of processes, is its own: none twice.
 
-    Args:
-        samples: All of them, in order.
-        total: How many, `None` if not known.
-        prepare: Makes a sample ready; called in threads.
-        measure: What to count for each sample of a batch, `width` integers.
-        num_workers: Threads that prepare samples; 0 for none.
+    Returns:
+        Everything in the first process, `None` in the others.
 
     Raises:
-        InputError: A sample cannot be used (the journals are removed), or there is too little memory.
+        InputError: An image cannot be used (the journals are removed), or there is too little memory.
     """
     processes.wait()  # until all have read the journals
     journal.start(processes.index)
-    done = journal.done
-    mine = (sample for sample in samples if sample.index % processes.count == processes.index)
-    pending = (sample for sample in mine if sample.index not in done)
-    counted = list(done.values()) if processes.is_main else []
-    seconds = journal.seconds if processes.is_main else 0.0
+    total, records, seconds = evaluation.selection.count, {}, 0.0
+    mine = (s for s in evaluation.selection.samples() if s.index % processes.count == processes.index)
+    pending = (sample for sample in mine if sample.index not in journal.done)
     share = None if total is None else len(range(processes.index, total, processes.count))
-    before = sum(index % processes.count == processes.index for index in done)
+    before = sum(index % processes.count == processes.index for index in journal.done)
     bar = tqdm(total=share, initial=before, unit="image", disable=None if processes.is_main else True)
     try:
         with bar:
-            prepared = _prepared(pending, prepare, num_workers, batch_size)
+            prepared = _prepared(pending, evaluation.prepare, settings.num_workers, settings.batch_size)
             while True:
                 start = time.perf_counter()
-                if not (batch := list(islice(prepared, batch_size))):
+                if not (batch := list(islice(prepared, settings.batch_size))):
                     break
-                counts = measure([ready for _, ready in batch])
+                indexes, images = zip(*batch, strict=True)
+                measured = dict(zip(indexes, evaluation.measure(list(images)), strict=True))
                 elapsed = time.perf_counter() - start
-                journal.write([[index, *values] for (index, _), values in zip(batch, counts, strict=True)], elapsed)
-                counted += counts
+                journal.write(measured, elapsed)
+                records |= measured
                 seconds += elapsed
                 bar.update(len(batch))
     except InputError:
@@ -92,13 +76,18 @@ def count(
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in NO_MEMORY):
             raise
-        raise InputError(f"out of memory at batch size {batch_size}. {_advice(batch_size, journal)}") from error
+        raise InputError(
+            f"out of memory at batch size {settings.batch_size}. {_advice(settings.batch_size, journal)}"
+        ) from error
     finally:
         journal.close()
-    # microseconds and the number of samples are integers too
-    sums = np.array([len(counted), round(seconds * 1e6), *np.sum(counted or [[0] * width], axis=0)], dtype=np.int64)
-    n, microseconds, *sums = processes.sum(sums).tolist()
-    return Totals(n, sums, microseconds / 1e6)
+    shares = processes.gather((records, seconds))
+    if not shares:
+        return None
+    everything = journal.done.copy()
+    for records, _ in shares:
+        everything |= records
+    return Measured([everything[i] for i in sorted(everything)], journal.seconds + sum(took for _, took in shares))
 
 
 def _prepared(
