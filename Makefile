@@ -3,11 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.installed
-KERNELS = $(VENV)/.kernels
-export HF_MODELS_KERNELS_DIR = $(abspath $(VENV))/kernels
+KERNELS = $(VENV)/share/hf_models/kernels/.built
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint wheel clean
+.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint wheel space clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,6 +44,10 @@ wheel: $(READY)  ## build the source distribution, and the wheel from it, into d
 	rm -rf dist
 	$(BIN)/python -m build
 
+space: wheel  ## lay out all that a Space of the Hub needs, in dist/space
+	$(BIN)/python -m zipfile -e dist/*.whl dist/space
+	cp examples/space/* dist/space
+
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 
@@ -56,4 +59,5 @@ $(READY): pyproject.toml constraints.txt
 # without a C++ compiler this fails and is passed over: the models run on the PyTorch reference
 $(KERNELS): $(READY) $(wildcard kernels_src/*.py kernels_src/*/build.toml kernels_src/*/*/*.* kernels_src/*/*/*/*.py)
 	-$(BIN)/hf-models kernels build
+	mkdir -p $(@D)
 	touch $@

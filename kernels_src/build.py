@@ -104,6 +104,16 @@ def build_kernel(folder: str | Path, backend: str = "cpu", output: str | Path | 
     return variant
 
 
+def build_id(folder: str | Path, backend: str = "cpu") -> str:
+    """The `id` that a build of the kernel in `folder` has in its metadata.json; it changes with every source.
+
+    Raises:
+        InputError: The folder is no kernel, or has no such backend.
+    """
+    folder = Path(folder).resolve()
+    return _unique_name(folder, _read_config(folder, backend), backend)
+
+
 def _read_config(folder: Path, backend: str) -> dict:
     if backend not in BACKENDS:
         raise InputError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend}.")

@@ -6,7 +6,9 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from hf_models.errors import InputError
-from hf_models.hub_kernels import KERNELS, check_digest, default_directory
+from hf_models.hub_kernels import KERNELS
+from hf_models.kernel_download import check_digest
+from hf_models.kernel_places import default_directory
 from hf_models.kernels_src.build import SOURCES
 
 from .repository import Repository, check_repo_id, hub_errors

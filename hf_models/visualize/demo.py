@@ -8,6 +8,7 @@ from PIL import Image
 from ..errors import InputError
 from ..inference.classify import best_labels
 from ..inference.default import DEFAULT
+from ..inference.device import resolve_device
 from .features import draw_features, feature_colours
 from .figures import Figure, figure_image
 from .image_view import prepare_image
@@ -28,17 +29,18 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monos
 SMALL, ENLARGED = 128, 256  # sides: the maps of a smaller input are too coarse to show much
 
 
-def run_demo(model: str | Path = DEFAULT, port: int = 7860) -> None:
+def run_demo(model: str | Path = DEFAULT, port: int = 7860, device: str | None = None) -> None:
     """Serve the demo on this machine alone, until it is interrupted.
 
     Args:
         model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         port: Of the loopback interface.
+        device: "cpu" or "cuda"; `None` for the GPU where there is one.
 
     Raises:
-        InputError: `model` cannot be loaded, or the port cannot be used.
+        InputError: `model` cannot be loaded, or the port or the device cannot be used.
     """
-    page = build_demo(model)
+    page = build_demo(model, device)
     try:
         _, url, _ = page.launch(
             server_name="127.0.0.1",
@@ -55,9 +57,11 @@ def run_demo(model: str | Path = DEFAULT, port: int = 7860) -> None:
     page.block_thread()
 
 
-def build_demo(model: str | Path = DEFAULT) -> gr.Blocks:
+def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blocks:
     """Build the page for a model; arguments and errors as for `run_demo`."""
+    device = resolve_device(device)
     processor, classifier = load_hierarchical(model)
+    classifier.to(device)
     views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * bool(last_modulations(classifier)) + [FEATURES]
     stages = classifier.base_model.encoder.stages
     layers = [(stage, layer) for stage, block in enumerate(stages, 1) for layer in range(1, len(block.layers) + 1)]
@@ -66,7 +70,7 @@ def build_demo(model: str | Path = DEFAULT) -> gr.Blocks:
     def labels(photo: Image.Image | None) -> dict[str, float] | None:
         if photo is None:
             return None
-        pixel_values = processor(photo, return_tensors="pt").pixel_values
+        pixel_values = processor(photo, return_tensors="pt").pixel_values.to(device)
         return {entry["label"]: entry["score"] for entry in best_labels(classifier, pixel_values)}
 
     def picture(photo: Image.Image | None, view: str, layer: int, size: int, pixel: list[int] | None):
@@ -79,6 +83,7 @@ def build_demo(model: str | Path = DEFAULT) -> gr.Blocks:
 
     def draw(photo: Image.Image, view: str, stage: int, layer: int, size: int, pixel: list[int] | None) -> Figure:
         pixel_values, image_view = prepare_image(photo, processor, size)
+        pixel_values = pixel_values.to(device)
         if view == SAMPLING:
             points = sampling_points(classifier, pixel_values, image_view, at=pixel, stage=stage, layer=layer)
             return draw_sampling(photo, image_view, points)

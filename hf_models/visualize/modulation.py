@@ -73,7 +73,7 @@ def modulator_strengths(model: PreTrainedModel, pixel_values: torch.Tensor) -> d
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: modulators[name][0].abs().mean(dim=0).numpy() for name in modulations}
+    return {name: modulators[name][0].abs().mean(dim=0).cpu().numpy() for name in modulations}
 
 
 @style

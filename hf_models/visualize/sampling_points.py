@@ -79,7 +79,7 @@ def sampling_points(
         # Every strided convolution is 3x3 with padding 1: position i of a map is centred at i * stride.
         return view.to_image(np.asarray(x) * stride, np.asarray(y) * stride)
 
-    x, y, weight = (tensor[0, row, column].double().numpy() for tensor in (x, y, weight))  # (groups, points)
+    x, y, weight = (tensor[0, row, column].cpu().double().numpy() for tensor in (x, y, weight))  # (groups, points)
     read = (x > -1) & (y > -1) & (x < width) & (y < height)
     no_offset = torch.zeros(1, height, width, 1, x.shape[1], 2)
     grid = (axis[0, row, column, 0].numpy() for axis in sample_positions(no_offset, **dcn.aggregate_args))

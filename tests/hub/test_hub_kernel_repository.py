@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants
 
-from hf_models import hub_kernels
+from hf_models import hub_kernels, kernel_download
 from hf_models.conversion.publish import push_kernel, push_model
 from hf_models.errors import InputError
 
@@ -154,7 +154,7 @@ def test_reasons_of_the_hub(hub, monkeypatch):
         silent.bind(("127.0.0.1", 0))
         silent.listen(4)
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(hub_kernels, "HUB_SECONDS", 0.2)
+        monkeypatch.setattr(kernel_download, "HUB_SECONDS", 0.2)
         module, status = chosen(monkeypatch, "0" * 40)
     assert module is None and "the Hub did not answer within 0.2 s" in status.reason
 
