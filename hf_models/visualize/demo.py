@@ -138,8 +138,7 @@ def build_demo(model: str | Path | None = None) -> gr.Blocks:
 def _hint(views: list[str]) -> str:
     if SAMPLING in views:
         return "Drop a photo, then click on a pixel of it: the picture shows where a layer reads to compute it."
-    deformable = families_with(is_deformable)
     return (
-        f"Drop a photo: the picture shows its {views[0]}. (In a model of {deformable}, a click would show where a layer "
-        "reads.)"
+        f"Drop a photo: the picture shows its {views[0]}. "
+        f"(In a model of {families_with(is_deformable)}, a click would show where a layer reads.)"
     )
