@@ -1,5 +1,7 @@
 """Deformable convolutions DCNv3 and DCNv4: two ways to predict offsets and weights for `deformable_aggregate`.
 
+Both are layers for any network: they take a map (N, H, W, C) and return one of the same shape.
+
 DCNv3: https://arxiv.org/abs/2211.05778 (InternImage); DCNv4: https://arxiv.org/abs/2401.06197 (FlashInternImage).
 """
 
@@ -41,12 +43,14 @@ class DCNv3(nn.Module):
         channels: Channels of input and output.
         groups: Aggregation groups; each has its own offsets and weights.
         kernel_size: Side of the sampling grid.
-        dilation: Spacing of the sampling grid.
         depthwise_kernel_size: Kernel of the depthwise convolution.
         offset_scale: Factor on the sampling grid and the offsets.
         center_feature_scale: Whether to blend the projected input into the aggregated features.
         hidden_act: Activation after the depthwise convolution.
         layer_norm_eps: Epsilon of the LayerNorm after the depthwise convolution.
+
+    Raises:
+        ValueError: `groups` does not divide `channels`, or `kernel_size` is even.
     """
 
     def __init__(
@@ -54,7 +58,6 @@ class DCNv3(nn.Module):
         channels: int,
         groups: int,
         kernel_size: int = 3,
-        dilation: int = 1,
         depthwise_kernel_size: int = 3,
         offset_scale: float = 1.0,
         center_feature_scale: bool = False,
@@ -63,7 +66,7 @@ class DCNv3(nn.Module):
     ):
         super().__init__()
         self.groups = groups
-        self.aggregate_args = _same_size_args(kernel_size, dilation, offset_scale)
+        self.aggregate_args = _aggregate_args(channels, groups, kernel_size, offset_scale)
         points = kernel_size**2
         self.depthwise_conv = DepthwiseConv(channels, depthwise_kernel_size)
         self.norm = nn.LayerNorm(channels, eps=layer_norm_eps)
@@ -105,7 +108,8 @@ class DCNv3(nn.Module):
 class DCNv4(nn.Module):
     """Deformable convolution v4 (DCNv4, section 3.1): unbounded weights, predicted by one layer with the offsets.
 
-    The output has the size of the input.
+    The output has the size of the input. The options are those of the authors' module, whose weights fit. Without
+    projections (`pointwise=False`) it mixes no channels and can take the place of a depthwise convolution.
 
     Args:
         channels: Channels of input and output.
@@ -118,6 +122,9 @@ class DCNv4(nn.Module):
         center_feature_scale: Whether to blend the projected input into the aggregated features.
         pointwise: Whether to project input and output.
         output_bias: Whether the output projection has a bias.
+
+    Raises:
+        ValueError: `groups` does not divide `channels`, or `kernel_size` is even.
     """
 
     def __init__(
@@ -136,7 +143,8 @@ class DCNv4(nn.Module):
         super().__init__()
         self.groups = groups
         self.points = kernel_size**2 - remove_center
-        self.aggregate_args = _same_size_args(kernel_size, dilation, offset_scale) | {"remove_center": remove_center}
+        self.aggregate_args = _aggregate_args(channels, groups, kernel_size, offset_scale, dilation)
+        self.aggregate_args["remove_center"] = remove_center
         self.depthwise_conv = (
             nn.Identity() if depthwise_kernel_size is None else DepthwiseConv(channels, depthwise_kernel_size)
         )
@@ -172,8 +180,14 @@ class DCNv4(nn.Module):
         return self.output_proj(aggregated)
 
 
-def _same_size_args(kernel_size: int, dilation: int, offset_scale: float) -> dict:
+def _aggregate_args(channels: int, groups: int, kernel_size: int, offset_scale: float, dilation: int = 1) -> dict:
+    """Arguments of `deformable_aggregate` for an output of the input's size."""
+    if channels % groups:
+        raise ValueError(f"groups must divide channels ({channels}), got {groups}")
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd for an output of the input's size, got {kernel_size}")
     padding = dilation * (kernel_size // 2)
     return {"kernel_size": kernel_size, "padding": padding, "dilation": dilation, "offset_scale": offset_scale}
+
+
+__all__ = ["DCNv3", "DCNv4"]

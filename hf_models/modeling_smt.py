@@ -234,7 +234,11 @@ class SMTModel(SMTPreTrainedModel, HierarchicalModel):
 class SMTForImageClassification(SMTPreTrainedModel, HierarchicalForImageClassification):
     """SMT with a linear classifier on the pooled features."""
 
-    model_class = SMTModel
+    def __init__(self, config: SMTConfig):
+        super().__init__(config)
+        self.smt = SMTModel(config)
+        self.classifier = nn.Linear(config.pooled_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
 
 
 class SMTBackbone(SMTPreTrainedModel, HierarchicalBackbone):

@@ -7,7 +7,7 @@ from hf_models.errors import InputError
 
 from ..backbones.family import Facts, Shapes, arguments, count, size
 from ..key_map import Rule
-from .segmentation import ALL_STAGES, Head
+from .segmentation import Head, all_stages
 
 PIXELS = "model.pixel_level_module.decoder."
 QUERIES = "model.transformer_module."
@@ -96,8 +96,6 @@ DECODER_ATTENTION = f"{DECODER}transformerlayers.attn_cfgs."
 DECODER_FFN = f"{DECODER}transformerlayers.ffn_cfgs."
 ONLY = {
     "decode_head.type": ("Mask2FormerHead",),
-    "decode_head.in_index": (ALL_STAGES,),
-    "decode_head.strides": ([4, 8, 16, 32],),
     "decode_head.num_transformer_feat_level": (3,),
     "decode_head.enforce_decoder_input_project": (False,),
     "decode_head.align_corners": (False,),
@@ -156,7 +154,11 @@ def _config_from_original(original: dict, shared: dict) -> Mask2FormerConfig:
             **{f"{positions}num_feats": int for positions in POSITIONS},
         },
         defaults={},
-        only=ONLY,
+        only={
+            "decode_head.in_index": (all_stages(shared["backbone_config"]),),
+            "decode_head.strides": (shared["backbone_config"].stage_strides[1:],),
+            **ONLY,
+        },
         ignored=IGNORED,
     )
     width, heads = given["decode_head.feat_channels"], given[f"{ENCODER_ATTENTION}num_heads"]

@@ -5,7 +5,7 @@ from hf_models.modeling_segformer_head import SegformerHeadForSemanticSegmentati
 
 from ..backbones.family import Facts, Shapes, arguments, size
 from ..key_map import Rule
-from .segmentation import ALL_STAGES, BACKBONE, Head
+from .segmentation import BACKBONE, Head, all_stages
 
 RULES = (
     Rule(r"^decode_head\.conv_seg\.", "decode_head.classifier."),
@@ -33,7 +33,7 @@ def _config_from_original(original: dict, shared: dict) -> SegformerHeadConfig:
         defaults={"decode_head.ignore_index": 255},
         only={
             "decode_head.type": ("SegformerHead",),
-            "decode_head.in_index": (ALL_STAGES,),
+            "decode_head.in_index": (all_stages(shared["backbone_config"]),),
             "decode_head.input_transform": ("multiple_select",),
             "decode_head.interpolate_mode": ("bilinear",),
             "decode_head.norm_cfg.type": ("BN", "SyncBN"),

@@ -18,7 +18,6 @@ from ..backbones.family import Facts, Family, Shapes
 from ..key_map import KeyMap, Rule, rename
 
 BACKBONE = "backbone."
-ALL_STAGES = [0, 1, 2, 3]
 # what only training looks at
 TRAINING = re.compile(
     r"(^|\.)(loss_\w+|train_cfg|test_cfg|init_cfg|pretrained|sampler|dropout_ratio|requires_grad)(\.|$)"
@@ -118,11 +117,12 @@ class SegmentationFamily:
         }
         if backbone.get("num_classes", 0) is None:
             del backbone["num_classes"]
-        if list(out := backbone.pop("out_indices", ALL_STAGES)) != ALL_STAGES:
-            raise InputError(f"backbone.out_indices={out!r} is not supported, only {ALL_STAGES} is.")
+        out_indices = backbone.pop("out_indices", None)
         inside = {name.removeprefix(BACKBONE): value for name, value in shown.items() if name.startswith(BACKBONE)}
         backbone_config = self.backbone.config_from_original(backbone, inside)
-        backbone_config.out_indices = [stage + 1 for stage in ALL_STAGES]
+        backbone_config.out_features = backbone_config.stage_names[1:]
+        if out_indices not in (None, stages := all_stages(backbone_config), tuple(stages)):
+            raise InputError(f"backbone.out_indices={out_indices!r} is not supported, only {stages} is.")
         backbone_config.num_labels = PreTrainedConfig().num_labels  # the classes are the head's
         others = {
             name: v for name, v in original.items() if name not in ("type", "backbone", "family") and v is not None
@@ -151,6 +151,11 @@ class SegmentationFamily:
     def _joined(inside: Facts, others: Facts) -> Facts:
         # the classifier is the head's
         return {f"{BACKBONE}{name}": value for name, value in inside.items() if name != "num_classes"} | others
+
+
+def all_stages(backbone: PreTrainedConfig) -> list[int]:
+    """The stages of a backbone as mmseg counts them, from 0: every head takes all."""
+    return list(range(backbone.num_stages))
 
 
 def flat(section: dict, path: str = "") -> dict[str, Any]:

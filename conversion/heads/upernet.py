@@ -9,7 +9,7 @@ from hf_models.modeling_aligned_upernet import AlignedUperNetForSemanticSegmenta
 
 from ..backbones.family import Facts, Shapes, arguments, count, has, size
 from ..key_map import Rule
-from .segmentation import ALL_STAGES, BACKBONE, Head
+from .segmentation import BACKBONE, Head, all_stages
 
 RULES = (
     Rule(r"^(decode_head|auxiliary_head)\.conv_seg\.", r"\1.classifier."),
@@ -63,7 +63,7 @@ def _config_from_original(original: dict, shared: dict) -> UperNetConfig:
         },
         only={
             "decode_head.type": ("UPerHead",),
-            "decode_head.in_index": (ALL_STAGES,),
+            "decode_head.in_index": (all_stages(shared["backbone_config"]),),
             "decode_head.input_transform": ("multiple_select",),
             "auxiliary_head.type": ("FCNHead",),
             "auxiliary_head.in_index": (2,),

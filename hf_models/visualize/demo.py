@@ -11,11 +11,11 @@ from ..inference.default import DEFAULT
 from ..inference.device import resolve_device
 from .features import draw_features, feature_colours
 from .figures import Figure, figure_image
-from .image_view import prepare_image
-from .modulation import draw_modulation, last_modulations, modulator_strengths
-from .photo import load_hierarchical, model_name
+from .image_view import check_size, prepare_image
+from .modulation import draw_modulation, is_modulated, modulator_strengths
+from .photo import families_with, load_hierarchical, model_name
 from .sampling import draw_sampling
-from .sampling_points import is_deformable, sampling_points
+from .sampling_points import deformable_layers, is_deformable, sampling_points
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # read at the import: nothing is reported to anyone
 try:
@@ -62,9 +62,10 @@ def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blo
     device = resolve_device(device)
     processor, classifier = load_hierarchical(model)
     classifier.to(device)
-    views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * bool(last_modulations(classifier)) + [FEATURES]
-    stages = classifier.base_model.encoder.stages
-    layers = [(stage, layer) for stage, block in enumerate(stages, 1) for layer in range(1, len(block.layers) + 1)]
+    views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * is_modulated(classifier) + [FEATURES]
+    stages = deformable_layers(classifier)
+    layers = [(stage, layer) for stage, found in enumerate(stages, 1) for layer in range(1, len(found) + 1)]
+    stride = classifier.config.output_stride
     side = prepare_image(Image.new("RGB", (64, 64)), processor)[1].size[0]
 
     def labels(photo: Image.Image | None) -> dict[str, float] | None:
@@ -73,19 +74,21 @@ def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blo
         pixel_values = processor(photo, return_tensors="pt").pixel_values.to(device)
         return {entry["label"]: entry["score"] for entry in best_labels(classifier, pixel_values)}
 
-    def picture(photo: Image.Image | None, view: str, layer: int, size: int, pixel: list[int] | None):
+    def picture(photo: Image.Image | None, view: str, layer: int | None, size: int, pixel: list[int] | None):
         if photo is None:
             return None
         try:
-            return figure_image(draw(photo, view, *layers[layer], size, pixel))
+            return figure_image(draw(photo, view, layer, size, pixel))
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def draw(photo: Image.Image, view: str, stage: int, layer: int, size: int, pixel: list[int] | None) -> Figure:
+    def draw(photo: Image.Image, view: str, layer: int | None, size: int, pixel: list[int] | None) -> Figure:
+        check_size(size, stride)
         pixel_values, image_view = prepare_image(photo, processor, size)
         pixel_values = pixel_values.to(device)
         if view == SAMPLING:
-            points = sampling_points(classifier, pixel_values, image_view, at=pixel, stage=stage, layer=layer)
+            stage, number = layers[layer]
+            points = sampling_points(classifier, pixel_values, image_view, at=pixel, stage=stage, layer=number)
             return draw_sampling(photo, image_view, points)
         if view == MODULATION:
             strengths = modulator_strengths(classifier, pixel_values)
@@ -104,15 +107,15 @@ def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blo
             view = gr.Radio(views, value=views[0], label="picture")
             layer = gr.Dropdown(
                 [(f"stage {stage}, layer {layer}", index) for index, (stage, layer) in enumerate(layers)],
-                value=max(index for index, (stage, _) in enumerate(layers) if stage == 3),
+                value=max((index for index, (stage, _) in enumerate(layers) if stage <= 3), default=None),
                 label="layer",
                 visible=SAMPLING in views,
             )
             size = gr.Slider(
-                64,
+                max(64, stride),
                 max(512, side),
                 value=side if side >= SMALL else ENLARGED,
-                step=32,
+                step=stride,
                 label="side of what the model sees here",
             )
         shown = gr.Image(
@@ -142,6 +145,6 @@ def _hint(views: list[str]) -> str:
     if SAMPLING in views:
         return "Drop a photo, then click on a pixel of it: the picture shows where a layer reads to compute it."
     return (
-        f"Drop a photo: the picture shows its {views[0]}. (Only the families internimage and flash_internimage have "
-        "sampling points, which a click would show.)"
+        f"Drop a photo: the picture shows its {views[0]}. "
+        f"(In a model of {families_with(is_deformable)}, a click would show where a layer reads.)"
     )

@@ -48,8 +48,8 @@ class SegmentationModel(ZooModel):
         from transformers import AutoConfig
 
         num_labels = num_labels or self.num_labels
-        stages = [f"stage{stage}" for stage in range(1, 5)]
-        backbone = AutoConfig.for_model(self.family, **self.config_kwargs, out_features=stages)
+        backbone = AutoConfig.for_model(self.family, **self.config_kwargs)
+        backbone.out_features = backbone.stage_names[1:]
         kwargs = {"num_labels": num_labels}
         if names := head_names(self.label_set, num_labels):
             id2label = dict(enumerate(names))
