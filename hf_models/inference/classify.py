@@ -15,6 +15,7 @@ from transformers.utils import logging
 from ..errors import InputError, reason
 from .hub_requests import limited_requests
 from .input_files import check_path
+from .weight_files import read_index
 
 SEGMENTER = "a segmentation model"
 MAX_ASPECT_RATIO = 100
@@ -127,8 +128,6 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
 
 def _check_indexes(source: str | Path) -> None:
     """Refuse a folder whose index of weights names files outside of it: transformers would load them."""
-    from hf_models.conversion.reading.source import read_index
-
     for index in Path(source).glob("*.index.json"):
         read_index(Path(source), index.name)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..inference.classify import read_image
 from ..zoo.segmentation_labels import Colour, palette
-from .predict import load_segmenter, semantic_scores
+from .load import load_segmenter
+from .predict import semantic_scores
 
 ROW, MARGIN, SWATCH = 20, 8, 14  # pixels of the legend
 
@@ -93,6 +94,6 @@ def _write(image: Image.Image, out: Path) -> None:
         image.save(temporary)
         os.replace(temporary, out)
     except (OSError, ValueError) as error:
-        raise InputError(f"{out}: cannot be written ({' '.join(str(error).split())}).") from error
+        raise InputError(f"{out}: cannot be written ({reason(error)}).") from error
     finally:
         temporary.unlink(missing_ok=True)

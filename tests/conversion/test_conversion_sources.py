@@ -25,7 +25,7 @@ from ..harness.conversion_tester import (
 def tiny_zoo(monkeypatch):
     """A published checkpoint that is small: `internimage_tiny_l`, and a wider one beside it."""
     published = dataclasses.replace(
-        zoo.get_model("internimage_l_22kto1k_384"),
+        zoo.find_checkpoint("internimage_l_22kto1k_384"),
         name="internimage_tiny_l",
         file=None,
         aliases=["tiny_alias"],

@@ -91,7 +91,7 @@ def test_every_checkpoint_maps_exactly_onto_its_model(name, tmp_path):
     assert parameters == entry["parameters"]
     if entry["published"]:
         # the authors' arguments and the zoo agree, also in what the weights do not show
-        published = zoo.get_model(entry["published"]).config(plan.config.num_labels)
+        published = zoo.find_checkpoint(entry["published"]).config(plan.config.num_labels)
         ours, theirs = (json.loads(c.to_json_string(use_diff=False)) for c in (plan.config, published))
         for key in ("segmentation_recipe", "id2label", "label2id", "auxiliary_in_channels"):
             ours.pop(key, None), theirs.pop(key, None)
@@ -104,8 +104,8 @@ def test_every_checkpoint_maps_exactly_onto_its_model(name, tmp_path):
 def test_a_published_checkpoint_needs_its_name_only(name):
     entry, source = MANIFESTS[name], opened(name)
     plan = make_plan(source, entry["published"], None)
-    assert plan.zoo_model.name == entry["published"] and plan.config.id2label[0] == "wall"
-    assert plan.family.title == f"UperNet on {plan.zoo_model.family}"
+    assert plan.published.name == entry["published"] and plan.config.id2label[0] == "wall"
+    assert plan.convertible.title == f"UperNet on {plan.published.family}"
 
 
 def test_the_weights_decide_the_number_of_classes():

@@ -84,7 +84,7 @@ def small_zoo(monkeypatch):
     kwargs = {"hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1], "groups": [2, 4, 8, 16]}
     kwargs |= {"offset_scale": 2.0, "post_norm": True, "layer_scale_init_value": 1e-5}
     published = dataclasses.replace(
-        *(zoo.get_model("internimage_l_22kto1k_384"),),
+        *(zoo.find_checkpoint("internimage_l_22kto1k_384"),),
         **{"name": "tiny", "file": "tiny.pth", "hub_repo": None, "num_labels": 10, "label_set": None},
         config_kwargs=kwargs,
     )

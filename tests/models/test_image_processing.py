@@ -16,7 +16,7 @@ from transformers.models.auto import image_processing_auto
 
 import hf_models
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
-from hf_models.zoo import get_model
+from hf_models.zoo import find_checkpoint
 
 # (short side after resizing, or None where the image is warped; side of the crop)
 RECIPES = {
@@ -55,7 +55,7 @@ def grey_levels(pixel_values: np.ndarray, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_equal_to_the_original_recipe_on_50_sizes(name):
-    processor = get_model(name).image_processor()
+    processor = find_checkpoint(name).image_processor()
     sizes = np.random.default_rng(0).integers(60, 520, (50, 2)).tolist()
     for seed, (width, height) in enumerate(sizes):
         image = noise(width, height, seed)
@@ -64,7 +64,7 @@ def test_equal_to_the_original_recipe_on_50_sizes(name):
 
 
 def test_the_crop_differs_from_the_stock_processors_where_torchvision_does():
-    stock = BitImageProcessorPil(**get_model("smt_tiny").image_processor().to_dict())
+    stock = BitImageProcessorPil(**find_checkpoint("smt_tiny").image_processor().to_dict())
     differ = []
     for width in range(256, 272):  # 32, 33, ... pixels longer than the crop
         image = noise(width, 256)

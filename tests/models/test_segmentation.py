@@ -26,15 +26,9 @@ from hf_models.configuration_smt import SMTConfig
 from hf_models.conversion import convert
 from hf_models.errors import InputError
 from hf_models.modeling_smt import SMTForImageClassification
+from hf_models.segmentation import load_segmenter, semantic_scores
 from hf_models.segmentation.overlay import segment_image
-from hf_models.segmentation.predict import (
-    class_scores,
-    load_segmenter,
-    prepare_image,
-    resize_8_bit,
-    semantic_scores,
-    windows,
-)
+from hf_models.segmentation.predict import class_scores, prepare_image, resize_8_bit, windows
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from ..harness.segmentation_tester import CLASSES, FIXTURES, checkpoint, write_checkpoint
@@ -319,10 +313,10 @@ def test_the_example_of_smt_under_upernet(tmp_path):
     spec = importlib.util.spec_from_file_location("smt_upernet", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    from hf_models.zoo import get_model
+    from hf_models.zoo import find_checkpoint
 
     with torch.device("meta"):
-        model = UperNetForSemanticSegmentation(example.upernet_config(get_model("smt_small").config()))
+        model = UperNetForSemanticSegmentation(example.upernet_config(find_checkpoint("smt_small").config()))
     assert sum(p.numel() for p in model.parameters()) == 52_345_580  # as in the authors' own code
 
     torch.manual_seed(0)
