@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
+from hf_models import zoo
 from hf_models.auto import FAMILIES as REGISTERED
 from hf_models.conversion import convert, verify
 from hf_models.conversion.mapping.facts import differences
@@ -17,7 +18,6 @@ from hf_models.conversion.registry import FAMILIES
 from hf_models.conversion.writing.expected import model_tensors
 from hf_models.errors import InputError
 from hf_models.remote_code import code_files
-from hf_models.zoo import entries as zoo
 
 from ..harness.conversion_tester import (
     TINY,

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor
 
 from hf_models.errors import InputError
-from hf_models.zoo import LABEL_FILES, find_checkpoint, label_names, list_models, wnid_names
+from hf_models.zoo import LABEL_FILES, find_checkpoint, get_model, label_names, list_models, wnid_names
 from hf_models.zoo.segmentation_labels import class_colours, head_names, palette, voc_colour
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
@@ -179,6 +179,11 @@ def test_names_are_unique():
 )
 def test_aliases(alias, name):
     assert find_checkpoint(alias).name == name
+
+
+def test_the_former_name_still_works():
+    with pytest.warns(FutureWarning, match="get_model is now called find_checkpoint"):
+        assert get_model("smt_tiny") is find_checkpoint("smt_tiny")
 
 
 def test_list_models_filters():

@@ -14,10 +14,11 @@ import torch
 from huggingface_hub import HfApi, constants
 from typer.testing import CliRunner
 
+from hf_models import zoo
 from hf_models.cli import app
 from hf_models.conversion.publish import publish_all
 from hf_models.errors import InputError
-from hf_models.zoo import entries as zoo
+from hf_models.zoo import catalogue
 
 from ..harness.conversion_tester import original_state, read_manifest, tensors_of, write_original, write_upstream
 from ..harness.hub_double import Hub
@@ -92,7 +93,7 @@ def small_zoo(monkeypatch):
     wide = kwargs | {"hidden_sizes": [32, 64, 128, 256]}
     wider = dataclasses.replace(published, name="wider", file="wider.pth", config_kwargs=wide)
     absent = dataclasses.replace(published, name="absent", file="absent.pth")
-    monkeypatch.setattr(zoo, "_models", lambda: (published, upstream, wider, absent))
+    monkeypatch.setattr(catalogue, "_checkpoints", lambda: (published, upstream, wider, absent))
 
 
 @pytest.fixture
