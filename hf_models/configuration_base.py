@@ -27,6 +27,11 @@ class HierarchicalConfig(CodeCarrier, BackboneConfigMixin, PreTrainedConfig):
         out_indices: The same as indices into `stage_names`.
     """
 
+    auto_classes = {
+        "AutoModel": "Model",
+        "AutoModelForImageClassification": "ForImageClassification",
+        "AutoBackbone": "Backbone",
+    }
     attribute_map = {"num_hidden_layers": "num_stages"}  # where `output_hidden_states=[-1]` counts from
     stem_stride = 4  # a family with another stem sets its own
 

@@ -24,6 +24,7 @@ class SegformerHeadConfig(CodeCarrier, PreTrainedConfig):
     """
 
     model_type = "segformer_head"
+    auto_classes = {"AutoModelForSemanticSegmentation": "ForSemanticSegmentation"}
     sub_configs = {"backbone_config": AutoConfig}
 
     backbone_config: dict | PreTrainedConfig | None = None

@@ -16,7 +16,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
-    AutoModelForSemanticSegmentation,
     AutoModelForUniversalSegmentation,
     BaseImageProcessor,
     PreTrainedModel,
@@ -25,7 +24,8 @@ from transformers import (
 from hf_models.errors import InputError
 from hf_models.inference.default import default_checkpoint
 from hf_models.inference.loading import load_model
-from hf_models.segmentation.predict import recipe_of
+from hf_models.inference.tasks import auto_class_of
+from hf_models.segmentation import recipe_of
 
 from ..writing.output import appearing, check_output, tidy
 
@@ -143,14 +143,11 @@ def export(
 def _load(source: str) -> tuple[BaseImageProcessor, PreTrainedModel]:
     path = default_checkpoint() if source == "default" else source
     try:
-        config = type(AutoConfig.from_pretrained(path))
+        config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{source}: cannot be loaded as a model ({reason})") from error
-    for auto_class in (AutoModelForUniversalSegmentation, AutoModelForSemanticSegmentation):
-        if config in auto_class._model_mapping:
-            return load_model(path, auto_class)
-    return load_model(path, AutoModelForImageClassification)
+    return load_model(path, auto_class_of(config) or AutoModelForImageClassification)
 
 
 def _has_queries(model: PreTrainedModel) -> bool:

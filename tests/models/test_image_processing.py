@@ -19,7 +19,7 @@ import hf_models
 from hf_models.errors import InputError
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.inference import read_image
-from hf_models.zoo import get_model
+from hf_models.zoo import find_checkpoint
 
 # (short side after resizing, or None where the image is warped; side of the crop)
 RECIPES = {
@@ -58,7 +58,7 @@ def grey_levels(pixel_values: np.ndarray, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_equal_to_the_original_recipe_on_50_sizes(name):
-    processor = get_model(name).image_processor()
+    processor = find_checkpoint(name).image_processor()
     sizes = np.random.default_rng(0).integers(60, 520, (50, 2)).tolist()
     for seed, (width, height) in enumerate(sizes):
         image = noise(width, height, seed)
@@ -67,7 +67,7 @@ def test_equal_to_the_original_recipe_on_50_sizes(name):
 
 
 def test_the_crop_differs_from_the_stock_processors_where_torchvision_does():
-    stock = BitImageProcessorPil(**get_model("smt_tiny").image_processor().to_dict())
+    stock = BitImageProcessorPil(**find_checkpoint("smt_tiny").image_processor().to_dict())
     differ = []
     for width in range(256, 272):  # 32, 33, ... pixels longer than the crop
         image = noise(width, 256)
@@ -128,7 +128,7 @@ def same_everywhere(path, processor) -> np.ndarray:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 def test_a_photo_of_a_phone_is_upright(tmp_path, suffix):
-    processor, path = get_model("smt_tiny").image_processor(), tmp_path / f"phone.{suffix}"
+    processor, path = find_checkpoint("smt_tiny").image_processor(), tmp_path / f"phone.{suffix}"
     turned(noise(90, 60), path)
     assert read_image(path).size == (90, 60)
     seen = same_everywhere(path, processor)
@@ -144,7 +144,7 @@ def test_a_photo_of_a_phone_is_upright(tmp_path, suffix):
 
 @pytest.mark.parametrize("alpha", [0, 128, 255])
 def test_transparency_is_dropped(tmp_path, alpha):
-    processor, path = get_model("smt_tiny").image_processor(), tmp_path / "logo.png"
+    processor, path = find_checkpoint("smt_tiny").image_processor(), tmp_path / "logo.png"
     image = noise(60, 60)
     image.putalpha(alpha)
     image.save(path)
@@ -154,7 +154,7 @@ def test_transparency_is_dropped(tmp_path, alpha):
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
-    processor = get_model("smt_tiny").image_processor()
+    processor = find_checkpoint("smt_tiny").image_processor()
     grey = np.asarray(noise(60, 60).convert("L"))
     wanted = processor(Image.fromarray(grey), return_tensors="np").pixel_values
     for name in ("scan.png", "scan.tif"):

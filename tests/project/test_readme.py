@@ -14,7 +14,7 @@ import pytest
 
 from hf_models.evaluate.accuracy_table import accuracy_table
 from hf_models.evaluate.speed import tables
-from hf_models.zoo import get_model, list_models
+from hf_models.zoo import find_checkpoint, list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -25,7 +25,7 @@ sweep = runpy.run_path(str(CARDS["large-kernel-conv"].parent / "benchmarks" / "s
 def models_table() -> str:
     """Every classifier of the zoo as a row of Markdown."""
     rows = ["| checkpoint | model | parameters | trained on | image | top-1 |", "|---|---|--:|---|--:|--:|"]
-    for model in map(get_model, list_models(task="image-classification")):
+    for model in map(find_checkpoint, list_models(task="image-classification")):
         parameters = f"{model.parameters:,}" if model.parameters else ""
         training_data = ", ".join(model.training_data)
         top1 = model.reported.get("top1", "")
@@ -40,7 +40,7 @@ def segmenters_table() -> str:
     """Every segmentation checkpoint of the zoo as a row of Markdown."""
     rows = ["| checkpoint | model | parameters | trained on | short side | mIoU | several scales |"]
     rows.append("|---|---|--:|---|--:|--:|--:|")
-    for model in map(get_model, list_models(task="image-segmentation")):
+    for model in map(find_checkpoint, list_models(task="image-segmentation")):
         miou, several = (model.reported.get(metric, "") for metric in ("miou", "miou_ms"))
         size, data = model.preprocessing.short_edge, model.training_data[-1]
         cells = f"`{model.name}`", model.title, f"{model.parameters:,}", data, size, miou, several
