@@ -7,7 +7,7 @@ KERNELS = $(VENV)/.kernels
 export HF_MODELS_KERNELS_DIR = $(abspath $(VENV))/kernels
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint wheel clean
+.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint docs tables wheel clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,13 @@ test-transformers: $(KERNELS)  ## run transformers' own common tests against eve
 lint: $(READY)  ## check lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(READY)  ## build the documentation into build/docs; a broken link fails
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+
+tables: $(READY)  ## render the tables of the README, the documentation and the kernels' cards anew
+	$(BIN)/python docs/site/tables.py
 
 wheel: $(READY)  ## build the source distribution, and the wheel from it, into dist/
 	rm -rf dist
