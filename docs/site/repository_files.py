@@ -2,15 +2,15 @@
 
 import re
 import shutil
-import tomllib
 from pathlib import Path
 
+import tomllib
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "build" / "docs-sources"  # mkdocs.yml names it too
-RELATIVE_LINK = re.compile(r"\]\(([^)#\s:]+)")  # without URLs
+RELATIVE_LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)")
 
 
 def on_startup(command: str, dirty: bool) -> None:
@@ -27,8 +27,8 @@ def on_startup(command: str, dirty: bool) -> None:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add what pages link to outside of docs/, such as `../examples/gallery/erf.png`.
 
-    So one relative link works everywhere: where the repository is browsed, and in the site. A link to nothing stays one,
-    which a strict build refuses.
+    So one relative link works both where the repository is browsed and in the site. A link to nothing stays one, which
+    a strict build refuses.
     """
     pages = [Path(page.abs_src_path) for page in files.documentation_pages()]
     for page in pages:  # which grows

@@ -27,7 +27,7 @@ OPERATORS = {
 
 def families_table() -> str:
     """A row for each family: what it can be had as, and the best that its authors report."""
-    table = [["family", "operator", "checkpoints", "parameters", "top-1", "mIoU", "paper", "original code"]]
+    table = [["family", "operator", "paper", "original code", "checkpoints", "parameters", "top-1", "mIoU"]]
     models = [get_model(name) for name in list_models()]
     for family in dict.fromkeys(model.family for model in models):
         ours = [model for model in models if model.family == family]
@@ -39,15 +39,15 @@ def families_table() -> str:
             [
                 classifiers[0].title.rpartition("-")[0],
                 OPERATORS.get(family, ""),
+                _link(f"arXiv {classifiers[0].paper.rpartition('/')[2]}", classifiers[0].paper),
+                _link(classifiers[0].repository.rpartition("github.com/")[2], classifiers[0].repository),
                 str(len(ours)),
                 f"{min(sizes) / 1e6:,.0f} to {max(sizes) / 1e6:,.0f} M",
                 f"{max(top1)}" if top1 else "",
                 f"{max(miou)}" if miou else "",
-                _link(f"arXiv {classifiers[0].paper.rpartition('/')[2]}", classifiers[0].paper),
-                _link(classifiers[0].repository.rpartition("github.com/")[2], classifiers[0].repository),
             ]
         )
-    return _markdown(table, text_columns=2)
+    return _markdown(table, text_columns=4)
 
 
 def _reports(model, metric: str, data: str) -> bool:

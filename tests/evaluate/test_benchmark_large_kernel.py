@@ -124,8 +124,10 @@ def test_summary_of_the_sweep(sweep, tmp_path):
     assert sweep["summary"](path) == (
         "3 shapes, float32 and bfloat16, one thread (x; torch x, x, x):\n\n"
         "- Where input and output must have a given memory layout, the public function is at least 0.50x as fast as "
-        "PyTorch's best, which may convert to the other layout and back. It is less than 0.95x as fast in 1 of 6 cases.\n"
-        "- Where both may choose their layout, it is at least 1.00x as fast; less than 0.95x as fast in 0 of 3 cases.\n"
+        "PyTorch's best, which may convert to the other layout and back. It is less than 0.95x as fast in 1 of 6 "
+        "cases.\n"
+        "- Where both may choose their layout, it is at least 1.00x as fast. It is less than 0.95x as fast in 0 of 3 "
+        "cases.\n"
     )
 
 

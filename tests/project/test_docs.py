@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
-import typer
 from huggingface_hub import HfApi, constants
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.models import Context
 
 from hf_models.cli import app
 from hf_models.conversion.publish import push_model
@@ -65,7 +66,7 @@ def test_the_readme_is_one_page():
 @pytest.mark.parametrize("page", [README, *OTHERS], ids=name_of)
 def test_links_lead_somewhere(page):
     """Those of docs/ are checked when the site is built, anchors too."""
-    for link in re.findall(r"\]\(([^)#\s:]+)", page.read_text(encoding="utf-8")):
+    for link in re.findall(r"\]\((?!\w+:)([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / link).exists(), link
 
 
@@ -133,21 +134,20 @@ def command_lines(page: Path) -> list[tuple[str, bool]]:
     return [(line, True) for line in blocks] + [(" ".join(line.split()), False) for line in inline]
 
 
-def check_hf_models(arguments: list[str], whole: bool) -> None:
+def check_hf_models(line: str, words: list[str], whole: bool) -> None:
     """Parse a command line of `hf-models` as it would, but run nothing."""
-    command, context = typer.main.get_command(app), None
-    while isinstance(command, click.Group):
-        if not arguments or arguments[0].isupper() or arguments[0].startswith("-"):
+    command, name, context = get_command(app), "hf-models", None
+    while isinstance(command, TyperGroup):
+        if not words or not words[0].islower() or words[0].startswith("-"):  # `hf-models COMMAND --help`
             return
-        context = click.Context(command, parent=context)
-        name, command, arguments = command.resolve_command(context, arguments)
-    try:
-        command.make_context(name, arguments, parent=context)
-    except click.exceptions.Exit:  # --help
-        pass
-    except click.MissingParameter:
-        if whole:
-            raise
+        context = Context(command, parent=context)
+        assert words[0] in command.list_commands(context), f"{line}: no command {words[0]}"
+        name, command, words = command.resolve_command(context, words)
+    if whole:
+        command.make_context(name, [*words], parent=context)
+    options = {"--help", *(o for parameter in command.params for o in (*parameter.opts, *parameter.secondary_opts))}
+    for word in words:
+        assert not word.startswith("--") or word in options, f"{line}: no option {word}"
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name_of)
@@ -155,11 +155,8 @@ def test_commands_exist(page):
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
     for line, whole in command_lines(page):
         if found := re.match(r"(?:hf-models|(?:torchrun|python) .*-m hf_models\.cli)(?= |$)", line):
-            arguments = shlex.split(line[found.end() :], comments=True)
-            try:
-                check_hf_models([word for word in arguments if word not in ("...", "$all", "$replknet")], whole)
-            except click.UsageError as error:
-                pytest.fail(f"{line}: {error.format_message()}")
+            words = shlex.split(line[found.end() :], comments=True)
+            check_hf_models(line, [word for word in words if word != "..." and word[0] != "$"], whole)
         elif found := re.match(r"python (\S+\.py)", line):
             assert list(ROOT.glob(f"**/{found[1]}")), line
         elif found := re.match(r"make ([a-z-]+)(?= |$)", line):

@@ -90,11 +90,11 @@ def summary(path=RESULTS):
     device, kernel, version, date = (", ".join(sorted({row[name] for row in rows})) for name in (*CONDITIONS, "date"))
     return (
         f"{len(rows)} shapes, float32 and bfloat16, one thread ({device}; torch {version}, {kernel}, {date}):\n\n"
-        f"- Where input and output must have a given memory layout, the public function is at least {min(given):.2f}x as "
-        f"fast as PyTorch's best, which may convert to the other layout and back. It is less than {SLOWER}x as fast in "
-        f"{_count(given)} of {len(given)} cases.\n"
-        f"- Where both may choose their layout, it is at least {min(free):.2f}x as fast; less than {SLOWER}x as fast in "
-        f"{_count(free)} of {len(free)} cases.\n"
+        "- Where input and output must have a given memory layout, the public function is at least "
+        f"{min(given):.2f}x as fast as PyTorch's best, which may convert to the other layout and back. It is less "
+        f"than {SLOWER}x as fast in {_count(given)} of {len(given)} cases.\n"
+        f"- Where both may choose their layout, it is at least {min(free):.2f}x as fast. It is less than {SLOWER}x as "
+        f"fast in {_count(free)} of {len(free)} cases.\n"
     )
 
 
