@@ -40,7 +40,7 @@ lint: $(READY)  ## check lint and format
 
 docs: $(READY)  ## build the documentation into build/docs; a broken link fails
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 tables: $(READY)  ## render the tables of the README, the documentation and the kernels' cards anew
 	$(BIN)/python docs/site/tables.py
