@@ -6,7 +6,7 @@ READY = $(VENV)/.installed
 KERNELS = $(VENV)/share/hf_models/kernels/.built
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint wheel space clean
+.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint docs tables wheel space clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,6 +39,13 @@ lint: $(READY)  ## check style, format and the contracts between the rooms
 	rm -rf build/lint
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && PYTHONPATH=. $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml --no-cache
+
+docs: $(READY)  ## build the documentation into build/docs; a broken link fails
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+tables: $(READY)  ## render the tables of the README, the documentation and the kernels' cards anew
+	$(BIN)/python docs/site/tables.py
 
 wheel: $(READY)  ## build the source distribution, and the wheel from it, into dist/
 	rm -rf dist

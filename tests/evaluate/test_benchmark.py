@@ -278,7 +278,8 @@ def test_operators_table(tmp_path):
     assert tables.operators_table(path) == (
         "**deformable-conv, forward, float32, 1 thread** (a CPU; torch 2.0, k, 1)\n"
         "\n"
-        "| shape | N x H x W, groups x channels | ours, ms | ns per unit | grid_sample | depthwise 7x7 |\n"
+        "| shape | N x H x W, groups x channels | ours, ms | ns per unit | as fast as grid_sample "
+        "| as fast as depthwise 7x7 |\n"
         "| --- | --- | --: | --: | --: | --: |\n"
         "| seed56 | s | 3.80 | 38.0 | 25.4x | 0.834x |\n"
         "| T7 | s | 0.250 | 19.9 | 4938x |  |\n"
@@ -297,6 +298,8 @@ def test_models_table(tmp_path):
     rows = [row_of(MODELS, model=name, dtype="float32", images_per_second=speed) for name, speed in speeds.items()]
     merge_results(path, rows, MODELS)
     assert run("table", "--models", path).stdout.endswith(
+        "| model | batch | images/s | median | as fast as ConvNeXt-T | as fast as Swin-T | as fast as the original |\n"
+        "| --- | --: | --: | --: | --: | --: | --: |\n"
         "| InternImage-T | 1 | 10.0 | 1.00 | 0.800x |  | 2.27x |\n"
         "| InternImage-T, original PyTorch core | 1 | 4.40 | 1.00 | 0.352x |  |  |\n"
         "| ConvNeXt-T (timm) | 1 | 12.5 | 1.00 |  |  |  |\n"
@@ -313,7 +316,8 @@ def test_table_beside_the_slow_original(tmp_path):
     assert tables.originals_table(path) == (
         "a CPU; torch 2.0, k, 1\n"
         "\n"
-        "| image | batch | dtype | threads | RepLKNet-31B, original's layout | RepLKNet-31B |\n"
+        "| image | batch | dtype | threads | RepLKNet-31B, original's layout "
+        "| RepLKNet-31B (as fast as the original) |\n"
         "| --: | --: | --: | --: | --: | --: |\n"
         "| 1 | 1 | float32 | 1 | 0.600 | 4.80 (8.00x) |\n"
         "| 512 | 1 | float32 | 1 |  | 1.00 |\n"
