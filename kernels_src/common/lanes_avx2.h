@@ -3,9 +3,9 @@
 
 #include <immintrin.h>
 
-#include "vector_lanes.h"
+#include "lanes.h"
 
-namespace deformable_conv::DEFORMABLE_CONV_PATH {
+namespace common::CPU_PATH {
 
 struct Floats8 {
   static constexpr int size = 8, accumulators = 8;
@@ -158,10 +158,10 @@ struct Floats8 {
     const __m256 a = sums_of_four(rows), b = sums_of_four(rows + 4);
     return {_mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31))};
   }
-  static ALWAYS_INLINE void store_cells(int32_t* p, Floats8 x, Floats8 y, int32_t width) {
+  static ALWAYS_INLINE void store_indices(int32_t* p, Floats8 x, Floats8 y, int32_t width) {
     const __m256i rows = _mm256_mullo_epi32(_mm256_cvtps_epi32(y.v), _mm256_set1_epi32(width));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_add_epi32(rows, _mm256_cvtps_epi32(x.v)));
   }
 };
 
-}  // namespace deformable_conv::DEFORMABLE_CONV_PATH
+}  // namespace common::CPU_PATH

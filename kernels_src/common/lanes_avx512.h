@@ -3,9 +3,9 @@
 
 #include <immintrin.h>
 
-#include "vector_lanes.h"
+#include "lanes.h"
 
-namespace deformable_conv::DEFORMABLE_CONV_PATH {
+namespace common::CPU_PATH {
 
 struct Floats16 {
   static constexpr int size = 16, accumulators = 16;
@@ -153,10 +153,10 @@ struct Floats16 {
     return {add_quarters(add_quarters(sums_of_four(r), sums_of_four(r + 4)),
                          add_quarters(sums_of_four(r + 8), sums_of_four(r + 12)))};
   }
-  static ALWAYS_INLINE void store_cells(int32_t* p, Floats16 x, Floats16 y, int32_t width) {
+  static ALWAYS_INLINE void store_indices(int32_t* p, Floats16 x, Floats16 y, int32_t width) {
     const __m512i rows = _mm512_mullo_epi32(_mm512_cvtps_epi32(y.v), _mm512_set1_epi32(width));
     _mm512_storeu_si512(p, _mm512_add_epi32(rows, _mm512_cvtps_epi32(x.v)));
   }
 };
 
-}  // namespace deformable_conv::DEFORMABLE_CONV_PATH
+}  // namespace common::CPU_PATH

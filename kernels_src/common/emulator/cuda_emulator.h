@@ -1,9 +1,10 @@
-// Just enough of CUDA to run this kernel's device code on a CPU, compiled by a C++ compiler alone.
+// Just enough of CUDA to run the kernels' device code on a CPU, compiled by a C++ compiler alone.
 //
-// The threads of a block are coroutines that change places where they must meet: the lanes of a warp at __syncwarp and
-// at the instructions of tensor cores, warps at __syncthreads. Lanes that meet others at a different place are an
-// error, and so are those that have gone. EMULATOR_ORDER=reverse turns the order of lanes, warps and blocks round: a
-// result that depends on it is a race. Shared memory starts as NaN and has exactly the size asked for.
+// The threads of a block are coroutines that change places where they must converge: the lanes of a warp at __syncwarp,
+// shuffles, votes and the instructions of tensor cores, warps at __syncthreads. Every lane must take part in each:
+// lanes that diverge, and those that have exited, are an error. EMULATOR_ORDER=reverse turns the order of lanes, warps
+// and blocks round: a result that depends on it is a race. Shared memory starts as NaN and has exactly the size asked
+// for.
 #pragma once
 
 #include <math.h>
@@ -35,7 +36,8 @@ using std::min;
 
 namespace emulator {
 
-constexpr int kLanes = 32, kThreads = 256, kStack = 1 << 16, kGuard = 256, kMostShared = 99 << 10;
+constexpr int kWarpSize = 32, kThreads = 256, kStack = 1 << 18, kGuard = 256;
+constexpr int kMostShared = 99 << 10;  // that every architecture has for a block, in bytes
 
 struct Slot {
   alignas(8) unsigned char bytes[24];
@@ -45,18 +47,18 @@ inline thread_local struct {
   ucontext_t threads[kThreads];         // where each starts; from then on
   jmp_buf scheduler, resume[kThreads];  // jumps, as they cost no system call
   std::unique_ptr<char[]> stacks[kThreads];
-  bool started[kThreads / kLanes];
+  bool started[kThreads / kWarpSize];
   std::function<void()> body;
-  const char* waits_at[kThreads];  // null: has gone
+  const char* waits_at[kThreads];  // null: has exited
   bool at_barrier[kThreads];
-  int meetings[kThreads];  // so far: neighbouring meetings use different slots
+  int exchanges[kThreads];  // so far: neighbouring exchanges use different slots
   Slot slots[2][kThreads];
   bool vote, result;  // of __syncthreads_or: so far, and of the last one
   std::unique_ptr<unsigned char[]> shared;
   size_t shared_bytes;
 } block;
 
-inline int lane() { return int(threadIdx.x % kLanes); }
+inline int lane() { return int(threadIdx.x % kWarpSize); }
 
 [[noreturn]] inline void fail(const char* what, const char* where) {
   std::fprintf(stderr, "emulated kernel: %s at %s\n", what, where ? where : "the end");
@@ -69,11 +71,11 @@ inline void wait(const char* where, bool at_barrier) {
   if (!_setjmp(block.resume[threadIdx.x])) _longjmp(block.scheduler, 1);
 }
 
-// All lanes of the warp give something; returns the slots that hold it.
+// All lanes of the warp give something; returns the slots that hold it, one a lane.
 template <typename V>
-const Slot* meet(const char* where, const V& given) {
+const Slot* exchange(const char* where, const V& given) {
   static_assert(sizeof(V) <= sizeof(Slot));
-  Slot* slots = block.slots[block.meetings[threadIdx.x]++ % 2];
+  Slot* slots = block.slots[block.exchanges[threadIdx.x]++ % 2];
   std::memcpy(slots + threadIdx.x, &given, sizeof(V));
   const int first = int(threadIdx.x) - lane();
   wait(where, false);
@@ -87,7 +89,7 @@ V read(const Slot& slot) {
   return number;
 }
 
-inline bool meet_all(const char* where, bool vote) {
+inline bool barrier(const char* where, bool vote) {
   block.vote |= vote;
   wait(where, true);
   return block.result;
@@ -99,45 +101,57 @@ inline void run_thread() {
   _longjmp(block.scheduler, 1);
 }
 
-// Until all lanes of the warp wait for other warps or have gone
+// Until all lanes of the warp wait for other warps or have exited
 inline void run_warp(int first_thread, bool reverse) {
   for (volatile bool stop = false; !stop;) {  // volatile: lives through the jumps
-    for (volatile int i = 0; i < kLanes; i = i + 1) {
-      const int next = first_thread + (reverse ? kLanes - 1 - i : i);
+    for (volatile int i = 0; i < kWarpSize; i = i + 1) {
+      const int next = first_thread + (reverse ? kWarpSize - 1 - i : i);
       threadIdx.x = next;
       if (_setjmp(block.scheduler)) continue;
-      if (block.started[first_thread / kLanes]) _longjmp(block.resume[next], 1);
+      if (block.started[first_thread / kWarpSize]) _longjmp(block.resume[next], 1);
       setcontext(&block.threads[next]);
     }
-    block.started[first_thread / kLanes] = true;
+    block.started[first_thread / kWarpSize] = true;
     const char* const place = block.waits_at[first_thread];
-    for (int i = 0; i < kLanes; ++i)
-      if (block.waits_at[first_thread + i] != place) fail("lanes part", place);
+    for (int i = 0; i < kWarpSize; ++i)
+      if (block.waits_at[first_thread + i] != place) fail("lanes diverge", place);
     stop = !place || block.at_barrier[first_thread];
   }
 }
 
 inline void run_block(bool reverse) {
-  const int threads = int(blockDim.x), warps = threads / kLanes;
+  const int threads = int(blockDim.x), warps = threads / kWarpSize;
   for (int i = 0; i < threads; ++i) {
     if (!block.stacks[i]) block.stacks[i].reset(new char[kStack]);
     getcontext(&block.threads[i]);
     block.threads[i].uc_stack.ss_sp = block.stacks[i].get();
     block.threads[i].uc_stack.ss_size = kStack;
-    block.meetings[i] = 0;
+    block.exchanges[i] = 0;
     makecontext(&block.threads[i], &run_thread, 0);
   }
   std::fill(block.started, block.started + warps, false);
   std::memset(block.shared.get(), 0xff, block.shared_bytes + kGuard);
   block.vote = false;
   do {
-    for (int i = 0; i < warps; ++i) run_warp((reverse ? warps - 1 - i : i) * kLanes, reverse);
+    for (int i = 0; i < warps; ++i) run_warp((reverse ? warps - 1 - i : i) * kWarpSize, reverse);
     for (int i = 0; i < threads; ++i)
-      if (block.waits_at[i] != block.waits_at[0]) fail("warps part", block.waits_at[i]);
+      if (block.waits_at[i] != block.waits_at[0]) fail("warps diverge", block.waits_at[i]);
     block.result = block.vote, block.vote = false;
   } while (block.waits_at[0]);
   for (int i = 0; i < kGuard; ++i)
     if (block.shared[block.shared_bytes + i] != 0xff) fail("shared memory is too small", nullptr);
+}
+
+template <typename V>
+V shuffle(const char* where, V number, int source) {
+  return read<V>(exchange(where, number)[source]);
+}
+
+inline unsigned ballot(const char* where, bool vote) {
+  const Slot* slots = exchange(where, vote);
+  unsigned votes = 0;
+  for (int i = 0; i < kWarpSize; ++i) votes |= unsigned(read<bool>(slots[i])) << i;
+  return votes;
 }
 
 }  // namespace emulator
@@ -145,20 +159,25 @@ inline void run_block(bool reverse) {
 #define EMULATOR_TEXT(LINE) #LINE
 #define EMULATOR_PLACE(FILE, LINE) FILE ":" EMULATOR_TEXT(LINE)
 #define EMULATOR_HERE EMULATOR_PLACE(__FILE__, __LINE__)
-#define __syncwarp() emulator::meet(EMULATOR_HERE, 0)
-#define __syncthreads() emulator::meet_all(EMULATOR_HERE, false)
-#define __syncthreads_or(X) emulator::meet_all(EMULATOR_HERE, X)
+#define __syncwarp() emulator::exchange(EMULATOR_HERE, 0)
+#define __syncthreads() emulator::barrier(EMULATOR_HERE, false)
+#define __syncthreads_or(X) emulator::barrier(EMULATOR_HERE, X)
+#define __shfl_sync(MASK, X, SOURCE) emulator::shuffle(EMULATOR_HERE, X, SOURCE)
+#define __shfl_xor_sync(MASK, X, STEP) emulator::shuffle(EMULATOR_HERE, X, emulator::lane() ^ (STEP))
+#define __ballot_sync(MASK, X) emulator::ballot(EMULATOR_HERE, X)
+#define __any_sync(MASK, X) (emulator::ballot(EMULATOR_HERE, X) != 0)
+#define __ffs __builtin_ffs
 
 inline unsigned char* shared_memory() { return emulator::block.shared.get(); }
 
 // The instructions of tensor cores, as their documentation lays matrices out over lanes
 template <bool kTransposed>
-void load_matrices(uint32_t (&out)[4], const void* row) {
+void ldmatrix(uint32_t (&out)[4], const void* row) {
   const auto* const begin = shared_memory();
   const auto* const address = static_cast<const unsigned char*>(row);
   if (uintptr_t(row) % 16 || address < begin || address + 16 > begin + emulator::block.shared_bytes)
-    emulator::fail("bad address", "load_matrices");
-  const emulator::Slot* slots = emulator::meet("load_matrices", address);
+    emulator::fail("bad address", "ldmatrix");
+  const emulator::Slot* slots = emulator::exchange("ldmatrix", address);
   const int lane = emulator::lane();
   for (int matrix = 0; matrix < 4; ++matrix) {
     uint16_t pair[2];
@@ -172,13 +191,13 @@ void load_matrices(uint32_t (&out)[4], const void* row) {
 }
 
 template <typename T>
-void multiply_add(float (&total)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+void mma(float (&total)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   struct Operands {
     T a[4][2], b[2][2];
   } own;
   std::memcpy(own.a, a, sizeof(own.a));
   std::memcpy(own.b, b, sizeof(own.b));
-  const emulator::Slot* slots = emulator::meet("multiply_add", own);
+  const emulator::Slot* slots = emulator::exchange("mma", own);
   const int lane = emulator::lane();
   for (int quarter = 0; quarter < 4; ++quarter) {  // those of k that one lane holds: two, and two 8 further
     const auto rows = emulator::read<Operands>(slots[lane / 4 * 4 + quarter]);
@@ -191,6 +210,19 @@ void multiply_add(float (&total)[4], const uint32_t (&a)[4], const uint32_t (&b)
     }
   }
 }
+
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline void atomicAdd(float* at, float x) { *at += x; }
+inline void atomicAdd(double* at, double x) { *at += x; }
+inline void atomicAdd(float2* at, float2 x) { at->x += x.x, at->y += x.y; }
+inline void atomicAdd(float4* at, float4 x) { at->x += x.x, at->y += x.y, at->z += x.z, at->w += x.w; }
 
 template <typename To, typename From>
 To reinterpret_bits(From x) {

@@ -3,19 +3,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <sstream>
-#include <string>
 #include <vector>
 
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
+#include "common/checks.h"
 #include "types.h"
 
 namespace deformable_conv {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 struct Geometry {
   std::vector<int64_t> kernel_size, stride, padding, dilation;
@@ -28,32 +21,6 @@ struct Geometry {
   }
   int64_t centre(int axis) const { return dilation[axis] * (kernel_size[axis] - 1) / 2; }
 };
-
-inline std::string shape_of(const std::vector<int64_t>& sizes) {
-  std::ostringstream text;
-  text << "(";
-  for (size_t i = 0; i < sizes.size(); ++i) text << (i ? ", " : "") << sizes[i];
-  text << ")";
-  return text.str();
-}
-
-inline std::vector<int64_t> sizes_of(const Tensor& tensor) {
-  return std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end());
-}
-
-inline void check_shape(const char* name, const Tensor& tensor, const std::vector<int64_t>& expected) {
-  const std::vector<int64_t> actual = sizes_of(tensor);
-  STD_TORCH_CHECK(actual == expected, name, ": expected ", shape_of(expected), ", got ", shape_of(actual));
-}
-
-inline std::string device_of(const Tensor& tensor) {
-  return tensor.is_cpu() ? "cpu" : "cuda:" + std::to_string(tensor.get_device_index());
-}
-
-inline void check_device(const char* name, const Tensor& tensor, const Tensor& value) {
-  STD_TORCH_CHECK(device_of(tensor) == device_of(value), name, ": expected to be on ", device_of(value),
-                  " like value, got ", device_of(tensor));
-}
 
 // The shape of weight; offset has two numbers where weight has one
 inline std::vector<int64_t> check(const Tensor& value, const Tensor& offset, const Tensor& weight, const Geometry& g) {
@@ -70,10 +37,8 @@ inline std::vector<int64_t> check(const Tensor& value, const Tensor& offset, con
   of_offset.push_back(2);
   check_shape("offset", offset, of_offset);
   check_shape("weight", weight, expected);
-  STD_TORCH_CHECK(value.scalar_type() == offset.scalar_type() && value.scalar_type() == weight.scalar_type(),
-                  "value, offset and weight must share a dtype");
-  check_device("offset", offset, value);
-  check_device("weight", weight, value);
+  check_like("offset", offset, "value", value);
+  check_like("weight", weight, "value", value);
   STD_TORCH_CHECK(value.size(1) < INT32_MAX / std::max<int64_t>(value.size(2), 1),
                   "value: expected fewer than 2^31 pixels in an image, got ", shape_of(sizes_of(value)));
   return expected;
@@ -81,8 +46,7 @@ inline std::vector<int64_t> check(const Tensor& value, const Tensor& offset, con
 
 inline void check_grad_output(const Tensor& grad_output, const Tensor& value, const std::vector<int64_t>& expected) {
   check_shape("grad_output", grad_output, {expected[0], expected[1], expected[2], value.size(3) * value.size(4)});
-  check_device("grad_output", grad_output, value);
-  STD_TORCH_CHECK(grad_output.scalar_type() == value.scalar_type(), "grad_output and value must share a dtype");
+  check_like("grad_output", grad_output, "value", value);
 }
 
 // The tensor itself where a pixel's numbers lie together and a row is the pixels of its width, else a copy.
@@ -102,23 +66,6 @@ inline Tensor with_contiguous_points(const Tensor& tensor) {
 
 inline PointStrides strides_of(const Tensor& tensor) {
   return {tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
-}
-
-// Call f with a number of the storage type
-template <typename F>
-void dispatch(ScalarType type, F f) {
-  switch (type) {
-    case ScalarType::Float:
-      return f(float());
-    case ScalarType::Double:
-      return f(double());
-    case ScalarType::BFloat16:
-      return f(BFloat16());
-    case ScalarType::Half:
-      return f(Half());
-    default:
-      STD_TORCH_CHECK(false, "value: expected float32, float64, bfloat16 or float16");
-  }
 }
 
 }  // namespace deformable_conv
