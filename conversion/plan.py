@@ -11,20 +11,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_models.errors import InputError, reason
 from hf_models.inference.files import read_json
-from hf_models.zoo import PublishedCheckpoint, find_checkpoint, list_models
+from hf_models.zoo import PublishedCheckpoint
 
 from .mapping.convertible import Convertible
 from .mapping.facts import Facts, differences
 from .mapping.key_map import KeyMap
+from .matching import advice, check_not_refused, find_published, fitting, published_config
 from .reading.checkpoint import Checkpoint, some
 from .registry import find_convertible
 from .writing.expected import model_tensors
 
-# published checkpoints of which no conversion would compute the same; their weights do not show it
-REFUSED = {
-    "mask2former_flash_internimage_s_640_160k_ade20k_ss_nsmx": "its deformable attention has no softmax "
-    "(use_softmax=False), and that of transformers always has one: the weights would load and compute something else"
-}
 # what transformers adds to upstream's config.json
 TRANSFORMERS_FIELDS = {"architectures", "auto_map", "model_type", "torch_dtype", "dtype", "transformers_version"}
 
@@ -70,27 +66,23 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
         InputError: The config cannot be known, or checkpoint and config do not fit each other.
     """
     label = checkpoint.source.given
-    for candidate in (name, Path(label).stem):
-        if candidate in REFUSED:
-            raise InputError(f"{candidate}: cannot be converted: {REFUSED[candidate]}.")
+    check_not_refused(label, name)
     convertible = find_convertible(checkpoint)
     key_map = key_map_of(convertible, checkpoint)
     shown = convertible.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
     original, where = _original_arguments(checkpoint, convertible, original_config)
-    published = None if original_config else _published(checkpoint, name)
+    published = None if original_config else find_published(label, name)
     if published and published.network != convertible.network:
-        raise InputError(
-            f"{label}: looks like {convertible.title}, not {published.name}.{_advice(convertible, shown)}"
-        )
+        raise InputError(f"{label}: looks like {convertible.title}, not {published.name}.{advice(convertible, shown)}")
     if not published and original is None:
         raise InputError(
             f"{label}: not the name of a published file. Pass --name, or --original-config with the arguments it was "
-            f"trained with.{_advice(convertible, shown)}"
+            f"trained with.{advice(convertible, shown)}"
         )
     config = None if original is None else _config_from_original(convertible, original, shown, where)
     config_from = Path(where).name
     if published:
-        upstream, config = config, _published_config(published, shown)
+        upstream, config = config, published_config(published, shown)
         _check_same_architecture(label, upstream, config)
         config_from = f"published checkpoint {published.name}"
     convertible.adopt(config, shown)
@@ -138,24 +130,6 @@ def _config_from_original(convertible: Convertible, original: dict, shown: Facts
         raise InputError(f"{where}: {reason(error)}") from error
 
 
-def _published(checkpoint: Checkpoint, name: str | None) -> PublishedCheckpoint | None:
-    """The published checkpoint that the user names, or that the source is named after."""
-    if name is not None:
-        return find_checkpoint(name)
-    given = checkpoint.source.given
-    for candidate in (given, Path(given).name, Path(given).stem):
-        try:
-            return find_checkpoint(candidate)
-        except InputError:
-            continue
-    return None
-
-
-def _published_config(published: PublishedCheckpoint, shown: Facts) -> PreTrainedConfig:
-    """The config of a published checkpoint, with as many classes as the weights have where these decide."""
-    return published.config(shown["num_classes"] if published.weights_tell_num_labels else None)
-
-
 def _check_same_architecture(label: str, upstream: PreTrainedConfig | None, published: PreTrainedConfig) -> None:
     """Hold what upstream's config.json says against the published config: weights cannot show `offset_scale`."""
     if upstream is None:
@@ -189,27 +163,12 @@ def _mismatch(
     if published is None:
         both = f"{json.dumps(weights)} in the weights, {json.dumps(config)} in {where}"
         return f"{label}: {fact} is {both}{others}. Correct it."
-    fitting = _fitting(convertible, shown)
-    looks = f"like {fitting[0]}" if fitting else "different"
+    alike = fitting(convertible, shown)
+    looks = f"like {alike[0]}" if alike else "different"
     return (
         f"{label}: looks {looks} ({fact} {json.dumps(weights)}), not like {published.name} ({json.dumps(config)})"
-        f"{others}.{_advice(convertible, shown) or ' Pass --original-config with the arguments it was trained with.'}"
+        f"{others}.{advice(convertible, shown) or ' Pass --original-config with the arguments it was trained with.'}"
     )
-
-
-def _fitting(convertible: Convertible, shown: Facts) -> list[str]:
-    """The published checkpoints that show the same facts."""
-    published = [entry for entry in map(find_checkpoint, list_models()) if entry.network == convertible.network]
-    return [
-        entry.name
-        for entry in published
-        if not differences(shown, convertible.facts_of_config(_published_config(entry, shown)))
-    ]
-
-
-def _advice(convertible: Convertible, shown: Facts) -> str:
-    names = _fitting(convertible, shown)
-    return f" Did you mean --name {' or '.join(names[:3])}?" if names else ""
 
 
 def _check_tensors(label: str, checkpoint: Checkpoint, key_map: KeyMap, expected: dict, constants: dict) -> None:

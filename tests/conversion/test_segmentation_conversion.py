@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from hf_models import zoo
 from hf_models.cli import app
 from hf_models.conversion import convert, verify
-from hf_models.conversion.plan import REFUSED, make_plan
+from hf_models.conversion.matching import REFUSED
+from hf_models.conversion.plan import make_plan
 from hf_models.conversion.reading.checkpoint import Checkpoint
 from hf_models.conversion.reading.source import Source
 from hf_models.errors import InputError
