@@ -21,23 +21,6 @@ def check_choice(what: str, chosen: Iterable[str], known: Iterable[str]) -> None
             raise InputError(f"{name}: no such {what}. Choose from {', '.join(known)}.")
 
 
-def choose_device(device: str | None) -> str:
-    """The device to compute on.
-
-    Args:
-        device: "cpu" or "cuda"; `None` for the GPU where there is one.
-
-    Raises:
-        InputError: There is no such device here.
-    """
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    check_choice("device", [device], ("cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("cuda: PyTorch finds no GPU. Use --device cpu.")
-    return device
-
-
 def machine(device: str, kernels: Collection[str] = KERNELS) -> dict[str, str]:
     """What every row of a result says: the device, which builds of these kernels run there, PyTorch, the date."""
     builds = [

@@ -7,10 +7,11 @@ import transformers
 
 from hf_models import __version__
 from hf_models.errors import InputError
+from hf_models.inference.device import choose_device
 
 from .evaluation import Evaluation
 from .journal import Journal
-from .machine import choose_device, machine
+from .machine import machine
 from .measuring import Measured, measure_images
 from .processes import Processes
 from .results import ACCURACY, merge_results

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_models.errors import InputError
+from hf_models.inference.device import choose_device
 
-from .machine import DTYPES, check_choice, choose_device
+from .machine import DTYPES, check_choice
 from .results import ACCURACY, read_results
 
 

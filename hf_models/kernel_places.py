@@ -51,8 +51,8 @@ def find_kernel(
     """Load a kernel from the first place that has it for this machine.
 
     Args:
-        library: The module `kernels`. Only one file imports it, as transformers runs no code from the Hub that imports
-            what is not installed, unless it does so in a `try` statement.
+        library: The module `kernels`. It is not imported here: transformers refuses code from the Hub that imports
+            what is not installed, unless the import stands in a `try` statement, and one such statement is enough.
         kernel: Name of the kernel, such as "deformable-conv".
         repo_id: What `LOCAL_KERNELS` calls it.
         device: "cpu" or "cuda".

@@ -11,8 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from hf_models.errors import InputError
+from hf_models.inference.device import choose_device
 
-from ..machine import DTYPES, check_choice, choose_device
+from ..machine import DTYPES, check_choice
 from ..results import MODELS as FORMAT
 from ..results import merge_results, rows_under
 from .implementations import check_agreement

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..machine import DTYPES, check_choice, choose_device
+from hf_models.inference.device import choose_device
+
+from ..machine import DTYPES, check_choice
 from ..results import OPERATORS as FORMAT
 from ..results import merge_results, rows_under
 from .deformable_operator import DEFORMABLE_CONV

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Verbose, one_line_errors
+from .common import Device, Verbose, one_line_errors
 
 app = typer.Typer(
     help="Speed of operators and models beside their peers, interleaved in one process.\n\n"
@@ -18,7 +18,6 @@ Dtypes = Annotated[list[str] | None, typer.Option(help="float32 (the default), b
 Threads = Annotated[list[int] | None, typer.Option(min=1, help="Threads of PyTorch, 1 by default; may be repeated.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed, if --seconds allow.")]
 Seconds = Annotated[float, typer.Option(min=0, help="For each in each case; the slowest are timed once.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a GPU.")]
 Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
 Resume = Annotated[bool, typer.Option(help="Leave out what --results has of today, with the same kernels.")]
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError, printable
-from .common import Verbose, one_line_errors
+from .common import Device, Verbose, one_line_errors
 
 app = typer.Typer(
     help="Accuracy on ImageNet and ADE20K, through the image processor and the model that users load.\n\n"
@@ -24,7 +24,6 @@ Subset = Annotated[bool, typer.Option("--subset", help="Accept fewer classes or 
 Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images; a subset's result.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a GPU.")]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that read and prepare images, in each process.")]
 Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an evaluation with these options was killed.")]

@@ -12,11 +12,14 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def resolve_device(device: str | None) -> str:
-    """The device that the user named, or the default where the user named none.
+def choose_device(device: str | None) -> str:
+    """The device to compute on.
+
+    Args:
+        device: "cpu" or "cuda"; `None` for the default.
 
     Raises:
-        InputError: `device` is none of "cpu" and "cuda", or there is no GPU.
+        InputError: There is no such device here.
     """
     if device is None:
         return default_device()

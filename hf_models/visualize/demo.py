@@ -8,7 +8,7 @@ from PIL import Image
 from ..errors import InputError
 from ..inference.classify import best_labels
 from ..inference.default import DEFAULT
-from ..inference.device import resolve_device
+from ..inference.device import choose_device
 from .features import draw_features, feature_colours
 from .figures import Figure, figure_image
 from .image_view import check_size, prepare_image
@@ -59,7 +59,7 @@ def run_demo(model: str | Path = DEFAULT, port: int = 7860, device: str | None =
 
 def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blocks:
     """Build the page for a model; arguments and errors as for `run_demo`."""
-    device = resolve_device(device)
+    device = choose_device(device)
     processor, classifier = load_hierarchical(model)
     classifier.to(device)
     views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * is_modulated(classifier) + [FEATURES]

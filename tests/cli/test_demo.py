@@ -168,7 +168,8 @@ def test_click_shows_the_sampling_points_of_the_pixel(browser, tmp_path):
     expected = sampling_points(model, pixel_values, view, at=(410, 120))  # a position of its own, far from the middle
     expected = np.asarray(figure_image(draw_sampling(image, view, expected)))
 
-    command = [sys.executable, "-m", "hf_models.cli", "demo", "--model", folder, "--port", str(free_port())]
+    command = [sys.executable, "-m", "hf_models.cli", "demo", "--model", folder, "--device", "cpu"]
+    command += ["--port", str(free_port())]
     with serving(command) as url, new_page(url) as page:
         upload(page, tmp_path / "photo.png")
         page.wait_for_function("document.querySelector('#labels').innerText.includes('%')")

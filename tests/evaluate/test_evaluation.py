@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hf_models.errors import InputError
-from hf_models.evaluate.machine import choose_device
 from hf_models.evaluate.run import run
 from hf_models.evaluate.settings import Settings
+from hf_models.inference.device import choose_device
 
 from ..harness import ranking_evaluation as harness
 from ..harness.ranking_evaluation import NUM_IMAGES, RankingEvaluation, average_precision, ranking_evaluation

@@ -144,7 +144,7 @@ def test_what_was_built_is_found_without_a_variable(tmp_path):
     shutil.copytree(place, cache)
     built.rename(built.with_name(built.name.replace("abi211", "abi299")))
     lines = run("-m", "hf_models.cli", "kernels", "status").stdout.splitlines()
-    lines = [line for line in lines[: lines.index("large-kernel-conv on cpu: PyTorch reference")]]
+    lines = lines[: lines.index("large-kernel-conv on cpu: PyTorch reference")]
     assert lines[0] == f"deformable-conv on cpu: local build {build}, for float32, float64, bfloat16, float16"
     assert lines[1] == f"  loaded from {cache / 'build' / built.name}"
     assert lines[2].startswith(f"  {place}: ") and "Torch stable ABI version (2.99) is too new" in lines[2]
