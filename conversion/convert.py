@@ -7,6 +7,7 @@ from transformers import BaseImageProcessor
 from transformers.utils import logging
 
 from hf_models.errors import InputError, reason
+from hf_models.inference.loading import DTYPES
 from hf_models.model_cards import render_card
 from hf_models.remote_code import save_config
 
@@ -19,7 +20,6 @@ from .writing.expected import cast_floating
 from .writing.output import appearing, check_output, tidy
 from .writing.shards import Transfer, check_shards, compare_shards, read_shards, split, write_shards
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 RELOAD_BYTES = 1.5e9  # models up to this size are also loaded as a user would
 
 
@@ -103,7 +103,7 @@ def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
     """What the user asks for, or the type that all weights have, or float32."""
     if requested is not None:
         if requested not in DTYPES:
-            raise InputError(f"--dtype must be one of: {', '.join(DTYPES)}; got {requested}.")
+            raise InputError(f"--dtype must be one of: float32, float16, bfloat16; got {requested}.")
         return DTYPES[requested]
     found = {tensor.dtype for tensor in checkpoint.tensors.values() if tensor.is_floating_point()}
     return found.pop() if len(found) == 1 and found <= set(DTYPES.values()) else torch.float32

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig
 
 from hf_models.errors import InputError
-from hf_models.zoo import PublishedCheckpoint, find_checkpoint, list_models
+from hf_models.zoo import PublishedCheckpoint, find_checkpoint, list_models, published_as
 
 from .mapping.convertible import Convertible
 from .mapping.facts import Facts, differences
@@ -32,12 +32,8 @@ def find_published(given: str, name: str | None) -> PublishedCheckpoint | None:
     """
     if name is not None:
         return find_checkpoint(name)
-    for candidate in (given, Path(given).name, Path(given).stem):
-        try:
-            return find_checkpoint(candidate)
-        except InputError:
-            continue
-    return None
+    candidates = map(published_as, (given, Path(given).name, Path(given).stem))
+    return next(filter(None, candidates), None)
 
 
 def published_config(published: PublishedCheckpoint, shown: Facts) -> PreTrainedConfig:

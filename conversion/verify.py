@@ -7,8 +7,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_models.errors import InputError, reason
 from hf_models.inference.files import check_path, read_json
+from hf_models.inference.loading import DTYPES
 
-from .convert import DTYPES
 from .mapping.arguments import check_extent
 from .plan import key_map_of
 from .progress import progress_bar, sha256

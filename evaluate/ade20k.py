@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from hf_models.errors import InputError
-from hf_models.inference.default import model_folder
 from hf_models.inference.images import read_image
+from hf_models.inference.names import model_folder
 from hf_models.segmentation import recipe_of, segmenter_class, semantic_scores
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 

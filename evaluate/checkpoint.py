@@ -8,12 +8,10 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hf_models.deformable_conv import DCNv3, DCNv4
 from hf_models.errors import InputError
-from hf_models.inference.default import DEFAULT, model_folder
 from hf_models.inference.files import check_path, read_json
-from hf_models.inference.loading import load_model
+from hf_models.inference.loading import DTYPES, load_model
+from hf_models.inference.names import DEFAULT, model_folder
 from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d
-
-from .machine import DTYPES
 
 KERNEL_OF = {
     DCNv3: "deformable-conv",

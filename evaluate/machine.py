@@ -10,8 +10,6 @@ import torch
 from hf_models.errors import InputError
 from hf_models.hub_kernels import KERNELS, status
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 def check_choice(what: str, chosen: Iterable[str], known: Iterable[str]) -> None:
     """Raise an [`InputError`] that lists what there is, if something chosen is not among it."""

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hf_models.errors import InputError
 from hf_models.inference.device import choose_device
+from hf_models.inference.loading import DTYPES
 
-from .machine import DTYPES, check_choice
+from .machine import check_choice
 from .results import ACCURACY, read_results
 
 

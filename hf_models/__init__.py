@@ -6,7 +6,7 @@ Importing the package registers every family with the Auto classes of transforme
 import sys
 from pathlib import Path
 
-from .inference.default import default_checkpoint
+from .inference.names import default_checkpoint
 from .zoo import list_models
 
 __version__ = "0.1.0"

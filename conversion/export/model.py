@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from hf_models.errors import InputError
-from hf_models.inference.default import default_checkpoint
 from hf_models.inference.loading import load_model
+from hf_models.inference.names import default_checkpoint
 from hf_models.inference.tasks import auto_class_of
 from hf_models.segmentation import recipe_of
 

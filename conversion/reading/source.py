@@ -9,8 +9,9 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.files import check_path, read_json
+from hf_models.inference.files import read_json
 from hf_models.inference.hub_requests import HUB_ID, limited_requests
+from hf_models.inference.names import check_original
 from hf_models.inference.weight_files import read_index
 
 HUB_FILE = re.compile(rf"^hf://(?P<repo>{HUB_ID.pattern})/(?P<file>.+)$")
@@ -49,7 +50,7 @@ def find_source(given: str | Path) -> Source:
         InputError: There is no such thing, or it cannot be downloaded.
     """
     given = str(given)
-    check_path(given)
+    check_original(given)
     if match := HUB_FILE.match(given):
         path = _download(given, hf_hub_download, repo_id=match["repo"], filename=match["file"])
         return Source(given, [Path(path)])

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
 from hf_models.errors import InputError
-from hf_models.inference.default import DEFAULT
+from hf_models.inference.names import DEFAULT
 
 from ..checkpoint import load
 from ..results import EXPORTS, merge_results

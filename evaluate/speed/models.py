@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from hf_models.errors import InputError
 from hf_models.inference.device import choose_device
+from hf_models.inference.loading import DTYPES
 
-from ..machine import DTYPES, check_choice
+from ..machine import check_choice
 from ..results import MODELS as FORMAT
 from ..results import merge_results, rows_under
 from .implementations import check_agreement

@@ -10,8 +10,9 @@ import torch
 from tqdm import tqdm
 
 from hf_models.inference.device import choose_device
+from hf_models.inference.loading import DTYPES
 
-from ..machine import DTYPES, check_choice
+from ..machine import check_choice
 from ..results import OPERATORS as FORMAT
 from ..results import merge_results, rows_under
 from .deformable_operator import DEFORMABLE_CONV

@@ -9,6 +9,7 @@ import typer
 
 from .. import register
 from ..errors import InputError
+from ..inference.names import check_model
 
 Model = Annotated[str, typer.Option(help="Folder, Hub id, or `default` for the embedded checkpoint.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -17,14 +18,17 @@ Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of 
 
 
 @contextmanager
-def one_line_errors(verbose: bool, needs_models: bool = True) -> Iterator[None]:
+def one_line_errors(verbose: bool, model: str | None = None, needs_models: bool = True) -> Iterator[None]:
     """Turn an [`InputError`] into its one line on stderr and exit status 2, Ctrl-C into one line and status 130.
 
     Args:
         verbose: Raise them instead.
+        model: What the user calls a model, to be checked before anything else.
         needs_models: Whether what is inside loads models, which takes seconds to prepare.
     """
     try:
+        if model is not None:
+            check_model(model)
         if needs_models:
             register()
         yield

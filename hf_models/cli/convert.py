@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import printable
+from ..inference.names import check_original
 from .common import Verbose, one_line_errors
 
 
@@ -30,6 +31,8 @@ def convert(
     verbose: Verbose = False,
 ) -> None:
     """Convert a checkpoint of the original code into a complete model repository."""
+    with one_line_errors(verbose, needs_models=False):
+        check_original(source)
     with one_line_errors(verbose):
         from hf_models.conversion import convert
 

@@ -14,7 +14,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Open a page on this machine that labels photos and shows what the model sees; needs gradio."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from ..visualize.demo import run_demo
 
         run_demo(model, port, device)

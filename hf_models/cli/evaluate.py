@@ -55,7 +55,7 @@ def evaluate_imagenet(
     verbose: Verbose = False,
 ) -> None:
     """Measure top-1 and top-5 accuracy on images of ImageNet-1K's classes."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from hf_models.evaluate.imagenet import evaluate_imagenet
         from hf_models.evaluate.settings import Settings
 
@@ -106,7 +106,7 @@ def evaluate_ade20k(
     verbose: Verbose = False,
 ) -> None:
     """Measure mIoU, mAcc and aAcc, as mmsegmentation defines them, and the IoU of each class."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from hf_models.evaluate.ade20k import Inference, evaluate_ade20k
         from hf_models.evaluate.settings import Settings
 

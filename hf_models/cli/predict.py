@@ -7,21 +7,22 @@ from typing import Annotated
 import typer
 
 from ..errors import printable
-from .common import Json, Model, Verbose, one_line_errors
+from .common import Device, Json, Model, Verbose, one_line_errors
 
 
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     model: Model = "default",
     top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
+    device: Device = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Say what is on images."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from ..inference.classify import classify_images
 
-        results = classify_images(images, model=model, top_k=top_k)
+        results = classify_images(images, model=model, top_k=top_k, device=device)
     if as_json:
         print(json.dumps([{"image": str(i), "labels": labels} for i, labels in zip(images, results, strict=True)]))
         return
@@ -40,14 +41,15 @@ def segment(
     multi_scale: Annotated[
         bool, typer.Option("--multi-scale", help="Average over several scales and mirrored images.")
     ] = False,
+    device: Device = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
     """Draw the classes of an image's pixels over it, as the authors' test finds them; print their shares."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from ..segmentation.overlay import segment_image
 
-        classes = segment_image(image, model, out, alpha=alpha, multi_scale=multi_scale)
+        classes = segment_image(image, model, out, alpha=alpha, multi_scale=multi_scale, device=device)
     if as_json:
         print(json.dumps(classes))
         return

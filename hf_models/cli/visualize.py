@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError
-from .common import Model, Verbose, one_line_errors
+from .common import Device, Json, Model, Verbose, one_line_errors
 
 app = typer.Typer(
     help="Pictures of what a model sees, in pixels of the photo; they need matplotlib.", no_args_is_help=True
@@ -28,14 +28,15 @@ def visualize_sampling(
     layer: Annotated[int | None, typer.Option(help="From 1; the stage's last by default.")] = None,
     size: Size = None,
     out: Out = Path("sampling.png"),
+    device: Device = None,
     verbose: Verbose = False,
 ) -> None:
     """Draw the points that a deformable layer samples for one pixel, with their weights."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from ..visualize.sampling import visualize_sampling
 
         pixel = None if at is None else _pixel(at)
-        visualize_sampling(image, model, out, at=pixel, stage=stage, layer=layer, size=size)
+        visualize_sampling(image, model, out, at=pixel, stage=stage, layer=layer, size=size, device=device)
     print(out)
 
 
@@ -45,14 +46,15 @@ def visualize_erf(
     model: Model = "default",
     size: Annotated[int, typer.Option(help="Side of the square that every image is resized to.")] = 1024,
     out: Out = Path("erf.png"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
+    device: Device = None,
     verbose: Verbose = False,
 ) -> None:
     """Draw the effective receptive field, averaged over images; print the areas that hold most of it."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from ..visualize.erf import visualize_erf
 
-        areas = visualize_erf(images, model, out, size=size)
+        areas = visualize_erf(images, model, out, size=size, device=device)
     if as_json:
         print(json.dumps([asdict(area) for area in areas]))
         return
@@ -67,13 +69,14 @@ def visualize_modulation(
     model: Model = "default",
     size: Size = None,
     out: Out = Path("modulation.png"),
+    device: Device = None,
     verbose: Verbose = False,
 ) -> None:
     """Draw how strongly the modulators of an SMT act, and where."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from ..visualize.modulation import visualize_modulation
 
-        visualize_modulation(image, model, out, size=size)
+        visualize_modulation(image, model, out, size=size, device=device)
     print(out)
 
 
@@ -83,13 +86,14 @@ def visualize_features(
     model: Model = "default",
     size: Size = None,
     out: Out = Path("features.png"),
+    device: Device = None,
     verbose: Verbose = False,
 ) -> None:
     """Draw the feature maps of all stages: the main components as colours."""
-    with one_line_errors(verbose):
+    with one_line_errors(verbose, model):
         from ..visualize.features import visualize_features
 
-        visualize_features(image, model, out, size=size)
+        visualize_features(image, model, out, size=size, device=device)
     print(out)
 
 

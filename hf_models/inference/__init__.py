@@ -5,7 +5,7 @@ from typing import Any
 
 _PUBLIC = {
     "classify_images": "classify",
-    "default_checkpoint": "default",
+    "default_checkpoint": "names",
     "load_classifier": "classify",
     "load_model": "loading",
     "read_image": "images",

@@ -6,22 +6,31 @@ import torch
 from transformers import AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 
 from ..errors import InputError
-from .default import DEFAULT, model_folder
+from .device import choose_device
 from .images import read_image
 from .loading import load_model
+from .names import DEFAULT, model_folder
 
 
-def load_classifier(model: str | Path = DEFAULT) -> tuple[BaseImageProcessor, PreTrainedModel]:
+def load_classifier(
+    model: str | Path = DEFAULT, device: str | None = None
+) -> tuple[BaseImageProcessor, PreTrainedModel]:
     """Load an image classifier from a folder or the Hub, or "default" for the embedded checkpoint.
+
+    Args:
+        model: Folder, Hub id or "default".
+        device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Raises:
         InputError: `model` cannot be loaded.
     """
-    return load_model(model_folder(model), AutoModelForImageClassification)
+    device = choose_device(device)
+    processor, classifier = load_model(model_folder(model), AutoModelForImageClassification)
+    return processor, classifier.to(device)
 
 
 def classify_images(
-    images: list[str | Path], model: str | Path = DEFAULT, top_k: int = 5
+    images: list[str | Path], model: str | Path = DEFAULT, top_k: int = 5, device: str | None = None
 ) -> list[list[dict[str, float | str]]]:
     """Classify image files.
 
@@ -29,6 +38,7 @@ def classify_images(
         images: Paths of the images.
         model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         top_k: Number of labels to return for each image, at most the number of classes.
+        device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Returns:
         For each image the `top_k` most probable labels, best first, as `{"label": str, "score": float}`.
@@ -37,7 +47,7 @@ def classify_images(
         InputError: An image cannot be used, or `model` cannot be loaded.
     """
     pictures = [read_image(path) for path in images]
-    processor, classifier = load_classifier(model)
+    processor, classifier = load_classifier(model, device)
     return [
         best_labels(classifier, processor(picture, return_tensors="pt").pixel_values, top_k) for picture in pictures
     ]
@@ -48,7 +58,7 @@ def best_labels(
 ) -> list[dict[str, float | str]]:
     """The most probable labels of one prepared image (1, 3, height, width), as `classify_images` returns them."""
     with torch.inference_mode():
-        scores = label_scores(classifier, classifier(pixel_values).logits[0])
+        scores = label_scores(classifier, classifier(pixel_values.to(classifier.device)).logits[0])
     if not scores.isfinite().all():
         raise InputError(f"{classifier.name_or_path}: its scores are not finite. Convert or train it again.")
     # stable, so that the best of two equal scores does not depend on `top_k`

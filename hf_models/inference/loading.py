@@ -11,10 +11,11 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Ba
 from transformers.utils import logging
 
 from ..errors import InputError, reason
-from .files import check_path
 from .hub_requests import limited_requests
+from .names import check_model
 from .weight_files import read_index
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by the names of options
 SEGMENTER = "a segmentation model"
 
 
@@ -63,8 +64,8 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
         source: Folder or Hub id.
         kind: What is loaded.
     """
-    check_path(source)
-    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    check_model(source)
+    progress_bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity(logging.CRITICAL)
     try:
@@ -81,7 +82,7 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
         raise InputError(f"{source}: cannot be loaded as {kind} ({why or type(error).__name__}).{advice}") from error
     finally:
         logging.set_verbosity(verbosity)
-        if shown:
+        if progress_bars:
             logging.enable_progress_bar()
 
 

@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import InputError
+from ..inference.device import choose_device
 from ..inference.files import replacing
 from ..inference.images import read_image
 from ..zoo.segmentation_labels import Colour, palette
@@ -22,6 +23,7 @@ def segment_image(
     *,
     alpha: float = 0.5,
     multi_scale: bool = False,
+    device: str | None = None,
 ) -> list[dict[str, float | str]]:
     """Segment an image file and write the picture of it.
 
@@ -31,6 +33,7 @@ def segment_image(
         out: File to write, of a format that Pillow knows by its name; it appears complete or not at all.
         alpha: Opacity of the colours: 0 shows the image alone, 1 the colours alone.
         multi_scale: Whether to average over the scales of the model's recipe and over mirrored images.
+        device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Returns:
         The classes by descending share of the pixels, as `{"label": str, "share": float}`.
@@ -46,7 +49,9 @@ def segment_image(
     if not 0 <= alpha <= 1:
         raise InputError(f"--alpha must lie in [0, 1], got {alpha}.")
     picture = read_image(image)
+    device = choose_device(device)
     segmenter, recipe = load_segmenter(model)
+    segmenter.to(device)
     scales = recipe.scales if multi_scale else (1.0,)
     classes = semantic_scores(segmenter, picture, recipe, scales=scales, flip=multi_scale).argmax(dim=0).cpu()
     names = [segmenter.config.id2label[index] for index in range(segmenter.config.num_labels)]

@@ -7,8 +7,8 @@ from PIL import Image
 
 from ..errors import InputError
 from ..inference.classify import best_labels
-from ..inference.default import DEFAULT
 from ..inference.device import choose_device
+from ..inference.names import DEFAULT
 from .features import draw_features, feature_colours
 from .figures import Figure, figure_image
 from .image_view import check_size, prepare_image

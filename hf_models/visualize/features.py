@@ -22,7 +22,14 @@ CONES_TO_RGB = (
 )
 
 
-def visualize_features(image: str | Path, model: str | Path, out: str | Path, *, size: int | None = None) -> None:
+def visualize_features(
+    image: str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    size: int | None = None,
+    device: str | None = None,
+) -> None:
     """Draw the feature maps of all stages for an image file.
 
     Args:
@@ -30,12 +37,13 @@ def visualize_features(image: str | Path, model: str | Path, out: str | Path, *,
         model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         out: Picture to write.
         size: Side of the square that the model sees, instead of its processor's.
+        device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Raises:
         InputError: The image or the model cannot be used, or `out` cannot be written.
     """
     out = check_out(out)
-    photo, view, pixel_values, classifier = load_photo(image, model, size)
+    photo, view, pixel_values, classifier = load_photo(image, model, size, device)
     maps = feature_colours(classifier, pixel_values)
     save_figure(draw_features(photo, view, maps, model_name(classifier)), out)
 

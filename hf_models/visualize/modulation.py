@@ -14,7 +14,14 @@ from .image_view import ImageView
 from .photo import families_with, load_photo, model_name
 
 
-def visualize_modulation(image: str | Path, model: str | Path, out: str | Path, *, size: int | None = None) -> None:
+def visualize_modulation(
+    image: str | Path,
+    model: str | Path,
+    out: str | Path,
+    *,
+    size: int | None = None,
+    device: str | None = None,
+) -> None:
     """Draw the modulators of an SMT for an image file.
 
     Args:
@@ -22,12 +29,13 @@ def visualize_modulation(image: str | Path, model: str | Path, out: str | Path, 
         model: Folder or Hub id of an SMT classifier, or "default" for the embedded checkpoint.
         out: Picture to write.
         size: Side of the square that the model sees, instead of its processor's.
+        device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Raises:
         InputError: The image or the model cannot be used, or `out` cannot be written.
     """
     out = check_out(out)
-    photo, view, pixel_values, classifier = load_photo(image, model, size)
+    photo, view, pixel_values, classifier = load_photo(image, model, size, device)
     strengths = modulator_strengths(classifier, pixel_values)
     save_figure(draw_modulation(photo, view, strengths, model_name(classifier)), out)
 

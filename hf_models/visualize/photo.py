@@ -10,8 +10,8 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from ..auto import FAMILIES
 from ..errors import InputError
 from ..inference.classify import load_classifier
-from ..inference.default import DEFAULT, default_checkpoint
 from ..inference.images import read_image
+from ..inference.names import DEFAULT, default_checkpoint
 from ..modeling_base import HierarchicalPreTrainedModel
 from .image_view import ImageView, check_size, prepare_image
 
@@ -22,13 +22,15 @@ def model_name(model: PreTrainedModel) -> str:
     return "the embedded checkpoint" if source == str(default_checkpoint()) else Path(source).name
 
 
-def load_hierarchical(model: str | Path = DEFAULT) -> tuple[BaseImageProcessor, HierarchicalPreTrainedModel]:
+def load_hierarchical(
+    model: str | Path = DEFAULT, device: str | None = None
+) -> tuple[BaseImageProcessor, HierarchicalPreTrainedModel]:
     """Load an image classifier of this package from a folder or the Hub, or "default" for the embedded checkpoint.
 
     Raises:
         InputError: It cannot be loaded, or is of another family.
     """
-    processor, classifier = load_classifier(model)
+    processor, classifier = load_classifier(model, device)
     if not isinstance(classifier, HierarchicalPreTrainedModel):
         family, known = classifier.config.model_type, [config.model_type for config, *_ in FAMILIES]
         raise InputError(f"{model}: of the family {family}. Give {', '.join(known[:-1])} or {known[-1]}.")
@@ -42,7 +44,7 @@ def families_with(feature: Callable[[PreTrainedModel], bool]) -> str:
 
 
 def load_photo(
-    image: str | Path, model: str | Path, size: int | None
+    image: str | Path, model: str | Path, size: int | None, device: str | None = None
 ) -> tuple[Image.Image, ImageView, torch.Tensor, HierarchicalPreTrainedModel]:
     """Read an image file and prepare it for a model.
 
@@ -50,6 +52,7 @@ def load_photo(
         image: Path of the image.
         model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         size: Side of the square that the model sees, instead of its processor's.
+        device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Returns:
         The photo, what the model sees of it, that as pixel values (1, 3, height, width), and the model.
@@ -58,8 +61,8 @@ def load_photo(
         InputError: The image, the model or the size cannot be used.
     """
     photo = read_image(image)
-    processor, classifier = load_hierarchical(model)
+    processor, classifier = load_hierarchical(model, device)
     if size is not None:
         check_size(size, classifier.config.output_stride)
     pixel_values, view = prepare_image(photo, processor, size)
-    return photo, view, pixel_values, classifier
+    return photo, view, pixel_values.to(classifier.device), classifier

@@ -42,6 +42,7 @@ def visualize_sampling(
     stage: int | None = None,
     layer: int | None = None,
     size: int | None = None,
+    device: str | None = None,
 ) -> None:
     """Draw the points that a deformable layer samples for one pixel of an image file.
 
@@ -53,12 +54,13 @@ def visualize_sampling(
         stage: From 1; by default the third, or the last of fewer.
         layer: From 1; the stage's last by default.
         size: Side of the square that the model sees, instead of its processor's.
+        device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Raises:
         InputError: The image, the model, the pixel or the layer cannot be used, or `out` cannot be written.
     """
     out = check_out(out)
-    photo, view, pixel_values, classifier = load_photo(image, model, size)
+    photo, view, pixel_values, classifier = load_photo(image, model, size, device)
     points = sampling_points(classifier, pixel_values, view, at=at, stage=stage, layer=layer)
     save_figure(draw_sampling(photo, view, points), out)
 

@@ -1,6 +1,6 @@
 """The zoo: every published checkpoint that the families here can load, as its authors describe it."""
 
-from .catalogue import find_checkpoint, get_model, list_models
+from .catalogue import find_checkpoint, get_model, list_models, published_as
 from .checkpoint import PublishedCheckpoint
 from .classification import Preprocessing, PublishedClassifier
 from .labels import LABEL_FILES, label_names, wnid_names
@@ -18,5 +18,6 @@ __all__ = [
     "get_model",
     "label_names",
     "list_models",
+    "published_as",
     "wnid_names",
 ]

@@ -49,13 +49,17 @@ def find_checkpoint(name: str) -> PublishedCheckpoint:
     Raises:
         InputError: The zoo has no such checkpoint; the message gives the nearest names.
     """
-    by_name = {alias.lower(): entry for entry in _checkpoints() for alias in entry.known_as()}
-    if found := by_name.get(name.lower()):
+    if found := published_as(name):
         return found
     names = {entry.name.lower(): entry.name for entry in _checkpoints()}
     nearest = " or ".join(names[match] for match in get_close_matches(name.lower(), names, cutoff=0.4))
     advice = f"Did you mean {nearest}?" if nearest else "`hf-models list` shows them all."
     raise InputError(f"{name}: no such model in the zoo. {advice}")
+
+
+def published_as(name: str) -> PublishedCheckpoint | None:
+    """The published checkpoint of exactly this name, as in [`find_checkpoint`]; `None` where there is none."""
+    return {alias.lower(): entry for entry in _checkpoints() for alias in entry.known_as()}.get(name.lower())
 
 
 def get_model(name: str) -> PublishedCheckpoint:

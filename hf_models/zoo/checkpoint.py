@@ -95,6 +95,12 @@ class PublishedCheckpoint(ABC):
     def image_processor(self) -> "BaseImageProcessor":
         """An image processor that prepares images as the authors do, or nearly."""
 
+    def how_to_convert(self) -> str:
+        """What a user does to get a model from this checkpoint, in one sentence."""
+        if self.hub_repo:
+            return f"Run `hf-models convert {self.hub_repo} FOLDER`, or download {self.url} and convert that."
+        return f"Download {self.url}, then run `hf-models convert FILE FOLDER --name {self.name}`."
+
     def known_as(self) -> set[str]:
         """Every name that `find_checkpoint` takes for this checkpoint."""
         hub_name = self.hub_repo and self.hub_repo.split("/")[1]

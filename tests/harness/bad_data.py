@@ -12,7 +12,7 @@ from datasets import Dataset
 from PIL import Image
 
 from hf_models.evaluate.journal import journal_line
-from hf_models.inference.default import default_checkpoint
+from hf_models.inference.names import default_checkpoint
 from hf_models.zoo import wnid_names
 
 from .bad_input_case import Case, both, writing
