@@ -51,6 +51,6 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 # without a C++ compiler this fails and is passed over: the models run on the PyTorch reference
-$(KERNELS): $(READY) $(wildcard kernels_src/*.py kernels_src/*/build.toml kernels_src/*/*/*.* kernels_src/*/*/*/*.py)
+$(KERNELS): $(READY) $(wildcard kernels_src/*.py kernels_src/common/* kernels_src/*/build.toml kernels_src/*/*/*.* kernels_src/*/*/*/*.py)
 	-$(BIN)/hf-models kernels build
 	touch $@
