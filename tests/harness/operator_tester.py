@@ -78,8 +78,9 @@ class OperatorTester:
             self.assert_same(function(*inputs[:i], other, *inputs[i + 1 :], **options), expected)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_an_image_does_not_depend_on_its_company(self, function, dtype):
-        inputs, options = self.small_case(dtype, batch=3)
+    @pytest.mark.parametrize("kind", ["ordinary", "large"])
+    def test_an_image_does_not_depend_on_its_company(self, function, kind, dtype):
+        inputs, options = self.small_case(dtype, batch=3, kind=kind)
         together = function(*inputs, **options)
         for i in range(3):
             self.assert_same(function(*self.images(inputs, slice(i, i + 1)), **options), together[i : i + 1])

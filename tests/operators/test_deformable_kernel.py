@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..harness.deformable_aggregate_tester import DeformableAggregateTester, random_inputs, unpack
-from ..harness.kernel_tester import CompiledKernel, EmulatedKernel, KernelTester
+from ..harness.kernel_tester import CompiledKernel, EmulatedKernel, KernelTester, shifted
 from ..harness.operator_tester import results
 
 OPTIONS = ([3, 3], [1, 1], [1, 1], [1, 1], 1.0, False, False)
@@ -169,6 +169,13 @@ class DeformableConv(KernelTester, DeformableAggregateTester):
             out = function(half, *views, kernel_size=3, padding=1)
         assert not {"aten::clone", "aten::copy_", "aten::contiguous"} & {event.name for event in profile.events()}
         assert torch.equal(out, function(value, offset, weight, kernel_size=3, padding=1))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+    def test_alignment_changes_no_bit_without_softmax(self, function, dtype):
+        inputs, options = random_inputs(dtype=dtype, channels=16), {"kernel_size": 3, "padding": 1}
+        expected = function(*inputs, **options)
+        for shift in (1, 2, 4):
+            assert torch.equal(function(*(shifted(tensor, shift) for tensor in inputs), **options), expected)
 
     def test_a_kernel_without_points(self, function):
         """1x1 without its centre."""

@@ -10,7 +10,7 @@ from kernels._rust import Build, Digest, DigestAlgorithm, Metadata
 
 from hf_models.errors import InputError
 
-from ..harness.kernel_builder import KERNELS_SRC, built_kernel, load_build
+from ..harness.kernel_builder import KERNELS_SRC, built_kernel, load_build, skip_without_compiler
 
 BUILD_TOML = """
 [general]
@@ -97,6 +97,37 @@ def test_unusable_kernels(tmp_path, change, backend, message):
     change(folder)
     with pytest.raises(InputError, match=message):
         load_build().build_kernel(folder, backend)
+
+
+def test_a_build_sees_only_what_build_toml_names(tmp_path):
+    """As kernel-builder does, which copies no other file."""
+    skip_without_compiler()
+    folder = toy_kernel(tmp_path, '#include "forgotten.h"\n')
+    (folder / "torch-ext" / "forgotten.h").write_text("int main;\n")
+    with pytest.raises(InputError, match=r"failed: .*forgotten\.h"):
+        load_build().build_kernel(folder)
+
+
+def test_what_kernels_share_is_a_source_of_each(tmp_path):
+    """It lies beside the kernel, or in its folder where it was published alone, and a change of it is a new build."""
+    build, folder = load_build(), toy_kernel(tmp_path / "toy")
+    toml = folder / "build.toml"
+    toml.write_text(toml.read_text().replace("src = [", 'src = ["common/shared.h", '))
+
+    def build_name():
+        files = build.source_files(folder)
+        return build._unique_name(files, build._read_config(folder, "cpu"), "cpu")
+
+    with pytest.raises(InputError, match=r"names common/shared\.h, which is not there"):
+        build_name()
+    names = []
+    for place in (tmp_path, folder):
+        (place / "common").mkdir()
+        for text in ("// one\n", "// two\n"):
+            (place / "common" / "shared.h").write_text(text)
+            assert build.source_files(folder)["common/shared.h"] == place / "common" / "shared.h"
+            names.append(build_name())
+    assert names[0] == names[2] != names[1] == names[3]
 
 
 def test_a_newer_torch_is_asked_for(tmp_path):

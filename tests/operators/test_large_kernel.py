@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, depthwise_conv2d_reference
 
 from ..harness.kernel_builder import KERNELS_SRC, cpu_variant
-from ..harness.kernel_tester import CompiledKernel, EmulatedKernel, KernelTester, load_module
+from ..harness.kernel_tester import CompiledKernel, EmulatedKernel, KernelTester, load_module, shifted
 from ..harness.operator_tester import DTYPES, results
 
 # The path for processors with AMX runs on emulated tiles: the kernel's own tests.
@@ -153,10 +153,11 @@ class LargeKernelConv(KernelTester):
 class TestCompiled(CompiledKernel, LargeKernelConv):
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
     @pytest.mark.parametrize("kernel_size", [3, 31])
-    def test_the_output_has_the_layout_of_the_input(self, function, layout, kernel_size):
+    def test_the_output_has_the_layout_of_the_input(self, kernel, layout, kernel_size):
+        """The smaller convolution is PyTorch's."""
         input, weight, bias = random_inputs(channels=16, kernel_size=(kernel_size, kernel_size))
         input = input.to(memory_format=layout)
-        out = function(input, weight, bias)
+        out = kernel.depthwise_conv2d(input, weight, bias)
         assert out.stride() == input.stride()
         torch.testing.assert_close(out, exact(input, weight, bias), rtol=1e-5, atol=1e-5)
 
@@ -254,8 +255,8 @@ class TestCudaSource(EmulatedKernel, LargeKernelConv):
 
         def move(tensor, shift):
             if layout == torch.channels_last:
-                return move(tensor.permute(0, 2, 3, 1), shift).permute(0, 3, 1, 2)
-            return torch.cat((tensor.new_zeros(shift), tensor.flatten()))[shift:].view(tensor.shape)
+                return shifted(tensor.permute(0, 2, 3, 1), shift).permute(0, 3, 1, 2)
+            return shifted(tensor, shift)
 
         for shift in (1, 2, 4):
             moved = results(default_function, (move(input, shift), weight, bias), move(gradient, shift))

@@ -13,7 +13,7 @@ constexpr int kThreads = 256, kWarps = kThreads / kWarpSize;  // of a block, at 
 template <typename T>
 constexpr int kMinBlocksPerMultiprocessor = sizeof(T) == 8 ? 1 : 2;
 
-// float32 and float64 are computed on CUDA cores: tensor cores would round them.
+// Tensor cores would round float32, and not every architecture has them for float64.
 template <typename T>
 constexpr bool kUsesTensorCores = sizeof(T) == 2;
 
