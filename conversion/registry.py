@@ -1,6 +1,7 @@
 """Which families and heads there are, and which of them a checkpoint or a config is of."""
 
 from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from transformers import PreTrainedConfig
@@ -14,10 +15,12 @@ from .heads.segmentation import BACKBONE, SegmentationFamily
 from .key_map import KeyMap
 from .reading.checkpoint import Checkpoint, some
 
-# a registered family's part lies in the file named after its model_type
+BACKBONES = f"{__package__}.backbones"
+# a registered family's part lies in the file named after its model_type; one without originals has none
 FAMILIES: dict[str, Family] = {
-    config.model_type: import_module(f"{__package__}.backbones.{config.model_type}").FAMILY
+    config.model_type: import_module(f"{BACKBONES}.{config.model_type}").FAMILY
     for config, *_ in REGISTERED
+    if find_spec(f"{BACKBONES}.{config.model_type}")
 }
 # UperNet before its variant: the weights do not tell them apart
 HEADS = (upernet.HEAD, upernet.ALIGNED_HEAD, mask2former.HEAD, segformer_head.HEAD)
