@@ -8,7 +8,7 @@ from ..harness.model_tester import ModelTester
 
 class TestFlashInternImage(ModelTester):
     config_class = FlashInternImageConfig
-    config_kwargs = {"hidden_sizes": (32, 64, 128, 256), "depths": (1, 1, 2, 1), "groups": (2, 4, 8, 16)}
+    config_kwargs = {"hidden_sizes": (16, 32, 64, 128), "depths": (1, 1, 2, 1), "groups": (2, 4, 8, 16)}
     amplifies_rounding = True
 
     def test_offsets_start_at_zero(self):

@@ -83,6 +83,13 @@ class TestRepLKNet(ModelTester):
             self.config(kernel_sizes=(30, 29, 27, 13))
 
 
+class TestRepLKNetMerged(ModelTester):
+    """The form for deployment: one kernel a layer, BatchNorm folded into the convolutions."""
+
+    config_class = RepLKNetConfig
+    config_kwargs = {**TestRepLKNet.config_kwargs, "reparameterized": True, "batch_norm_folded": True}
+
+
 class TestRepLKNetXL(TestRepLKNet):
     """RepLKNet-XL: no small kernel, wider large-kernel blocks."""
 

@@ -1,7 +1,7 @@
 """Runs transformers' own common model, backbone and configuration tests against the families of hf_models.
 
 The tests come from the source distribution of the installed transformers, which leaves some of their helpers out;
-`standins/` takes the place of those. Arguments are passed on to pytest: `python run.py -k SMT`.
+`standins/` takes the place of those. Arguments are passed on to pytest: `python run.py -k smt`.
 """
 
 import os

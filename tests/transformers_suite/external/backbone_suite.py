@@ -1,4 +1,4 @@
-"""transformers' common tests for a hierarchical backbone; a family adds its classes and a tiny configuration."""
+"""transformers' common tests for a hierarchical backbone; a family adds its classes and a small configuration."""
 
 import copy
 import unittest
@@ -11,7 +11,7 @@ from transformers.testing_utils import torch_device
 
 
 class BackboneModelTester:
-    """Makes the tiny configuration and the inputs that the common tests ask for."""
+    """Makes the configuration and the inputs that the common tests ask for."""
 
     batch_size = 13
     image_size = 32
@@ -19,18 +19,23 @@ class BackboneModelTester:
     num_labels = 10
     is_training = True
 
-    def __init__(self, config_class: type, tiny: dict):
+    def __init__(self, config_class: type, config_kwargs: dict):
         self.config_class = config_class
-        self.tiny = {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 24, 32], **tiny}
+        self.config_kwargs = {name: list(v) if isinstance(v, tuple) else v for name, v in config_kwargs.items()}
 
     def get_config(self):
-        return self.config_class(
-            num_channels=self.num_channels,
-            num_labels=self.num_labels,
-            out_features=["stage2", "stage3", "stage4"],
-            out_indices=[2, 3, 4],
-            **self.tiny,
-        )
+        config = self.config_class(num_channels=self.num_channels, num_labels=self.num_labels, **self.config_kwargs)
+        config.out_features = config.stage_names[-3:]
+        return config
+
+    def map_shapes(self, config):
+        """Channels, height and width of the feature map of the stem and of each stage."""
+        channels = [config.hidden_sizes[0], *config.hidden_sizes]
+        strides = getattr(config, "stage_strides", [4, 4, 8, 16, 32])  # ConvNext's config does not say
+        return [
+            (c, self.image_size // stride, self.image_size // stride)
+            for c, stride in zip(channels, strides, strict=True)
+        ]
 
     def prepare_config_and_inputs(self):
         pixel_values = floats_tensor([self.batch_size, self.num_channels, self.image_size, self.image_size])
@@ -45,19 +50,19 @@ class ModelSuite(ModelTesterMixin):
     """Tests of the base model, the classifier and the backbone as models; mix into a `unittest.TestCase`."""
 
     config_class: type
-    tiny: dict = {}
+    config_kwargs: dict
     test_resize_embeddings = False
     test_can_init_all_missing_weights_before_2023 = True
     has_attentions = False
 
     def setUp(self):
-        self.model_tester = BackboneModelTester(self.config_class, self.tiny)
+        self.model_tester = BackboneModelTester(self.config_class, self.config_kwargs)
         self.config_tester = ConfigTester(
             self,
             config_class=self.config_class,
             has_text_modality=False,
             common_properties=["num_channels", "hidden_sizes"],
-            **self.model_tester.tiny,
+            **self.model_tester.config_kwargs,
         )
 
     def test_config(self):
@@ -78,20 +83,17 @@ class ModelSuite(ModelTesterMixin):
     def test_outputs(self):
         """Shapes of what each class returns."""
         config, pixel_values, labels = self.model_tester.prepare_config_and_inputs()
-        batch_size, width = self.model_tester.batch_size, config.hidden_sizes[-1]
+        batch_size, shapes = self.model_tester.batch_size, self.model_tester.map_shapes(config)
         model_class, classifier_class, backbone_class = self.all_model_classes
         pixel_values, labels = pixel_values.to(torch_device), labels.to(torch_device)
         with torch.no_grad():
             outputs = model_class(config).to(torch_device).eval()(pixel_values)
-            self.assertEqual(outputs.last_hidden_state.shape, (batch_size, width, 1, 1))
+            self.assertEqual(outputs.last_hidden_state.shape, (batch_size, *shapes[-1]))
             outputs = classifier_class(config).to(torch_device).eval()(pixel_values, labels=labels)
             self.assertEqual(outputs.logits.shape, (batch_size, self.model_tester.num_labels))
             self.assertEqual(outputs.loss.shape, ())
             feature_maps = backbone_class(config).to(torch_device).eval()(pixel_values).feature_maps
-        self.assertEqual(
-            [tuple(feature_map.shape) for feature_map in feature_maps],
-            [(batch_size, c, s, s) for c, s in zip(config.hidden_sizes[1:], (4, 2, 1), strict=True)],
-        )
+        self.assertEqual([tuple(feature_map.shape[1:]) for feature_map in feature_maps], shapes[-3:])
 
     def test_hidden_states_output(self):
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
@@ -103,18 +105,15 @@ class ModelSuite(ModelTesterMixin):
                 model = model_class(model_config).to(torch_device).eval()
                 with torch.no_grad():
                     hidden_states = model(**inputs_for_class, **kwargs).hidden_states
-                channels = [config.hidden_sizes[0], *config.hidden_sizes]
-                self.assertEqual(
-                    [tuple(hidden_state.shape[1:]) for hidden_state in hidden_states],
-                    [(c, s, s) for c, s in zip(channels, (8, 8, 4, 2, 1), strict=True)],
-                )
+                shapes = [tuple(hidden_state.shape[1:]) for hidden_state in hidden_states]
+                self.assertEqual(shapes, self.model_tester.map_shapes(config))
 
 
 class BackboneSuite(BackboneTesterMixin):
     """Tests of the Backbone class as a backbone; mix into a `unittest.TestCase`."""
 
-    tiny: dict = {}
+    config_kwargs: dict
     has_attentions = False
 
     def setUp(self):
-        self.model_tester = BackboneModelTester(self.config_class, self.tiny)
+        self.model_tester = BackboneModelTester(self.config_class, self.config_kwargs)

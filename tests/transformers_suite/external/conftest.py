@@ -22,8 +22,8 @@ skips = defaultdict(dict)  # family -> (test, reason without class names) -> nod
 def pytest_runtest_logreport(report):
     if report.passed and (report.when != "call" or hasattr(report, "context")):  # only subtests have a context
         return
-    path, *_, test = report.nodeid.split("::")
-    family = re.search(r"test_modeling_(\w+)\.py", path).group(1)
+    _, suite, test = report.nodeid.split("::")
+    family, _ = suite.split("__")
     outcomes[family][report.outcome] += 1
     if report.skipped:
         reason = re.sub(r"<class '.*?'>|\w+(Model|ForImageClassification|Backbone)\b", "<class>", report.longrepr[2])
