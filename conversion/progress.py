@@ -9,9 +9,9 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress_bar(what: str, size: int, shown: bool) -> Iterator[tqdm]:
+def progress_bar(what: str, size: int, progress: bool) -> Iterator[tqdm]:
     """A bar that counts bytes up to `size`; only on a terminal."""
-    with tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=None if shown else True) as bar:
+    with tqdm(desc=what, total=size, unit="B", unit_scale=True, disable=None if progress else True) as bar:
         yield bar
 
 

@@ -22,19 +22,19 @@ REPORT = "conversion_report.json"
 LIBRARIES = ("torch", "transformers", "safetensors")
 
 
-def hash_source(source: Source, allow_unknown: bool, shown: bool) -> list[dict]:
+def hash_source(source: Source, allow_unknown: bool, progress: bool) -> list[dict]:
     """Name, size and sha256 of each file, and whether the sha256 is the published one (`None`: none is published).
 
     Args:
         source: The files.
         allow_unknown: Accept a file whose sha256 is not the published one.
-        shown: Show a progress bar.
+        progress: Show a progress bar.
 
     Raises:
         InputError: A file cannot be read, or its sha256 is not the published one.
     """
     records = []
-    with progress_bar("hash source", sum(path.stat().st_size for path in source.files), shown) as bar:
+    with progress_bar("hash source", sum(path.stat().st_size for path in source.files), progress) as bar:
         for path in source.files:
             try:
                 digest, published = sha256(path, bar), published_sha256(path)

@@ -68,7 +68,7 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
         raise InputError(f"{folder}: {changed} changed since the conversion (sha256 differs from {REPORT}).")
     if source is not None:
         checkpoint = open_checkpoint(find_source(source), weights)
-        hashes = [file["sha256"] for file in hash_source(checkpoint.source, allow_unknown=True, shown=progress)]
+        hashes = [file["sha256"] for file in hash_source(checkpoint.source, allow_unknown=True, progress=progress)]
         if hashes != hashes_of_source:
             raise InputError(
                 f"{source}: not the file that {folder} was converted from (sha256 differs from {REPORT})."

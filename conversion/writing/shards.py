@@ -98,9 +98,9 @@ class Transfer:
             yield batch
 
 
-def write_shards(folder: Path, shards: dict[str, list[str]], transfer: Transfer, shown: bool) -> None:
+def write_shards(folder: Path, shards: dict[str, list[str]], transfer: Transfer, progress: bool) -> None:
     """Write every tensor, and the index if there are several shards. At most one shard is resident."""
-    with progress_bar("write", transfer.nbytes, shown) as bar:
+    with progress_bar("write", transfer.nbytes, progress) as bar:
         for file, names in shards.items():
             tensors = {}
             for batch in transfer.checked_batches(names):
@@ -179,13 +179,13 @@ def check_shards(folder: Path, shards: dict[str, list[str]], expected: dict[str,
                     )
 
 
-def check_values(folder: Path, shards: dict[str, list[str]], shown: bool) -> None:
+def check_values(folder: Path, shards: dict[str, list[str]], progress: bool) -> None:
     """Check that all values are finite.
 
     Raises:
         InputError: Some are not.
     """
-    with progress_bar("check", sum((folder / file).stat().st_size for file in shards), shown) as bar:
+    with progress_bar("check", sum((folder / file).stat().st_size for file in shards), progress) as bar:
         for file, names in shards.items():
             for name in names:
                 # opened anew for each tensor, so that pages leave memory
@@ -195,13 +195,13 @@ def check_values(folder: Path, shards: dict[str, list[str]], shown: bool) -> Non
                 bar.update(tensor.nbytes)
 
 
-def compare_shards(folder: Path, shards: dict[str, list[str]], transfer: Transfer, shown: bool) -> None:
+def compare_shards(folder: Path, shards: dict[str, list[str]], transfer: Transfer, progress: bool) -> None:
     """Read back every tensor and hold it against the source, bit by bit.
 
     Raises:
         InputError: They differ.
     """
-    with progress_bar("compare", transfer.nbytes, shown) as bar:
+    with progress_bar("compare", transfer.nbytes, progress) as bar:
         for file, names in shards.items():
             for batch in transfer.batches(names):
                 # opened anew for each batch, so that pages leave memory
