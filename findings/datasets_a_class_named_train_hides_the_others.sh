@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # load_dataset("imagefolder") of class folders drops every class but the one whose name holds a word like "train".
 #
-# Expected: folders bus, car and train give three classes. Seen: the folder is taken for a split; one split "train" of
-# its pictures alone, without labels, and the other folders are gone without a word. "bullet train", one of the thousand
-# classes of ImageNet, does the same, and so do "test tube", "validation" and "dev".
+# Expected: folders bus, car and train give three classes. Seen: the folder "train" is taken for a split, which holds
+# its pictures alone, without labels, and the other folders are gone without a word. "bullet train", one of
+# ImageNet's thousand classes, does the same, and so do "test tube", "validation" and "dev".
 # Who meets it: vehicles (VOC, COCO and Cityscapes have a class "train"), laboratory tools, any folder of classes.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -3,7 +3,7 @@
 #
 # Expected: labels 0..11, already consecutive integers, stay what they are. Seen: they are turned into strings and
 # sorted as such, so 2 becomes 4 and 10 becomes 2; the names keep the truth, the numbers do not.
-# Who meets it: whoever makes a column of numbers a ClassLabel, which stratified splits demand, and then evaluates with a
+# Who meets it: whoever makes a column of numbers a ClassLabel, which stratified splits demand, and then evaluates a
 # model that was trained on the numbers.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -2,8 +2,8 @@
 # kornia's AugmentationSequential treats the corners of a box as centres of pixels, and the two box formats differ.
 #
 # Expected: an image of 32 x 32 is enlarged to 64 x 64, so a box [2, 3, 12, 9] becomes [4, 6, 24, 18], in whichever
-# format it is given. Seen: corners are scaled by 63 / 31 and flips mirror at 31 instead of 32; given as
-# bbox_xyxy the box is 20.32 wide, given as bbox_xywh 19.29, and neither is 20. A flip moves the first by one pixel.
+# format it is given. Seen: corners are scaled by 63 / 31 and flips mirror at 31 instead of 32; given as bbox_xyxy
+# the box is 20.32 wide, given as bbox_xywh 19.29, and neither is 20. A flip moves the first by one pixel.
 # Who meets it: detection training with kornia; the shift is a pixel of the image, 6 % of the width of a box of 16.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -22,9 +22,11 @@ seen = {}
 for mode, factor in (("linear", 2), ("nearest", 1.6)):
     scales = numpy_helper.from_array(numpy.array([1, 1, 1, factor], numpy.float32), "scales")
     graph = helper.make_graph(
-        [helper.make_node("Resize", ["x", "scales"], ["y"], mode=mode)], "resize",
+        [helper.make_node("Resize", ["x", "scales"], ["y"], mode=mode)],
+        "resize",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1, 5])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 1, None])], [scales],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 1, None])],
+        [scales],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=8)
     for opset in (10, 11, 18):
@@ -37,5 +39,6 @@ for key, row in seen.items():
     print("seen:", *key, row)
 assert seen["linear", 10][:4] == [0, 0.5, 1, 1.5], "Resize-10 has changed"
 assert seen["nearest", 10] != seen["nearest", 11], "nearest has changed"
-assert seen["linear", 11] == seen["linear", 18] and seen["linear", 11][:4] == [0, 0.25, 0.75, 1.25], "converter changed"
+assert seen["linear", 11] == seen["linear", 18], "the converter has changed"
+assert seen["linear", 11][:4] == [0, 0.25, 0.75, 1.25], "the converter has changed"
 PYTHON

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
 # A LoRA adapter of a network with batch norm is not the model that was trained.
 #
-# Expected: base weights are frozen, so base + saved adapter = trained model, and disabling the adapter gives the base
-# back. Seen: in training mode the base's batch norms go on collecting statistics; the adapter does not hold them, so
-# the reloaded model gives other logits, and the base inside the trained model is no longer the base.
+# Expected: base weights are frozen, so base + saved adapter = trained model, and disabling the adapter gives the
+# base back. Seen: in training mode the base's batch norms go on collecting statistics; the adapter does not hold
+# them, so the reloaded model gives other logits, and the base inside the trained model is no longer the base.
 # Who meets it: LoRA on ResNet, RepLKNet, EfficientNet; the cure is to put the norms into evaluation, or into
 # modules_to_save.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --disable-pip-version-check torch==2.13.0 transformers==5.24.0 peft==0.21.2 accelerate==1.15.0
+"$folder/venv/bin/pip" install -q --disable-pip-version-check \
+  torch==2.13.0 transformers==5.24.0 peft==0.21.2 accelerate==1.15.0
 cd "$folder"
 venv/bin/python - <<'PYTHON'
+import peft
 import torch
 import transformers
-import peft
 from transformers import ResNetConfig, ResNetForImageClassification
 
 torch.manual_seed(0)
@@ -39,6 +40,7 @@ with torch.no_grad():
         without = (trained(pixel_values=images).logits - base(pixel_values=images).logits).abs().max().item()
 print("peft", peft.__version__, "transformers", transformers.__version__)
 print("expected: both differences 0")
-print(f"seen: reloaded {after_loading:.2f}, adapter disabled {without:.2f}, at logits up to {trained_logits.abs().max():.2f}")
+largest = trained_logits.abs().max().item()
+print(f"seen: reloaded {after_loading:.2f}, adapter disabled {without:.2f}, at logits up to {largest:.2f}")
 assert after_loading > 0.1 and without > 0.1, "statistics are kept now"
 PYTHON

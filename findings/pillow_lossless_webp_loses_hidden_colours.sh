@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Pillow's lossless WebP is not lossless under a transparent pixel.
 #
-# Expected: save("x.webp", lossless=True) gives back every number. Seen: RGB does, but in RGBA the colours of all pixels
-# of alpha 0 are replaced, unless exact=True is given as well. Readers that drop alpha instead of compositing (cv2,
-# transformers' load_image) then show something else than from the PNG.
+# Expected: save("x.webp", lossless=True) gives back every number. Seen: RGB does, but in RGBA the colours of all
+# pixels of alpha 0 are replaced, unless exact=True is given as well. Readers that drop alpha instead of compositing
+# (cv2, transformers' load_image) then show something else than from the PNG.
 # Who meets it: cut-outs, four-band pictures and normal maps whose fourth channel is not a transparency.
 set -euo pipefail
 folder=$(mktemp -d)

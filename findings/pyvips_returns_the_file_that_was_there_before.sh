@@ -9,7 +9,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --disable-pip-version-check pyvips[binary]==3.2.0 pyvips-binary==8.18.7 pillow==13.0.0 numpy==2.4.6
+"$folder/venv/bin/pip" install -q --disable-pip-version-check \
+  pyvips[binary]==3.2.0 pyvips-binary==8.18.7 pillow==13.0.0 numpy==2.4.6
 cd "$folder"
 venv/bin/python - <<'PYTHON'
 import pyvips

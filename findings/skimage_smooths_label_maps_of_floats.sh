@@ -2,8 +2,8 @@
 # skimage.transform.resize with order=0 invents classes where the label map happens to hold floats.
 #
 # Expected: order=0 is nearest neighbour, so the result holds the numbers of the input only. Seen: true for integers;
-# for the same numbers as float, the default of anti_aliasing puts a Gaussian before the sampling, and the two classes
-# 0 and 7 become more than ten.
+# for the same numbers as float, the default of anti_aliasing puts a Gaussian before the sampling, and the two
+# classes 0 and 7 become more than ten.
 # Who meets it: masks that passed through float (from .npy or .tif files, or a division) and are made smaller.
 set -euo pipefail
 folder=$(mktemp -d)

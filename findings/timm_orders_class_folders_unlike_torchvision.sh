@@ -8,7 +8,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q --disable-pip-version-check torch==2.13.0 torchvision==0.28.0 timm==1.0.31 pillow==13.0.0
+"$folder/venv/bin/pip" install -q --disable-pip-version-check \
+  torch==2.13.0 torchvision==0.28.0 timm==1.0.31 pillow==13.0.0
 cd "$folder"
 venv/bin/python - <<'PYTHON'
 import pathlib

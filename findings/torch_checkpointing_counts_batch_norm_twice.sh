@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Under gradient checkpointing, every training step updates the running statistics of a batch norm twice.
 #
-# Expected: torch.utils.checkpoint changes time and memory, not what is learned. Seen: the pass that is computed again
-# for the gradient moves running_mean and running_var once more, so a momentum of 0.1 acts as 0.19; this holds for
-# use_reentrant=True and False. The outputs in evaluation differ from those of the run without checkpointing.
+# Expected: torch.utils.checkpoint changes time and memory, not what is learned. Seen: the pass that is computed
+# again for the gradient moves running_mean and running_var once more, so a momentum of 0.1 acts as 0.19; this holds
+# for use_reentrant=True and False. The outputs in evaluation differ from those of the run without checkpointing.
 # Who meets it: ResNet, RepLKNet and other models with batch norm that are trained with checkpointing.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # torch's FlopCounterMode counts no operation at all for fused attention on a CPU.
 #
-# Expected: scaled_dot_product_attention costs its two matrix products, as the counter has it for fused kernels of GPUs, and a count does
-# not depend on no_grad. Seen: 0 for the fused call; nn.MultiheadAttention falls to 0 as well once gradients are off.
+# Expected: scaled_dot_product_attention costs its two matrix products, as the counter has it for the fused kernels
+# of GPUs, and a count does not depend on no_grad. Seen: 0 for the fused call; nn.MultiheadAttention falls to 0 as
+# well once gradients are off.
 # Who meets it: tables of FLOPs of transformers, made on a laptop or in CI beside those of convolutional backbones.
 set -euo pipefail
 folder=$(mktemp -d)

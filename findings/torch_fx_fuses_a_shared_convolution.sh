@@ -2,8 +2,8 @@
 # torch.fx.experimental.optimization.fuse folds two batch norms into one convolution that both of them follow.
 #
 # Expected: a convolution that is called on several feature levels, each with a batch norm of its own (the heads of
-# EfficientDet and RTMDet), is left alone, or copied. Seen: both norms are folded into the one weight, without a word,
-# and both outputs are wrong.
+# EfficientDet and RTMDet), is left alone, or copied. Seen: both norms are folded into the one weight, without a
+# word, and both outputs are wrong.
 # Who meets it: whoever folds norms for inference by the helper that torch.fx brings along.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -33,7 +33,7 @@ class Head(torch.nn.Module):
 
 head = Head().eval()
 levels = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 4, 4)
-errors = [(a - b).abs().max().item() for a, b in zip(head(*levels), fuse(head)(*levels))]
+errors = [(a - b).abs().max().item() for a, b in zip(head(*levels), fuse(head)(*levels), strict=True)]
 print("torch", torch.__version__)
 print("expected: differences of rounding, below 1e-5")
 print("seen: largest difference of each level", [round(error, 2) for error in errors])

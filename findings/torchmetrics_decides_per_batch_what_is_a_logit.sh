@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # torchmetrics applies a sigmoid to a batch of scores only if one of them lies outside of [0, 1].
 #
-# Expected: AUROC and average precision depend on the order of the scores alone, so logits may be passed, in batches of
-# any size. Seen: a batch whose logits all happen to lie in [0, 1] is taken as probabilities, the next one is not; the
-# two are then ranked together. A perfect ranking has AUROC 1 in one batch and 0.75 in two.
+# Expected: AUROC and average precision depend on the order of the scores alone, so logits may be passed, in batches
+# of any size. Seen: a batch whose logits all happen to lie in [0, 1] is taken as probabilities, the next one is not;
+# the two are then ranked together. A perfect ranking has AUROC 1 in one batch and 0.75 in two.
 # Who meets it: multi-label and one-class models whose logits are passed as they are, above all in small batches.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -20,7 +20,7 @@ logits, labels = torch.tensor([0.75, 0.9, 0.8, -3.0]), torch.tensor([0, 1, 1, 0]
 seen = []
 for batch in (4, 2):
     metric = BinaryAUROC()
-    for scores, truth in zip(logits.split(batch), labels.split(batch)):
+    for scores, truth in zip(logits.split(batch), labels.split(batch), strict=True):
         metric.update(scores, truth)
     seen.append(metric.compute().item())
 print("torchmetrics", torchmetrics.__version__)

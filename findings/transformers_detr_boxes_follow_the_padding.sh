@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # DETR's processor gives targets relative to the padded batch, but reads predictions as relative to the image.
 #
-# Expected: targets fed back through post_process_object_detection are the boxes of the annotation, whatever else is in
-# the batch. Seen: with a larger image beside it, a box [10, 10, 50, 50] of a 100 x 100 image comes back as
-# [2.5, 5, 12.5, 25]. The same image has other targets in every batch; DETR as published divides by the image's size.
+# Expected: targets fed back through post_process_object_detection are the boxes of the annotation, whatever else is
+# in the batch. Seen: with a larger image beside it, a box [10, 10, 50, 50] of a 100 x 100 image comes back as [2.5,
+# 5, 12.5, 25]. The same image has other targets in every batch; DETR as published divides by the image's size.
 # Who meets it: fine-tuning DETR and its relatives on images of different sizes, batch size above 1.
 set -euo pipefail
 folder=$(mktemp -d)
