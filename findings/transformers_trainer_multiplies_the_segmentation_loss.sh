@@ -2,7 +2,7 @@
 # Trainer with gradient accumulation does not divide the loss of SegFormer or UperNet by the number of steps.
 #
 # Expected: one batch of four images and four batches of one give the same loss and gradient. Seen: Trainer takes the
-# **kwargs of the model's forward as a sign that the model divides its loss itself; the segmentation models do not,
+# **kwargs of the model's forward as a sign that the model divides its loss itself; these two models do not,
 # so four steps log four times the loss and give a gradient several times as large (not four times exactly, as the
 # head has a batch norm). Classifiers are right: ConvNeXt says so in an attribute, ViT divides.
 # Who meets it: fine-tuning SegFormer or UperNet with gradient_accumulation_steps.
