@@ -163,8 +163,8 @@ def sample_positions(
 
 def _bilinear_sum(value, x, y, weight):
     """Sum over K of `weight` times the bilinear sample of `value` at (x, y): (N, H_out, W_out, G * D)."""
-    batch, height, width, groups, channels = value.shape
-    *positions, points = x.shape  # N, H_out, W_out, G
+    _, height, width, groups, channels = value.shape
+    batch, height_out, width_out, _, points = x.shape
     # (bags, K): a bag of samples for each position and group, as integers of rank 7 are what OpenVINO gets wrong
     x, y, weight = (tensor.reshape(-1, points) for tensor in (x, y, weight))
     sampled = (x > -1) & (y > -1) & (x < width) & (y < height)
@@ -180,9 +180,9 @@ def _bilinear_sum(value, x, y, weight):
     # A table with a row of D channels for each (image, pixel, group), and a last row of zeros for all pixels outside:
     # multiplying a real pixel by zero instead would let its NaN or infinity through.
     table = torch.cat((value.reshape(-1, channels), value.new_zeros(1, channels)))
-    image, group = torch.arange(batch, device=value.device), torch.arange(groups, device=value.device)
-    first = image[:, None, None, None] * (height * width * groups) + group  # (N, 1, 1, G): the row of the first pixel
-    first = first.expand(positions).reshape(-1, 1)  # (bags, 1)
+    bag = torch.arange(x.shape[0], device=value.device)[:, None]
+    # (bags, 1): the row of the first pixel of its image and group
+    first = bag // (height_out * width_out * groups) * (height * width * groups) + bag % groups
     # all four pixels around each sample, (2, 2, bags, K): below outermost
     exists = exists_y[:, None] & exists_x
     row = torch.where(exists, first + (pixel_y[:, None] * width + pixel_x) * groups, table.shape[0] - 1)
@@ -193,4 +193,4 @@ def _bilinear_sum(value, x, y, weight):
         out = torch.bmm(share[:, None], table[row])
     else:
         out = F.embedding_bag(row, table, per_sample_weights=share, mode="sum")
-    return out.view(*positions[:3], groups * channels)
+    return out.view(batch, height_out, width_out, groups * channels)
