@@ -3,11 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.installed
-KERNELS = $(VENV)/.kernels
-export HF_MODELS_KERNELS_DIR = $(abspath $(VENV))/kernels
+KERNELS = $(VENV)/share/hf_models/kernels/.built
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint wheel clean
+.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint docs tables wheel space clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,9 +40,20 @@ lint: $(READY)  ## check style, format and the contracts between the rooms
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/lint .
 	cd build/lint && PYTHONPATH=. $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml --no-cache
 
+docs: $(READY)  ## build the documentation into build/docs; a broken link fails
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
+
+tables: $(READY)  ## render the tables of the README, the documentation and the kernels' cards anew
+	$(BIN)/python docs/site/tables.py
+
 wheel: $(READY)  ## build the source distribution, and the wheel from it, into dist/
 	rm -rf dist
 	$(BIN)/python -m build
+
+space: wheel  ## lay out all that a Space of the Hub needs, in dist/space
+	$(BIN)/python -m zipfile -e dist/*.whl dist/space
+	cp examples/space/* dist/space
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
@@ -56,4 +66,5 @@ $(READY): pyproject.toml constraints.txt
 # without a C++ compiler this fails and is passed over: the models run on the PyTorch reference
 $(KERNELS): $(READY) $(wildcard kernels_src/*.py kernels_src/*/build.toml kernels_src/*/*/*.* kernels_src/*/*/*/*.py)
 	-$(BIN)/hf-models kernels build
+	mkdir -p $(@D)
 	touch $@

@@ -4,31 +4,20 @@ from pathlib import Path
 
 import torch
 from transformers import BaseImageProcessor
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import logging
 
 from hf_models.errors import InputError, reason
-from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.model_cards import render_card
 from hf_models.remote_code import save_config
-from hf_models.zoo.segmentation import stock_image_processor
-from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from .plan import Plan, make_plan
 from .progress import progress_bar, sha256
 from .reading.checkpoint import Checkpoint, open_checkpoint, some
 from .reading.source import Source, find_source
 from .report import REPORT, hash_source, make_report, provenance, write_json
+from .writing.expected import cast_floating
 from .writing.output import appearing, check_output, tidy
-from .writing.shards import (
-    Transfer,
-    cast_floating,
-    check_shards,
-    compare_shards,
-    read_shards,
-    split,
-    write_shards,
-)
+from .writing.shards import Transfer, check_shards, compare_shards, read_shards, split, write_shards
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 RELOAD_BYTES = 1.5e9  # models up to this size are also loaded as a user would
@@ -93,11 +82,11 @@ def convert(
         return report
     with appearing(output, transfer.nbytes, overwrite) as folder:
         write_shards(folder, shards, transfer, progress)
-        plan.config.architectures = [plan.family.model_class.__name__]
+        plan.config.architectures = [plan.model_class.__name__]
         plan.config.dtype = target
         save_config(plan.config, folder)
         _image_processor(found, plan).save_pretrained(folder)
-        card = render_card(plan.zoo_model, plan.config, conversion=provenance(report))
+        card = render_card(plan.published, plan.config, conversion=provenance(report))
         (folder / "README.md").write_text(card, encoding="utf-8")
         written = read_shards(folder)
         check_shards(folder, written, transfer.expected)
@@ -121,20 +110,10 @@ def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
 
 
 def _image_processor(source: Source, plan: Plan) -> BaseImageProcessor:
-    """A processor: the published recipe, upstream's, or the usual one at the config's image size."""
-    if plan.zoo_model:
-        return plan.zoo_model.image_processor()
-    if recipe := getattr(plan.config, "segmentation_recipe", None):
-        return stock_image_processor(SegmentationRecipe.from_dict(recipe), plan.config.model_type)
-    upstream = source.preprocessor or {}
-    size = plan.config.image_size
-    return ImageNetImageProcessor(
-        size={"shortest_edge": upstream.get("size", size)},
-        crop_size=upstream.get("crop_size", size),
-        resample=upstream.get("resample", 3),  # bicubic
-        image_mean=upstream.get("image_mean", list(IMAGENET_DEFAULT_MEAN)),
-        image_std=upstream.get("image_std", list(IMAGENET_DEFAULT_STD)),
-    )
+    """That of the published recipe; for a checkpoint that nobody published upstream's, or the usual one."""
+    if plan.published:
+        return plan.published.image_processor()
+    return plan.convertible.image_processor(plan.config, source.preprocessor)
 
 
 def _reload(folder: Path, plan: Plan) -> None:
@@ -142,7 +121,7 @@ def _reload(folder: Path, plan: Plan) -> None:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        _, info = plan.family.model_class.from_pretrained(folder, output_loading_info=True)
+        _, info = plan.model_class.from_pretrained(folder, output_loading_info=True)
     except Exception as error:  # whatever it is, a user would meet it too
         raise InputError(f"{folder.name}: does not load ({reason(error)}). Nothing was written.") from error
     finally:

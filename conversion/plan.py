@@ -1,4 +1,4 @@
-"""What a checkpoint becomes: its family, its config, and the name of every tensor. Decided before a value is read."""
+"""What a checkpoint becomes: its network, its config, and the name of every tensor. Decided before a value is read."""
 
 import json
 from dataclasses import dataclass, fields
@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_models.errors import InputError, reason
 from hf_models.inference.files import read_json
-from hf_models.zoo import ZooModel, get_model, list_models
+from hf_models.zoo import PublishedCheckpoint, find_checkpoint, list_models
 
-from .backbones.family import Facts, Family, differences
-from .heads.segmentation import SegmentationFamily
-from .key_map import KeyMap
+from .mapping.convertible import Convertible
+from .mapping.facts import Facts, differences
+from .mapping.key_map import KeyMap
 from .reading.checkpoint import Checkpoint, some
-from .registry import checkpoint_key_map, family_of, find_family, model_tensors
+from .registry import find_convertible
+from .writing.expected import model_tensors
 
 # published checkpoints of which no conversion would compute the same; their weights do not show it
 REFUSED = {
@@ -33,9 +34,9 @@ class Plan:
     """The result.
 
     Args:
-        family: The family.
+        convertible: What it is: family and head.
         config: Config of the converted model.
-        zoo_model: The published checkpoint that it is, if it is one.
+        published: The published checkpoint that it is, if it is one.
         config_from: Where the config comes from, in words.
         key_map: Where every tensor of the model comes from.
         constants: Those that the checkpoint does not hold.
@@ -43,14 +44,18 @@ class Plan:
         buffers: Names of those that are no parameters.
     """
 
-    family: Family | SegmentationFamily
+    convertible: Convertible
     config: PreTrainedConfig
-    zoo_model: ZooModel | None
+    published: PublishedCheckpoint | None
     config_from: str
     key_map: KeyMap
     constants: dict[str, torch.Tensor]
     expected: dict[str, torch.Tensor]
     buffers: set[str]
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        return self.convertible.model_class_of(self.config)
 
 
 def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | Path | None) -> Plan:
@@ -68,46 +73,57 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     for candidate in (name, Path(label).stem):
         if candidate in REFUSED:
             raise InputError(f"{candidate}: cannot be converted: {REFUSED[candidate]}.")
-    family = find_family(checkpoint)
-    key_map = checkpoint_key_map(family, checkpoint)
-    shown = family.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
-    original, where = _original_arguments(checkpoint, family, original_config)
-    zoo_model = None if original_config else _published(checkpoint, name)
-    if zoo_model and not family.is_published_as(zoo_model):
-        raise InputError(f"{label}: looks like {family.title}, not {zoo_model.name}.{_advice(family, shown)}")
-    if not zoo_model and original is None:
+    convertible = find_convertible(checkpoint)
+    key_map = key_map_of(convertible, checkpoint)
+    shown = convertible.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
+    original, where = _original_arguments(checkpoint, convertible, original_config)
+    published = None if original_config else _published(checkpoint, name)
+    if published and published.network != convertible.network:
+        raise InputError(
+            f"{label}: looks like {convertible.title}, not {published.name}.{_advice(convertible, shown)}"
+        )
+    if not published and original is None:
         raise InputError(
             f"{label}: not the name of a published file. Pass --name, or --original-config with the arguments it was "
-            f"trained with.{_advice(family, shown)}"
+            f"trained with.{_advice(convertible, shown)}"
         )
-    config = None if original is None else _config_from_original(family, original, shown, where)
+    config = None if original is None else _config_from_original(convertible, original, shown, where)
     config_from = Path(where).name
-    if zoo_model:
-        published = zoo_model.config(shown["num_classes"] if zoo_model.weights_tell_num_labels else None)
-        _check_same_architecture(label, config, published)
-        config, config_from = published, f"published checkpoint {zoo_model.name}"
-    family.adopt(config, shown)
-    family = family_of(config)
-    if wrong := differences(shown, family.facts_of_config(config)):
-        raise InputError(_mismatch(label, family, shown, wrong, zoo_model, where))
-    expected, buffers = model_tensors(family, config)
-    constants = family.constants(config)
+    if published:
+        upstream, config = config, _published_config(published, shown)
+        _check_same_architecture(label, upstream, config)
+        config_from = f"published checkpoint {published.name}"
+    convertible.adopt(config, shown)
+    if wrong := differences(shown, convertible.facts_of_config(config)):
+        raise InputError(_mismatch(label, convertible, shown, wrong, published, where))
+    expected, buffers = model_tensors(convertible.model_class_of(config), config)
+    constants = convertible.constants(config)
     _check_tensors(label, checkpoint, key_map, expected, constants)
-    return Plan(family, config, zoo_model, config_from, key_map, constants, expected, buffers)
+    return Plan(convertible, config, published, config_from, key_map, constants, expected, buffers)
+
+
+def key_map_of(convertible: Convertible, checkpoint: Checkpoint) -> KeyMap:
+    """Where every tensor of the model lies in a checkpoint.
+
+    Raises:
+        InputError: The checkpoint's names are another network's.
+    """
+    try:
+        return convertible.key_map(checkpoint.tensors)
+    except InputError as error:
+        raise InputError(f"{checkpoint.source.given}: {error}") from error
 
 
 def _original_arguments(
-    checkpoint: Checkpoint, family: Family | SegmentationFamily, original_config: str | Path | None
+    checkpoint: Checkpoint, convertible: Convertible, original_config: str | Path | None
 ) -> tuple[dict | None, str]:
     """The original constructor's arguments, from a file or upstream's config.json, and where they are."""
     label, original = checkpoint.source.given, checkpoint.source.original
     if original_config:
         original = read_json(Path(original_config))
-        if original.get("family", family.model_type) != family.model_type:
-            stated = original["family"]
-            raise InputError(
-                f"{label}: looks like {family.model_type}, not {stated}. Correct family in {original_config}."
-            )
+        family = convertible.network[0]
+        if (stated := original.get("family", family)) != family:
+            raise InputError(f"{label}: looks like {family}, not {stated}. Correct family in {original_config}.")
         return original, str(original_config)
     if original is not None:
         generic = TRANSFORMERS_FIELDS | PreTrainedConfig().to_dict().keys()
@@ -115,26 +131,29 @@ def _original_arguments(
     return original, str(Path(label) / "config.json")
 
 
-def _config_from_original(
-    family: Family | SegmentationFamily, original: dict, shown: Facts, where: str
-) -> PreTrainedConfig:
+def _config_from_original(convertible: Convertible, original: dict, shown: Facts, where: str) -> PreTrainedConfig:
     try:
-        return family.config_from_original(original, shown)
+        return convertible.config_from_original(original, shown)
     except (StrictDataclassError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{where}: {reason(error)}") from error
 
 
-def _published(checkpoint: Checkpoint, name: str | None) -> ZooModel | None:
+def _published(checkpoint: Checkpoint, name: str | None) -> PublishedCheckpoint | None:
     """The published checkpoint that the user names, or that the source is named after."""
     if name is not None:
-        return get_model(name)
+        return find_checkpoint(name)
     given = checkpoint.source.given
     for candidate in (given, Path(given).name, Path(given).stem):
         try:
-            return get_model(candidate)
+            return find_checkpoint(candidate)
         except InputError:
             continue
     return None
+
+
+def _published_config(published: PublishedCheckpoint, shown: Facts) -> PreTrainedConfig:
+    """The config of a published checkpoint, with as many classes as the weights have where these decide."""
+    return published.config(shown["num_classes"] if published.weights_tell_num_labels else None)
 
 
 def _check_same_architecture(label: str, upstream: PreTrainedConfig | None, published: PreTrainedConfig) -> None:
@@ -158,34 +177,38 @@ def _plain(value: Any) -> Any:
 
 
 def _mismatch(
-    label, family: Family | SegmentationFamily, shown: Facts, wrong: dict, zoo_model: ZooModel | None, where: str
+    label: str,
+    convertible: Convertible,
+    shown: Facts,
+    wrong: dict,
+    published: PublishedCheckpoint | None,
+    where: str,
 ) -> str:
     fact, (weights, config) = next(iter(wrong.items()))
     others = f" (also different: {', '.join(list(wrong)[1:])})" if len(wrong) > 1 else ""
-    if zoo_model is None:
+    if published is None:
         both = f"{json.dumps(weights)} in the weights, {json.dumps(config)} in {where}"
         return f"{label}: {fact} is {both}{others}. Correct it."
-    fitting = _fitting(family, shown)
+    fitting = _fitting(convertible, shown)
     looks = f"like {fitting[0]}" if fitting else "different"
     return (
-        f"{label}: looks {looks} ({fact} {json.dumps(weights)}), not like {zoo_model.name} ({json.dumps(config)})"
-        f"{others}.{_advice(family, shown) or ' Pass --original-config with the arguments it was trained with.'}"
+        f"{label}: looks {looks} ({fact} {json.dumps(weights)}), not like {published.name} ({json.dumps(config)})"
+        f"{others}.{_advice(convertible, shown) or ' Pass --original-config with the arguments it was trained with.'}"
     )
 
 
-def _fitting(family: Family | SegmentationFamily, shown: Facts) -> list[str]:
+def _fitting(convertible: Convertible, shown: Facts) -> list[str]:
     """The published checkpoints that show the same facts."""
-    models = [model for name in list_models() if family.is_published_as(model := get_model(name))]
-    fitting = []
-    for model in models:
-        config = model.config(shown["num_classes"] if model.weights_tell_num_labels else None)
-        if not differences(shown, family.facts_of_config(config)):
-            fitting.append(model.name)
-    return fitting
+    published = [entry for entry in map(find_checkpoint, list_models()) if entry.network == convertible.network]
+    return [
+        entry.name
+        for entry in published
+        if not differences(shown, convertible.facts_of_config(_published_config(entry, shown)))
+    ]
 
 
-def _advice(family: Family | SegmentationFamily, shown: Facts) -> str:
-    names = _fitting(family, shown)
+def _advice(convertible: Convertible, shown: Facts) -> str:
+    names = _fitting(convertible, shown)
     return f" Did you mean --name {' or '.join(names[:3])}?" if names else ""
 
 

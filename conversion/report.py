@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedConfig
 
 import hf_models
 from hf_models.errors import InputError, reason
@@ -69,8 +68,9 @@ def make_report(checkpoint: Checkpoint, plan: Plan, dtype: torch.dtype, files: l
     cast = {str(tensor.dtype).removeprefix("torch.") for tensor in floating if tensor.dtype != dtype}
     target = str(dtype).removeprefix("torch.")
     notes = [f"values were cast from {origin} to {target}" for origin in sorted(cast)] + checkpoint.notes
-    if plan.zoo_model is None and source.preprocessor is None:
-        notes.append(f"preprocessing is assumed: {_assumed_preprocessing(plan.config)}, ImageNet mean and deviation")
+    if plan.published is None and source.preprocessor is None:
+        assumed = plan.convertible.assumed_preprocessing(plan.config)
+        notes.append(f"preprocessing is assumed: {assumed}, ImageNet mean and deviation")
     return {
         "source": {
             # where a file lay on this machine is nobody's business
@@ -79,7 +79,7 @@ def make_report(checkpoint: Checkpoint, plan: Plan, dtype: torch.dtype, files: l
             "weights": checkpoint.weights,
             "files": files,
         },
-        "name": plan.zoo_model and plan.zoo_model.name,
+        "name": plan.published and plan.published.name,
         "config_from": plan.config_from,
         "dtype": target,
         "parameters": sum(t.numel() for name, t in plan.expected.items() if name not in plan.buffers),
@@ -90,12 +90,6 @@ def make_report(checkpoint: Checkpoint, plan: Plan, dtype: torch.dtype, files: l
         "versions": {"hf_models": hf_models.__version__, **{library: version(library) for library in LIBRARIES}},
         "date": _date().isoformat(timespec="seconds"),
     }
-
-
-def _assumed_preprocessing(config: PreTrainedConfig) -> str:
-    if recipe := getattr(config, "segmentation_recipe", None):
-        return f"short side {recipe['short_edge']} pixels, both sides to multiples of {recipe['size_divisor']}"
-    return f"short side {config.image_size} pixels, central square"
 
 
 def provenance(report: dict) -> dict[str, str]:

@@ -1,28 +1,23 @@
 """Repeating the checks of a conversion later."""
 
 from pathlib import Path
+from typing import Any
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_models.errors import InputError, reason
 from hf_models.inference.files import check_path, read_json
 
-from .backbones.family import check_extent
 from .convert import DTYPES
+from .mapping.arguments import check_extent
+from .plan import key_map_of
 from .progress import progress_bar, sha256
 from .reading.checkpoint import open_checkpoint
 from .reading.source import find_source
-from .registry import FAMILIES, HEADS, checkpoint_key_map, family_of, find_family, model_tensors
+from .registry import FAMILIES, HEADS, convertible_of, find_convertible
 from .report import REPORT, hash_source
-from .writing.shards import (
-    Transfer,
-    cast_floating,
-    check_shards,
-    check_values,
-    compare_shards,
-    read_shards,
-)
-
-# fields that count layers, each of which has tensors
-LAYERS = ("depths", "num_modulation_heads", "encoder_layers", "decoder_layers")
+from .writing.expected import cast_floating, model_tensors
+from .writing.shards import Transfer, check_shards, check_values, compare_shards, read_shards
 
 
 def verify(folder: str | Path, *, source: str | Path | None = None, progress: bool = True) -> dict:
@@ -43,15 +38,13 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
     check_path(folder)
     report = read_json(folder / REPORT)
     content = read_json(folder / "config.json")
-    classes = [family.model_class.config_class for family in (*FAMILIES.values(), *HEADS)]
-    known = {config_class.model_type: config_class for config_class in classes}
-    if str(content.get("model_type")) not in known:
-        raise InputError(f"{folder}: model_type {content.get('model_type')!r} is not one of: {', '.join(known)}.")
+    known = [*FAMILIES, *(model_type for head in HEADS for model_type in head.model_types)]
+    if (model_type := content.get("model_type")) not in known:
+        raise InputError(f"{folder}: model_type {model_type!r} is not one of: {', '.join(known)}.")
     shards = read_shards(folder)
     try:
-        _check_layers(content, sum(map(len, shards.values())))
         check_extent(content)
-        config = known[content["model_type"]].from_dict(content)
+        config = CONFIG_MAPPING[model_type].from_dict(content)
         dtype = DTYPES[report["dtype"]]
         recorded, (files, weights) = report["files"], (report["source"][key] for key in ("files", "weights"))
         hashes_of_source = [file["sha256"] for file in files]
@@ -61,10 +54,11 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
         raise InputError(
             f"{folder}: config.json or {REPORT} is damaged ({reason(error)}). Convert it again."
         ) from error
-    family = family_of(config)
-    if family is None:
+    convertible = convertible_of(config)
+    if convertible is None:
         raise InputError(f"{folder}: its backbone {config.backbone_config.model_type!r} is not one of ours.")
-    expected = cast_floating(model_tensors(family, config)[0], dtype)
+    _check_layers(folder, convertible.layer_counts(config), sum(map(len, shards.values())))
+    expected = cast_floating(model_tensors(convertible.model_class_of(config), config)[0], dtype)
     check_shards(folder, shards, expected)
     check_values(folder, shards, progress)
     with progress_bar("hash output", sum((folder / file).stat().st_size for file in shards), progress) as bar:
@@ -79,8 +73,9 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
             raise InputError(
                 f"{source}: not the file that {folder} was converted from (sha256 differs from {REPORT})."
             )
-        key_map = checkpoint_key_map(find_family(checkpoint), checkpoint)
-        compare_shards(folder, shards, Transfer(checkpoint, key_map, family.constants(config), expected), progress)
+        key_map = key_map_of(find_convertible(checkpoint), checkpoint)
+        transfer = Transfer(checkpoint, key_map, convertible.constants(config), expected)
+        compare_shards(folder, shards, transfer, progress)
     return {
         "folder": str(folder),
         "tensors": len(expected),
@@ -89,11 +84,11 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
     }
 
 
-def _check_layers(content: dict, tensors: int) -> None:
+def _check_layers(folder: Path, counts: dict[str, Any], tensors: int) -> None:
     """Refuse a config with more layers than there are tensors, before a model of so many is built."""
-    for name, value in content.items():
-        values = value if isinstance(value, list) else [value]
-        if name in LAYERS and sum(number for number in values if isinstance(number, int)) > tensors:
-            raise InputError(f"{name} is {value}, the files hold {tensors} tensors")
-        if isinstance(value, dict):
-            _check_layers(value, tensors)
+    for name, value in counts.items():
+        if (sum(value) if isinstance(value, (list, tuple)) else value) > tensors:
+            raise InputError(
+                f"{folder}: config.json or {REPORT} is damaged ({name} is {value}, the files hold {tensors} tensors). "
+                "Convert it again."
+            )

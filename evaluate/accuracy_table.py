@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_models.zoo import get_model, list_models
+from hf_models.zoo import find_checkpoint, list_models
 
-from .ade20k_data import FULL as ADE20K
-from .imagenet_data import FULL as IMAGENET
+from .data.ade20k import FULL as ADE20K
+from .data.imagenet import FULL as IMAGENET
 from .results import ACCURACY, FOLDER, read_results
 from .speed.tables import NOT_MEASURED, markdown
 
@@ -34,7 +34,7 @@ def accuracy_table(paths: Sequence[Path] = FILES) -> str:
 
 def _reported(row: dict[str, str]) -> float | None:
     key = REPORTED.get((row["data"], row["metric"]))
-    return get_model(row["model"]).reported.get(key) if row["model"] in list_models() else None
+    return find_checkpoint(row["model"]).reported.get(key) if row["model"] in list_models() else None
 
 
 def _difference(row: dict[str, str], reported: float | None) -> str:

@@ -1,25 +1,27 @@
 """`hf-models evaluate ade20k`: mIoU, mAcc and aAcc as mmsegmentation defines them."""
 
 from dataclasses import dataclass, replace
-from io import BytesIO
-from itertools import islice
 
+import numpy as np
 import torch
 from PIL import Image
 
 from hf_models.errors import InputError
+from hf_models.inference.default import model_folder
 from hf_models.inference.images import read_image
-from hf_models.segmentation.predict import recipe_of, segmenter_class, semantic_scores
+from hf_models.segmentation import recipe_of, segmenter_class, semantic_scores
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
-from .accuracy import Loaded, Settings, check_finite, check_total, keep_rows, key, load, make_rows
-from .ade20k_data import NUM_LABELS, open_ade20k, read_mask, title
-from .counting import count
-from .image_data import Sample
-from .journal import Journal
-from .processes import Processes
+from .checkpoint import Loaded, load
+from .data.ade20k import NUM_LABELS, check_images, open_ade20k, read_mask
+from .data.images import Sample, Selection
+from .evaluation import Evaluation, Outcome
+from .machine import check_choice
+from .run import run
 from .segmentation_metrics import areas, metrics
-from .speed.timing import check_choice
+from .settings import Settings
+
+RECORD = np.dtype("<u4")  # an image has fewer than 2**32 pixels
 
 
 @dataclass(frozen=True)
@@ -103,68 +105,56 @@ def evaluate_ade20k(
     settings.check()
     inference.check()
     source = open_ade20k(data, split, revision, image_column, mask_column)
-    name, prefix, expected = title(source, split, subset, limit)
-    loaded = load(model, segmenter_class(model), settings.dtype)
-    if loaded.model.config.num_labels != NUM_LABELS:
-        raise InputError(f"{model}: predicts {loaded.model.config.num_labels} classes, ADE20K has {NUM_LABELS}.")
-    recipe = inference.applied_to(recipe_of(loaded.model))
-    options = {"inference": inference.describe(recipe), "zero label": str(reduce_zero_label), "limit": str(limit)}
-    journal = Journal(settings.results, key(loaded, source, options, settings), settings.resume)
-    processes = Processes(settings.device)
-    counter = _Counter(loaded, recipe, inference, reduce_zero_label, settings.dtype, processes.device)
-    totals = count(
-        islice(source.samples(), limit),
-        expected,
-        counter.prepare,
-        counter.measure,
-        3 * NUM_LABELS,
-        batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
-        journal=journal,
-        processes=processes,
-    )
-    processes.close()
-    if not processes.is_main:
-        return [], {}
-    check_total(source, expected, totals.n, journal)
-    if not any(totals.sums[2 * NUM_LABELS :]):
-        journal.remove()
-        raise InputError(f"{source.name}: no mask labels a pixel. Nothing was written.")
-    means, ious = metrics(totals.sums)
-    size = f"{recipe.short_edge} to {recipe.long_edge}"
-    named = {prefix + metric: value for metric, value in means.items()}
-    rows = make_rows(loaded, source, name, named, totals, settings, size, inference.describe(recipe), "the recipe")
-    keep_rows(rows, settings.results)
-    journal.remove()
-    return rows, {loaded.model.config.id2label[index]: iou for index, iou in enumerate(ious)}
+    selection = check_images(source, split, subset, limit)
+    loaded = load(model, segmenter_class(model_folder(model)), settings.dtype)
+    return run(ADE20KEvaluation(loaded, selection, inference, reduce_zero_label), settings)
 
 
-class _Counter:
-    """Reads images with masks, and counts pixels."""
+class ADE20KEvaluation(Evaluation):
+    """The classes of an image's pixels; a record is its `areas`, 32-bit integers.
 
-    def __init__(
-        self,
-        loaded: Loaded,
-        recipe: SegmentationRecipe,
-        inference: Inference,
-        reduce_zero_label: bool,
-        dtype: str,
-        device: torch.device,
-    ):
-        self.model, self.recipe, self.inference = loaded.model.to(device), recipe, inference
-        self.reduce_zero_label, self.dtype = reduce_zero_label, dtype
+    Args:
+        inference: How the model looks at an image.
+        reduce_zero_label: See [`read_mask`].
+    """
+
+    def __init__(self, loaded: Loaded, selection: Selection, inference: Inference, reduce_zero_label: bool):
+        self.id2label = loaded.model.config.id2label
+        if len(self.id2label) != NUM_LABELS:
+            raise InputError(
+                f"{loaded.model.name_or_path}: predicts {len(self.id2label)} classes, ADE20K has {NUM_LABELS}."
+            )
+        self.recipe, self.inference = inference.applied_to(recipe_of(loaded.model)), inference
+        self.reduce_zero_label = reduce_zero_label
+        options = inference.describe(self.recipe)
+        super().__init__(
+            loaded,
+            selection,
+            size=f"{self.recipe.short_edge} to {self.recipe.long_edge}",
+            options=options,
+            processor="the recipe",
+            depends_on={"inference": options, "zero label": str(reduce_zero_label)},
+        )
 
     def prepare(self, sample: Sample) -> tuple[Image.Image, torch.Tensor]:
         """The image and its mask, (H, W)."""
-        image = read_image(BytesIO(sample.image) if isinstance(sample.image, bytes) else sample.image, sample.name)
+        image = read_image(sample.file, sample.name)
         return image, read_mask(sample, image.size, self.reduce_zero_label)
 
-    def measure(self, batch: list[tuple[Image.Image, torch.Tensor]]) -> list[list[int]]:
-        """See [`areas`]; one image at a time, as sizes differ."""
-        counts = []
+    def measure(self, batch: list[tuple[Image.Image, torch.Tensor]]) -> list[bytes]:
+        """One image at a time, as sizes differ."""
+        records = []
         for image, mask in batch:
             look = {"scales": self.inference.scales, "flip": self.inference.flip}
             scores = semantic_scores(self.model, image, self.recipe, **look)
-            check_finite(scores, self.dtype)
-            counts.append(areas(scores.argmax(dim=0).cpu(), mask, NUM_LABELS))
-        return counts
+            self.check_finite(scores)
+            records.append(areas(scores.argmax(dim=0).cpu(), mask, NUM_LABELS).numpy().astype(RECORD).tobytes())
+        return records
+
+    def reduce(self, records: list[bytes]) -> Outcome:
+        """Means, and class -> IoU."""
+        sums = np.frombuffer(b"".join(records), RECORD).reshape(-1, 3, NUM_LABELS).sum(axis=0, dtype=np.int64)
+        if not sums[2].any():
+            raise InputError(f"{self.selection.data.name}: no mask labels a pixel. Nothing was written.")
+        means, ious = metrics(sums)
+        return Outcome(means, {self.id2label[index]: iou for index, iou in enumerate(ious)})

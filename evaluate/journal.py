@@ -1,9 +1,12 @@
-"""What has been counted so far, on disk, so that an evaluation goes on where it was killed."""
+"""What has been measured so far, on disk, so that an evaluation goes on where it was killed."""
 
+import base64
 import glob
 import json
 import os
+import zlib
 from pathlib import Path
+from typing import Any
 
 from hf_models.errors import InputError
 
@@ -13,13 +16,16 @@ MAX_SECONDS = 1e9  # what a batch can take
 class Journal:
     """One file for each process beside the results: a line that says of what, then a line for each batch.
 
+    A line is the JSON list `[checksum, content]`. The first batch that is incomplete, or does not fit its checksum,
+    ends the journal: the process was killed while it wrote, or the machine lost its power. It is measured again.
+
     Args:
         results: CSV file that the rows will go to; `None` keeps no journal.
-        key: All that a count depends on; a journal of something else is refused.
+        key: All that a record depends on; a journal of something else is refused.
         resume: Whether to go on from the journals that are there.
 
     Attributes:
-        done: index of a sample -> what was counted for it, from the journals.
+        done: Index of an image -> its record, from the journals.
         seconds: What all processes together took for that.
 
     Raises:
@@ -28,7 +34,7 @@ class Journal:
 
     def __init__(self, results: Path | None, key: dict[str, str], resume: bool):
         self.results, self.key = results, key
-        self.done: dict[int, list[int]] = {}
+        self.done: dict[int, bytes] = {}
         self.seconds = 0.0
         self.file = None
         for path in self._paths():
@@ -42,20 +48,25 @@ class Journal:
         return sorted(self.results.parent.glob(f"{glob.escape(self.results.name)}.progress-*.jsonl"))
 
     def _read(self, path: Path) -> None:
+        text = b""
         try:
-            found, *batches = [json.loads(line) for line in _whole_lines(path)] or [self.key]
+            text = path.read_bytes()
+            lines = _checked_lines(text)
+            if not lines and b"\n" in text:
+                raise ValueError("the first line is not what was written")
+            found, *batches = [json.loads(_content(line)) for line in lines] or [self.key]
             other = ", ".join(name for name in self.key if found.get(name) != self.key[name])
             for batch in batches:
-                seconds = batch["seconds"]
-                values = [number for row in batch["counts"] for number in row]
-                if not (0 <= seconds < MAX_SECONDS and all(type(n) is int and 0 <= n < 2**53 for n in values)):
-                    raise ValueError("no counts")
-                self.done.update({index: counts for index, *counts in batch["counts"]})
-                self.seconds += seconds
-            if len({len(counts) for counts in self.done.values()}) > 1:
-                raise ValueError("counts of different lengths")
+                if not 0 <= batch["seconds"] < MAX_SECONDS:
+                    raise ValueError("no time")
+                self.seconds += batch["seconds"]
+                for index, record in batch["records"]:
+                    if type(index) is not int or index < 0:
+                        raise ValueError("no index")
+                    self.done[index] = base64.b64decode(record, validate=True)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
-            raise InputError(f"{path}: damaged. Delete it, and start without --resume.") from None
+            why = "written by an earlier version" if text.startswith(b"{") else "damaged"
+            raise InputError(f"{path}: {why}. Delete it, and start without --resume.") from None
         if other:
             raise InputError(
                 f"{path}: belongs to another evaluation ({other} differs). Finish that one, or delete the file."
@@ -67,7 +78,7 @@ class Journal:
             return
         path = self.results.with_name(f"{self.results.name}.progress-{process}.jsonl")
         try:
-            lines = _whole_lines(path) if path.exists() else []
+            lines = _checked_lines(path.read_bytes()) if path.exists() else []
             self.file = path.open("r+b" if lines else "wb")
             self.file.truncate(sum(len(line) + 1 for line in lines))
             self.file.seek(0, os.SEEK_END)
@@ -76,18 +87,19 @@ class Journal:
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}). Name another --results.") from None
 
-    def write(self, counts: list[list[int]], seconds: float) -> None:
+    def write(self, records: dict[int, bytes], seconds: float) -> None:
         """Keep a batch.
 
         Args:
-            counts: For each sample its index and what was counted.
-            seconds: What that took.
+            records: Index of an image -> its record.
+            seconds: What the batch took.
         """
         if self.file:
-            self._append({"seconds": round(seconds, 6), "counts": counts})
+            encoded = [[index, base64.b64encode(record).decode()] for index, record in records.items()]
+            self._append({"seconds": round(seconds, 6), "records": encoded})
 
-    def _append(self, content: dict) -> None:
-        self.file.write(json.dumps(content, separators=(",", ":")).encode() + b"\n")
+    def _append(self, content: Any) -> None:
+        self.file.write(journal_line(content))
         self.file.flush()
         os.fsync(self.file.fileno())
 
@@ -102,6 +114,26 @@ class Journal:
             path.unlink(missing_ok=True)
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    """The lines that end; a killed process leaves its last one incomplete."""
-    return path.read_bytes().split(b"\n")[:-1]
+def journal_line(content: Any) -> bytes:
+    """`content` as a line of a journal."""
+    return checked_line(json.dumps(content, separators=(",", ":")).encode())
+
+
+def checked_line(text: bytes) -> bytes:
+    """JSON behind its checksum."""
+    return b'["%08x",%b]\n' % (zlib.crc32(text), text)
+
+
+def _content(line: bytes) -> bytes:
+    """What [`checked_line`] was given, from a line without its end."""
+    return line[len('["01234567",') : -len("]")]
+
+
+def _checked_lines(text: bytes) -> list[bytes]:
+    """The lines, without their ends, up to the first that is incomplete or does not fit its checksum."""
+    lines = []
+    for line in text.split(b"\n")[:-1]:
+        if not line.startswith(b'["%08x",' % zlib.crc32(_content(line))):
+            break
+        lines.append(line)
+    return lines

@@ -1,8 +1,8 @@
 """One process, or the several that `torchrun` or `accelerate launch` started."""
 
 import os
+from typing import Any
 
-import numpy as np
 import torch
 
 from hf_models.errors import InputError
@@ -40,13 +40,13 @@ class Processes:
         if self.state:
             self.state.wait_for_everyone()
 
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        """The sum over all processes, in all of them; of integers, so that it is exact."""
+    def gather(self, value: Any) -> list[Any]:
+        """What each process passes, in their order, in the first process; an empty list in the others."""
         if self.state is None:
-            return values
-        total = torch.from_numpy(values).to(self.device)
-        torch.distributed.all_reduce(total)
-        return total.cpu().numpy()
+            return [value]
+        values = [None] * self.count if self.is_main else None
+        torch.distributed.gather_object(value, values)
+        return values or []
 
     def close(self) -> None:
         if self.state:

@@ -1,15 +1,13 @@
 """The CSV files of measurements: reading, and replacing the rows that were measured again."""
 
 import csv
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from hf_models.errors import InputError
+from hf_models.inference.files import replacing
 
-from .speed.timing import CONDITIONS
-
+CONDITIONS = ("kernel", "torch", "malloc_thresholds", "load", "date")  # of a time
 FOLDER = Path(__file__).with_name("results")
 
 
@@ -104,17 +102,7 @@ def merge_results(path: Path, rows: list[dict[str, str]], form: Format) -> None:
         InputError: The file is no such CSV, or cannot be written.
     """
     merged = {form.key(row): row for row in [*read_results(path, form), *rows]}
-    try:
-        descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with open(descriptor, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, form.columns, lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(merged.values())
-            os.chmod(beside, 0o644)  # mkstemp makes it private
-            os.replace(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}). Name another file.") from None
+    with replacing(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, form.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(merged.values())

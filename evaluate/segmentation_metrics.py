@@ -1,12 +1,12 @@
-"""Intersections and unions over a data set, and what mmsegmentation computes from them."""
+"""Areas of the classes in each image, and what mmsegmentation computes from their sums over a data set."""
 
 import numpy as np
 import torch
 
-IGNORED = 255
+from .data.ade20k import IGNORED
 
 
-def areas(prediction: torch.Tensor, mask: torch.Tensor, num_labels: int) -> list[int]:
+def areas(prediction: torch.Tensor, mask: torch.Tensor, num_labels: int) -> torch.Tensor:
     """What one image adds: pixels where both agree, predicted pixels and labelled pixels of each class.
 
     Args:
@@ -14,25 +14,22 @@ def areas(prediction: torch.Tensor, mask: torch.Tensor, num_labels: int) -> list
         mask: (H, W), classes, or `IGNORED` where pixels do not count.
 
     Returns:
-        3 * `num_labels` integers.
+        (3, num_labels), integers.
     """
     counted = mask != IGNORED
     prediction, mask = prediction[counted], mask[counted].to(prediction.dtype)
-    return [
-        pixels
-        for classes in (prediction[prediction == mask], prediction, mask)
-        for pixels in torch.bincount(classes, minlength=num_labels).tolist()
-    ]
+    pixels = prediction[prediction == mask], prediction, mask
+    return torch.stack([torch.bincount(classes, minlength=num_labels) for classes in pixels])
 
 
-def metrics(sums: list[int]) -> tuple[dict[str, float], list[float]]:
-    """Percentages from the sums of `areas` over all images.
+def metrics(sums: np.ndarray) -> tuple[dict[str, float], list[float]]:
+    """Percentages from the sum of `areas` over all images, (3, num_labels).
 
     Returns:
         `{"mIoU": float, "mAcc": float, "aAcc": float}`, and the IoU of each class: NaN for one that is neither
         predicted nor labelled, which the mean leaves out, as the mean accuracy does for one that is not labelled.
     """
-    agreed, predicted, labelled = np.array(sums, dtype=np.float64).reshape(3, -1)
+    agreed, predicted, labelled = sums.astype(np.float64)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
         iou = 100 * agreed / (predicted + labelled - agreed)
         accuracy = 100 * agreed / labelled

@@ -18,8 +18,9 @@ FOLDER = EXAMPLES / "gallery"
 SIZE = 256  # at the 64 pixels that it was trained on, the last maps have 4 x 4 positions
 README = """# What the embedded checkpoint sees
 
-Drawn by `make gallery` from the two sample photos, at {size} x {size} pixels. `hf-models visualize` draws the same for
-your photos and any model of this package.
+`make gallery` draws these pictures from the two sample photos, which the model sees at {size} x {size} pixels.
+`hf-models visualize` draws the same for your photos and for any model of this package.
+`docs/pictures.md` explains the pictures.
 """
 
 

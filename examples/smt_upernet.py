@@ -8,6 +8,7 @@ makes a model with a pretrained backbone and a new head, ready for transformers'
 """
 
 import argparse
+import copy
 from pathlib import Path
 
 from transformers import UperNetConfig, UperNetForSemanticSegmentation
@@ -17,20 +18,20 @@ from hf_models.modeling_smt import SMTBackbone
 from hf_models.zoo.segmentation import stock_image_processor
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
-
 
 def upernet_config(backbone: SMTConfig, num_labels: int = 150) -> UperNetConfig:
     """The authors' UperNet over any SMT; the widths of the heads are UperNet's defaults."""
-    backbone = SMTConfig.from_dict({**backbone.to_dict(), "out_features": STAGES, "out_indices": None})
+    backbone = copy.deepcopy(backbone)
+    backbone.out_features = backbone.stage_names[1:]
     recipe = SegmentationRecipe(size_divisor=None)
     return UperNetConfig(backbone_config=backbone, num_labels=num_labels, segmentation_recipe=recipe.to_dict())
 
 
 def build(folder: str | Path, num_labels: int = 150) -> UperNetForSemanticSegmentation:
     """UperNet with a new head over the backbone of a converted classifier."""
-    model = UperNetForSemanticSegmentation(upernet_config(SMTConfig.from_pretrained(folder), num_labels))
-    model.backbone = SMTBackbone.from_pretrained(folder, out_features=STAGES)
+    config = upernet_config(SMTConfig.from_pretrained(folder), num_labels)
+    model = UperNetForSemanticSegmentation(config)
+    model.backbone = SMTBackbone.from_pretrained(folder, out_features=config.backbone_config.out_features)
     return model
 
 

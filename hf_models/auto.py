@@ -1,4 +1,4 @@
-"""Registration of the families with the Auto classes of transformers."""
+"""The families, and their registration with the Auto classes of transformers."""
 
 from transformers import (
     AutoBackbone,
@@ -23,7 +23,7 @@ from .modeling_internimage import InternImageBackbone, InternImageForImageClassi
 from .modeling_replknet import RepLKNetBackbone, RepLKNetForImageClassification, RepLKNetModel
 from .modeling_smt import SMTBackbone, SMTForImageClassification, SMTModel
 
-# A new backbone is one line here.
+# A new backbone is one line here. No other file lists the families.
 FAMILIES = [
     (InternImageConfig, InternImageModel, InternImageForImageClassification, InternImageBackbone),
     (FlashInternImageConfig, FlashInternImageModel, FlashInternImageForImageClassification, FlashInternImageBackbone),

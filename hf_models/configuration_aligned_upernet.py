@@ -14,6 +14,7 @@ class AlignedUperNetConfig(CodeCarrier, UperNetConfig):
     """Configuration of [`AlignedUperNetForSemanticSegmentation`]; the fields are those of `UperNetConfig`."""
 
     model_type = "aligned_upernet"
+    auto_classes = {"AutoModelForSemanticSegmentation": "ForSemanticSegmentation"}
 
 
 __all__ = ["AlignedUperNetConfig"]

@@ -1,4 +1,4 @@
-"""What the configurations of all four families share: four stages of decreasing resolution, usable as a backbone."""
+"""What the configurations of all families share: stages of decreasing resolution, usable as a backbone."""
 
 from huggingface_hub.dataclasses import strict
 from transformers.activations import ACT2FN
@@ -12,6 +12,9 @@ from .remote_code import CodeCarrier
 class HierarchicalConfig(CodeCarrier, BackboneConfigMixin, PreTrainedConfig):
     """Fields of every hierarchical backbone.
 
+    Beside the fields, a config says what the model looks like: `stage_names` ("stem", "stage1", ...), `stage_strides`
+    of the same length, and `output_stride`. Whatever works with any family reads these.
+
     Args:
         num_channels: Channels of the input image.
         image_size: Side in pixels of the images the weights were trained on. Other sizes work too.
@@ -24,7 +27,13 @@ class HierarchicalConfig(CodeCarrier, BackboneConfigMixin, PreTrainedConfig):
         out_indices: The same as indices into `stage_names`.
     """
 
+    auto_classes = {
+        "AutoModel": "Model",
+        "AutoModelForImageClassification": "ForImageClassification",
+        "AutoBackbone": "Backbone",
+    }
     attribute_map = {"num_hidden_layers": "num_stages"}  # where `output_hidden_states=[-1]` counts from
+    stem_stride = 4  # a family with another stem sets its own
 
     num_channels: int = 3
     image_size: int = 224
@@ -52,6 +61,16 @@ class HierarchicalConfig(CodeCarrier, BackboneConfigMixin, PreTrainedConfig):
     @property
     def num_stages(self) -> int:
         return len(self.depths)
+
+    @property
+    def stage_strides(self) -> list[int]:
+        """Pixels between neighbouring positions, for each feature map of `stage_names`."""
+        return [self.stem_stride] + [self.stem_stride * 2**stage for stage in range(self.num_stages)]
+
+    @property
+    def output_stride(self) -> int:
+        """Pixels between neighbouring positions of the last feature map."""
+        return self.stage_strides[-1]
 
     @property
     def pooled_size(self) -> int:

@@ -24,6 +24,7 @@ class SegformerHeadConfig(CodeCarrier, PreTrainedConfig):
     """
 
     model_type = "segformer_head"
+    auto_classes = {"AutoModelForSemanticSegmentation": "ForSemanticSegmentation"}
     sub_configs = {"backbone_config": AutoConfig}
 
     backbone_config: dict | PreTrainedConfig | None = None
@@ -34,7 +35,8 @@ class SegformerHeadConfig(CodeCarrier, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         if self.backbone_config is None:
-            self.backbone_config = InternImageConfig(out_indices=[1, 2, 3, 4])
+            self.backbone_config = InternImageConfig()
+            self.backbone_config.out_features = self.backbone_config.stage_names[1:]
         elif isinstance(self.backbone_config, dict):
             self.backbone_config = AutoConfig.for_model(**self.backbone_config)
         super().__post_init__(**kwargs)

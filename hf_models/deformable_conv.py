@@ -1,5 +1,7 @@
 """Deformable convolutions DCNv3 and DCNv4: two ways to predict offsets and weights for `deformable_aggregate`.
 
+Both are layers for any network: they take a map (N, H, W, C) and return one of the same shape.
+
 DCNv3: https://arxiv.org/abs/2211.05778 (InternImage); DCNv4: https://arxiv.org/abs/2401.06197 (FlashInternImage).
 """
 
@@ -10,7 +12,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .deformable_aggregate import deformable_aggregate, sample_positions
-from .layers import DepthwiseConv, XavierLinear, ZeroLinear
+from .layers import DepthwiseConv, XavierLinear, ZeroLinear, split_last
 
 
 def _packed_size(size: int) -> int:
@@ -27,7 +29,8 @@ class CenterFeatureScale(ZeroLinear):
     def forward(self, features: torch.Tensor, value: torch.Tensor, aggregated: torch.Tensor) -> torch.Tensor:
         """Predict the gate from `features` and blend; all (N, H, W, C)."""
         gate = super().forward(features).sigmoid()
-        gate = gate.repeat_interleave(self.in_features // self.out_features, dim=-1)  # (N, H, W, G) -> (N, H, W, C)
+        # (N, H, W, G) -> (N, H, W, G, D) -> (N, H, W, C), what `repeat_interleave` does, but not in older ONNX exports
+        gate = gate[..., None].expand(*gate.shape, self.in_features // self.out_features).flatten(-2)
         return aggregated * (1 - gate) + value * gate
 
 
@@ -41,12 +44,14 @@ class DCNv3(nn.Module):
         channels: Channels of input and output.
         groups: Aggregation groups; each has its own offsets and weights.
         kernel_size: Side of the sampling grid.
-        dilation: Spacing of the sampling grid.
         depthwise_kernel_size: Kernel of the depthwise convolution.
         offset_scale: Factor on the sampling grid and the offsets.
         center_feature_scale: Whether to blend the projected input into the aggregated features.
         hidden_act: Activation after the depthwise convolution.
         layer_norm_eps: Epsilon of the LayerNorm after the depthwise convolution.
+
+    Raises:
+        ValueError: `groups` does not divide `channels`, or `kernel_size` is even.
     """
 
     def __init__(
@@ -54,7 +59,6 @@ class DCNv3(nn.Module):
         channels: int,
         groups: int,
         kernel_size: int = 3,
-        dilation: int = 1,
         depthwise_kernel_size: int = 3,
         offset_scale: float = 1.0,
         center_feature_scale: bool = False,
@@ -63,7 +67,7 @@ class DCNv3(nn.Module):
     ):
         super().__init__()
         self.groups = groups
-        self.aggregate_args = _same_size_args(kernel_size, dilation, offset_scale)
+        self.aggregate_args = _aggregate_args(channels, groups, kernel_size, offset_scale)
         points = kernel_size**2
         self.depthwise_conv = DepthwiseConv(channels, depthwise_kernel_size)
         self.norm = nn.LayerNorm(channels, eps=layer_norm_eps)
@@ -77,8 +81,8 @@ class DCNv3(nn.Module):
     def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The features, and the offsets and the weights before softmax that are predicted from them."""
         features = self.activation(self.norm(self.depthwise_conv(hidden_states)))
-        offset = self.offset(features).unflatten(-1, (self.groups, -1, 2))  # (N, H, W, G, K, 2)
-        weight = self.mask(features).unflatten(-1, (self.groups, -1))  # (N, H, W, G, K)
+        offset = split_last(self.offset(features), self.groups, -1, 2)  # (N, H, W, G, K, 2)
+        weight = split_last(self.mask(features), self.groups, -1)  # (N, H, W, G, K)
         return features, offset, weight
 
     def sampling_points(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -91,7 +95,7 @@ class DCNv3(nn.Module):
         value = self.input_proj(hidden_states)
         features, offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
-            value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
+            split_last(value, self.groups, -1),  # (N, H, W, G, D)
             offset,
             weight,
             softmax=True,
@@ -105,7 +109,8 @@ class DCNv3(nn.Module):
 class DCNv4(nn.Module):
     """Deformable convolution v4 (DCNv4, section 3.1): unbounded weights, predicted by one layer with the offsets.
 
-    The output has the size of the input.
+    The output has the size of the input. The options are those of the authors' module, whose weights fit. Without
+    projections (`pointwise=False`) it mixes no channels and can take the place of a depthwise convolution.
 
     Args:
         channels: Channels of input and output.
@@ -118,6 +123,9 @@ class DCNv4(nn.Module):
         center_feature_scale: Whether to blend the projected input into the aggregated features.
         pointwise: Whether to project input and output.
         output_bias: Whether the output projection has a bias.
+
+    Raises:
+        ValueError: `groups` does not divide `channels`, or `kernel_size` is even.
     """
 
     def __init__(
@@ -136,7 +144,8 @@ class DCNv4(nn.Module):
         super().__init__()
         self.groups = groups
         self.points = kernel_size**2 - remove_center
-        self.aggregate_args = _same_size_args(kernel_size, dilation, offset_scale) | {"remove_center": remove_center}
+        self.aggregate_args = _aggregate_args(channels, groups, kernel_size, offset_scale, dilation)
+        self.aggregate_args["remove_center"] = remove_center
         self.depthwise_conv = (
             nn.Identity() if depthwise_kernel_size is None else DepthwiseConv(channels, depthwise_kernel_size)
         )
@@ -149,8 +158,8 @@ class DCNv4(nn.Module):
         """Offsets (N, H, W, G, K, 2) and weights (N, H, W, G, K)."""
         packed = self.offset_mask(self.depthwise_conv(hidden_states))
         # each group's row is x0 y0 x1 y1 ... m0 m1 ...; the padding at the end of the packed row stays unread
-        packed = packed[..., : self.groups * self.points * 3].unflatten(-1, (self.groups, -1))
-        return packed[..., : self.points * 2].unflatten(-1, (-1, 2)), packed[..., self.points * 2 :]
+        packed = split_last(packed[..., : self.groups * self.points * 3], self.groups, -1)
+        return split_last(packed[..., : self.points * 2], -1, 2), packed[..., self.points * 2 :]
 
     def sampling_points(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """For an input (N, H, W, C): x and y of every sample in its pixels, and weight, (N, H, W, G, K) each."""
@@ -162,7 +171,7 @@ class DCNv4(nn.Module):
         value = self.value_proj(hidden_states)
         offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
-            value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
+            split_last(value, self.groups, -1),  # (N, H, W, G, D)
             offset,
             weight,
             **self.aggregate_args,
@@ -172,8 +181,14 @@ class DCNv4(nn.Module):
         return self.output_proj(aggregated)
 
 
-def _same_size_args(kernel_size: int, dilation: int, offset_scale: float) -> dict:
+def _aggregate_args(channels: int, groups: int, kernel_size: int, offset_scale: float, dilation: int = 1) -> dict:
+    """Arguments of `deformable_aggregate` for an output of the input's size."""
+    if channels % groups:
+        raise ValueError(f"groups must divide channels ({channels}), got {groups}")
     if kernel_size % 2 == 0:
         raise ValueError(f"kernel_size must be odd for an output of the input's size, got {kernel_size}")
     padding = dilation * (kernel_size // 2)
     return {"kernel_size": kernel_size, "padding": padding, "dilation": dilation, "offset_scale": offset_scale}
+
+
+__all__ = ["DCNv3", "DCNv4"]

@@ -1,10 +1,17 @@
-"""What InternImage's classifier of species knows beside the image: when and where it was taken."""
+"""Classification by an image and by when and where it was taken, as in InternImage's classifier of species."""
 
 import math
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_internimage import InternImageConfig
+from .modeling_base import HierarchicalForImageClassification
 
 TEMPORAL_SIZE, SPATIAL_SIZE = 4, 3
 METADATA_SIZE = TEMPORAL_SIZE + SPATIAL_SIZE
@@ -84,4 +91,58 @@ class InternImageMetadataHead(nn.Module):
         return self.classifier(self.norm(torch.cat((self.temporal(temporal), self.spatial(spatial)), dim=-1)))
 
 
-__all__ = ["InternImageMetadataHead", "encode_metadata"]
+def metadata_head(config: InternImageConfig) -> InternImageMetadataHead | None:
+    """The head that a config asks for; `None` for most models."""
+    if config.metadata_hidden_size is None or config.num_labels == 0:
+        return None
+    return InternImageMetadataHead(config.metadata_hidden_size, config.num_labels, config.layer_norm_eps)
+
+
+class MetadataForImageClassification(HierarchicalForImageClassification):
+    """Base of a classifier that takes metadata too: expects `metadata_head`, which is `None` where it takes none."""
+
+    metadata_head: InternImageMetadataHead | None
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        metadata: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutputWithNoAttention:
+        """Classify a batch of images.
+
+        Args:
+            pixel_values: Normalised images (batch_size, num_channels, height, width) of any size.
+            labels: Class indices (batch_size,), regression targets, or multi-label targets (batch_size, num_labels).
+            metadata: When and where each image was taken, (batch_size, 7), from [`encode_metadata`]; zeros where it is
+                not known, as by default. Only for models with `config.metadata_hidden_size`.
+            output_hidden_states: Whether to return the stem's and each stage's output as `hidden_states`.
+            return_dict: `False` for a tuple.
+
+        Returns:
+            `logits` (batch_size, num_labels), the `loss` if labels were given, and `hidden_states`.
+        """
+        if metadata is not None:
+            self._check_metadata(metadata, pixel_values)
+        outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
+        logits = self.classifier(outputs.pooler_output)
+        if self.metadata_head is not None:
+            if metadata is None:
+                metadata = logits.new_zeros(logits.shape[0], METADATA_SIZE)
+            logits = logits + self.metadata_head(metadata)
+        return self._classified(logits, labels, outputs)
+
+    def _check_metadata(self, metadata: torch.Tensor, pixel_values: torch.Tensor | None) -> None:
+        if self.metadata_head is None:
+            raise ValueError("metadata: this model takes none (config.metadata_hidden_size is None), leave it out")
+        batch_size = None if pixel_values is None else pixel_values.shape[0]
+        if metadata.ndim != 2 or metadata.shape[1] != METADATA_SIZE or metadata.shape[0] != batch_size:
+            raise ValueError(
+                f"metadata: expected (batch_size, {METADATA_SIZE}) for {batch_size} images, "
+                f"got {tuple(metadata.shape)}"
+            )
+
+
+__all__ = ["InternImageMetadataHead", "MetadataForImageClassification", "encode_metadata", "metadata_head"]

@@ -24,7 +24,7 @@ from .layers import LayerScale, XavierLinear, ZeroLinear
 
 
 class HierarchicalStage(nn.Module):
-    """Base of the stages. Its output is what `output_hidden_states` records."""
+    """Base of the stages, whose outputs `output_hidden_states` records."""
 
 
 class HierarchicalEncoder(nn.Module):
@@ -103,8 +103,9 @@ class HierarchicalModel(HierarchicalPreTrainedModel):
             return_dict: `False` for a tuple.
 
         Returns:
-            `last_hidden_state` (batch_size, hidden_sizes[-1], height / 32, width / 32), `pooler_output`
-            (batch_size, pooled_size), which the classifier consumes, and `hidden_states`.
+            `last_hidden_state` (batch_size, hidden_sizes[-1], height / stride, width / stride), where the stride is
+            `config.output_stride`; `pooler_output` (batch_size, pooled_size), which the classifier consumes; and
+            `hidden_states`.
         """
         feature_maps = self._feature_maps(pixel_values)
         return BaseModelOutputWithPoolingAndNoAttention(
@@ -114,17 +115,13 @@ class HierarchicalModel(HierarchicalPreTrainedModel):
 
 
 class HierarchicalForImageClassification(HierarchicalPreTrainedModel):
-    """Base of `<Family>ForImageClassification`: a linear classifier on the pooled features of `model_class`."""
+    """Base of `<Family>ForImageClassification`: sets no module itself, expects the base model and `classifier`."""
 
-    model_class: type[HierarchicalModel]
     accepts_loss_kwargs = False
 
     def __init__(self, config: HierarchicalConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
-        setattr(self, self.base_model_prefix, self.model_class(config))
-        self.classifier = nn.Linear(config.pooled_size, self.num_labels) if self.num_labels > 0 else nn.Identity()
-        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -164,10 +161,7 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
     def __init__(self, config: HierarchicalConfig):
         super().__init__(config)
         self.num_features = [config.hidden_sizes[0], *config.hidden_sizes]
-        self.feature_norms = nn.ModuleDict()
-        if getattr(config, "normalize_features", False):
-            for name, channels in zip(self.stage_names[1:], config.hidden_sizes, strict=True):
-                self.feature_norms[name] = nn.BatchNorm2d(channels, eps=config.batch_norm_eps)
+        self.feature_norms = nn.ModuleDict()  # name of a feature map -> its norm, in a family that has them
 
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -183,8 +177,8 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
             return_dict: `False` for a tuple.
 
         Returns:
-            `feature_maps`: one (batch_size, channels, height / stride, width / stride) for each of `out_features`.
-            Strides are 4 for the stem and 4, 8, 16, 32 for the stages.
+            `feature_maps`: one (batch_size, channels, height / stride, width / stride) for each of `out_features`,
+            with the strides of `config.stage_strides`.
         """
         hidden_states = self._feature_maps(pixel_values)
         feature_maps = tuple(

@@ -75,7 +75,11 @@ class FlashInternImageModel(FlashInternImagePreTrainedModel, HierarchicalModel):
 class FlashInternImageForImageClassification(FlashInternImagePreTrainedModel, HierarchicalForImageClassification):
     """FlashInternImage with a linear classifier on the pooled features."""
 
-    model_class = FlashInternImageModel
+    def __init__(self, config: FlashInternImageConfig):
+        super().__init__(config)
+        self.flash_internimage = FlashInternImageModel(config)
+        self.classifier = nn.Linear(config.pooled_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
 
 
 class FlashInternImageBackbone(FlashInternImagePreTrainedModel, HierarchicalBackbone):

@@ -5,20 +5,15 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ImageClassifierOutputWithNoAttention
-from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
-from transformers.utils.generic import can_return_tuple
 
 from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
-from .internimage_metadata import METADATA_SIZE, InternImageMetadataHead
-from .layers import ConvPooler, DropPath, LayerNorm2d, Linear, residual_scale
+from .internimage_metadata import MetadataForImageClassification, metadata_head
+from .layers import ConvPooler, DropPath, LayerNorm2d, Linear, residual_scale, split_last
 from .modeling_base import (
     HierarchicalBackbone,
     HierarchicalEncoder,
-    HierarchicalForImageClassification,
     HierarchicalModel,
     HierarchicalPreTrainedModel,
     HierarchicalStage,
@@ -167,6 +162,7 @@ class InternImageQueryPooler(nn.Module):
         width, eps = config.pooler_hidden_size, config.layer_norm_eps
         self.num_heads = config.pooler_num_heads
         self.upsampling = config.pooler_upsampling
+        self.output_stride = config.output_stride
         self.stage3_projection = nn.Conv2d(config.hidden_sizes[-2], width, kernel_size=1)
         self.stage4_projection = nn.Conv2d(config.hidden_sizes[-1], width * self.upsampling**2, kernel_size=1)
         self.query_norm = nn.LayerNorm(width, eps=eps)
@@ -180,7 +176,7 @@ class InternImageQueryPooler(nn.Module):
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
         # (N, L, C) -> (N, L, heads, C / heads) -> (N, heads, L, C / heads)
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return split_last(tokens, self.num_heads, -1).transpose(1, 2)
 
     def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Takes the stage outputs, each (batch_size, channels, height, width); returns (batch_size, output_size)."""
@@ -189,8 +185,9 @@ class InternImageQueryPooler(nn.Module):
         stage4 = F.pixel_shuffle(self.stage4_projection(feature_maps[-1]), self.upsampling)
         if stage3.shape != stage4.shape:
             raise ValueError(
-                f"pixel_values: the attention pooler needs image sides that are multiples of 32 (config.pooler_type), "
-                f"got feature maps of {tuple(feature_maps[-2].shape[2:])} and {tuple(feature_maps[-1].shape[2:])}"
+                f"pixel_values: the attention pooler needs image sides that are multiples of {self.output_stride} "
+                f"(config.pooler_type), got feature maps of {tuple(feature_maps[-2].shape[2:])} and "
+                f"{tuple(feature_maps[-1].shape[2:])}"
             )
         tokens = (stage3 + stage4).flatten(2).transpose(1, 2)  # (N, C, H, W) -> (N, C, L) -> (N, L, C)
         attended = F.scaled_dot_product_attention(
@@ -218,60 +215,15 @@ class InternImageModel(InternImagePreTrainedModel, HierarchicalModel):
         self.post_init()
 
 
-class InternImageForImageClassification(InternImagePreTrainedModel, HierarchicalForImageClassification):
+class InternImageForImageClassification(InternImagePreTrainedModel, MetadataForImageClassification):
     """InternImage with a linear classifier on the pooled features, and on metadata in the variant that takes it."""
-
-    model_class = InternImageModel
 
     def __init__(self, config: InternImageConfig):
         super().__init__(config)
-        self.metadata_head = None
-        if config.metadata_hidden_size is not None and self.num_labels > 0:
-            self.metadata_head = InternImageMetadataHead(
-                config.metadata_hidden_size, self.num_labels, config.layer_norm_eps
-            )
-            self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        metadata: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> ImageClassifierOutputWithNoAttention:
-        """Classify a batch of images.
-
-        Args:
-            pixel_values: Normalised images (batch_size, num_channels, height, width) of any size.
-            labels: Class indices (batch_size,), regression targets, or multi-label targets (batch_size, num_labels).
-            metadata: When and where each image was taken, (batch_size, 7), from [`encode_metadata`]; zeros where it is
-                not known, as by default. Only for models with `config.metadata_hidden_size`.
-            output_hidden_states: Whether to return the stem's and each stage's output as `hidden_states`.
-            return_dict: `False` for a tuple.
-
-        Returns:
-            `logits` (batch_size, num_labels), the `loss` if labels were given, and `hidden_states`.
-        """
-        if metadata is not None:
-            self._check_metadata(metadata, pixel_values)
-        outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
-        logits = self.classifier(outputs.pooler_output)
-        if self.metadata_head is not None:
-            if metadata is None:
-                metadata = logits.new_zeros(logits.shape[0], METADATA_SIZE)
-            logits = logits + self.metadata_head(metadata)
-        return self._classified(logits, labels, outputs)
-
-    def _check_metadata(self, metadata: torch.Tensor, pixel_values: torch.Tensor | None) -> None:
-        if self.metadata_head is None:
-            raise ValueError("metadata: this model takes none (config.metadata_hidden_size is None), leave it out")
-        batch_size = None if pixel_values is None else pixel_values.shape[0]
-        if metadata.ndim != 2 or metadata.shape[1] != METADATA_SIZE or metadata.shape[0] != batch_size:
-            raise ValueError(
-                f"metadata: expected (batch_size, {METADATA_SIZE}) for {batch_size} images, "
-                f"got {tuple(metadata.shape)}"
-            )
+        self.internimage = InternImageModel(config)
+        self.classifier = nn.Linear(config.pooled_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.metadata_head = metadata_head(config)
+        self.post_init()
 
 
 class InternImageBackbone(InternImagePreTrainedModel, HierarchicalBackbone):

@@ -217,7 +217,11 @@ class RepLKNetModel(RepLKNetPreTrainedModel, HierarchicalModel):
 class RepLKNetForImageClassification(RepLKNetPreTrainedModel, HierarchicalForImageClassification):
     """RepLKNet with a linear classifier on the pooled features."""
 
-    model_class = RepLKNetModel
+    def __init__(self, config: RepLKNetConfig):
+        super().__init__(config)
+        self.replknet = RepLKNetModel(config)
+        self.classifier = nn.Linear(config.pooled_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
 
 
 class RepLKNetBackbone(RepLKNetPreTrainedModel, HierarchicalBackbone):
@@ -225,6 +229,9 @@ class RepLKNetBackbone(RepLKNetPreTrainedModel, HierarchicalBackbone):
 
     def __init__(self, config: RepLKNetConfig):
         super().__init__(config)
+        if config.normalize_features:
+            for name, channels in zip(config.stage_names[1:], config.hidden_sizes, strict=True):
+                self.feature_norms[name] = nn.BatchNorm2d(channels, eps=config.batch_norm_eps)
         self.embeddings = RepLKNetEmbeddings(config)
         self.encoder = RepLKNetEncoder(config)
         self.post_init()

@@ -5,19 +5,16 @@ Auto class finds its own.
 """
 
 import shutil
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import ClassVar
 
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.dynamic_module_utils import get_relative_import_files
 
 SOURCES = Path(__file__).parent
-BACKBONE_CLASSES = {
-    "AutoModel": "Model",
-    "AutoModelForImageClassification": "ForImageClassification",
-    "AutoBackbone": "Backbone",
-}
-# models of transformers whose configs name a backbone that it does not know
+# models of transformers whose configs name a backbone that it does not know; they cannot name their Auto classes here
 STOCK_SEGMENTERS = {
     "upernet": {
         "AutoConfig": "stock_segmenters.HubUperNetConfig",
@@ -31,13 +28,14 @@ STOCK_SEGMENTERS = {
 
 
 def auto_map_of(config: PreTrainedConfig) -> dict[str, str]:
-    """Auto class -> "file.Class", for every Auto class that loads models with this config."""
+    """Auto class -> "file.Class", for every Auto class that loads models with this config; empty if it is not ours."""
     model_type, name = config.model_type, type(config).__name__.removesuffix("Config")
     if model_type in STOCK_SEGMENTERS:
         return dict(STOCK_SEGMENTERS[model_type])
-    segmenter = hasattr(config, "backbone_config")
-    classes = {"AutoModelForSemanticSegmentation": "ForSemanticSegmentation"} if segmenter else BACKBONE_CLASSES
-    models = {auto_class: f"modeling_{model_type}.{name}{suffix}" for auto_class, suffix in classes.items()}
+    auto_classes = getattr(config, "auto_classes", None)
+    if not auto_classes:
+        return {}
+    models = {auto_class: f"modeling_{model_type}.{name}{suffix}" for auto_class, suffix in auto_classes.items()}
     return {"AutoConfig": f"configuration_{model_type}.{name}Config", **models}
 
 
@@ -63,6 +61,9 @@ def save_config(config: PreTrainedConfig, folder: str | PathLike) -> None:
 
 class CodeCarrier:
     """Mixin of the configs here: saving one, alone or with its model, saves the code of the family too."""
+
+    # Auto class -> suffix of the class that it loads: `Model` for SMTModel beside SMTConfig
+    auto_classes: ClassVar[Mapping[str, str]]
 
     def save_pretrained(self, save_directory: str | PathLike, push_to_hub: bool = False, **kwargs) -> None:
         """As in [`PreTrainedConfig`], with the code and the complete `auto_map`."""

@@ -6,9 +6,14 @@ Reads the kernel's build.toml (edition 5 of kernel-builder's format), compiles i
 LibTorch and Python's limited API, and writes DIR/torch-stable-abi<version>-<backend>-<platform>/. One build serves
 every PyTorch from that version on. Needs g++ or clang++ (`CXX` names another), for CUDA nvcc too; no source is
 compiled for the building machine only.
+
+What all kernels share lies in common/ beside their folders. It is laid into the folder of a kernel when that is built
+or published, so that a published kernel needs nothing else. Only files that build.toml names are there at a build,
+because kernel-builder, which builds without this file, has only those too.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -83,18 +88,21 @@ def build_kernel(folder: str | Path, backend: str = "cpu", output: str | Path | 
     folder = Path(folder).resolve()
     config = _read_config(folder, backend)
     output = Path(output).resolve() if output else folder / "build"
-    name = _unique_name(folder, config, backend)
+    files = _named_files(folder, config, [backend])
+    name = _unique_name(files, config, backend)
     variant = output / _variant(config, backend)
     if _is_built(variant, name):
         return variant
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{variant.name}-", dir=output) as work:
-        objects, built = Path(work) / "objects", Path(work) / "variant"
+        source, objects, built = (Path(work) / part for part in ("source", "objects", "variant"))
         objects.mkdir()
-        python = folder / "torch-ext" / _python_name(config)
-        shutil.copytree(python, built, ignore=shutil.ignore_patterns("__pycache__"))
+        for path, file in files.items():
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, source / path)
+        shutil.copytree(source / "torch-ext" / _python_name(config), built)
         library = built / f"{name}.abi3.so"
-        _link(library, _compile(folder, config, backend, name, objects), backend)
+        _link(library, _compile(source, config, backend, name, objects), backend)
         _check_library(library)
         _run([os.environ.get("STRIP", "strip"), "--strip-unneeded", library])
         (built / "_ops.py").write_text(OPS.format(name=name))
@@ -104,17 +112,52 @@ def build_kernel(folder: str | Path, backend: str = "cpu", output: str | Path | 
     return variant
 
 
-def _read_config(folder: Path, backend: str) -> dict:
-    if backend not in BACKENDS:
-        raise InputError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend}.")
+def build_id(folder: str | Path, backend: str = "cpu") -> str:
+    """The `id` that a build of the kernel in `folder` has in its metadata.json; it changes with every source.
+
+    Raises:
+        InputError: The folder is no kernel, or has no such backend.
+    """
+    folder = Path(folder).resolve()
+    config = _read_config(folder, backend)
+    return _unique_name(_named_files(folder, config, [backend]), config, backend)
+
+
+def source_files(folder: str | Path) -> dict[str, Path]:
+    """All that a kernel is built from, on every backend.
+
+    Args:
+        folder: Folder with a build.toml.
+
+    Returns:
+        Path in the folder of a published kernel -> the file here.
+
+    Raises:
+        InputError: The folder is no kernel, or a file is missing.
+    """
+    folder = Path(folder).resolve()
+    config = _parse_config(folder)
+    return _named_files(folder, config, config["general"]["backends"])
+
+
+def _parse_config(folder: Path) -> dict:
     path = folder / "build.toml"
     if not path.is_file():
         raise InputError(f"{folder}: no kernel, it has no build.toml.")
     try:
         config = tomllib.loads(path.read_text())
-        backends, abi = config["general"]["backends"], config["torch"]["stable-abi"]
+        config["general"]["name"], config["general"]["backends"], config["torch"]["stable-abi"]
     except (tomllib.TOMLDecodeError, KeyError) as error:
         raise InputError(f"{path}: not as expected: {error}.") from error
+    return config
+
+
+def _read_config(folder: Path, backend: str) -> dict:
+    """The kernel's build.toml, if this backend can be built from it here."""
+    if backend not in BACKENDS:
+        raise InputError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend}.")
+    config, path = _parse_config(folder), folder / "build.toml"
+    backends, abi = config["general"]["backends"], config["torch"]["stable-abi"]
     if backend not in backends or backend not in abi:
         raise InputError(f"{path}: no backend {backend}, it has {', '.join(backends)}.")
     minimum = tuple(map(int, abi[backend].split(".")))
@@ -131,17 +174,27 @@ def _kernels(config: dict, backend: str) -> list[dict]:
     return [kernel for kernel in config.get("kernel", {}).values() if kernel["backend"] == backend]
 
 
-def _unique_name(folder: Path, config: dict, backend: str) -> str:
+def _named_files(folder: Path, config: dict, backends: list[str]) -> dict[str, Path]:
+    """build.toml, the files that it names for these backends, and the Python package, in the order of their paths."""
+    paths = {"build.toml", *config["torch"].get("src", [])}
+    paths.update(path for backend in backends for kernel in _kernels(config, backend) for path in kernel["src"])
+    package = folder / "torch-ext" / _python_name(config)
+    paths.update(path.relative_to(folder).as_posix() for path in package.rglob("*.py"))
+    files = {}
+    for path in sorted(paths):
+        # a published kernel has common/ in its folder, the kernels of this repository have it beside theirs
+        places = [folder / path] + [folder.parent / path] * path.startswith("common/")
+        files[path] = next((place for place in places if place.is_file()), None)
+        if files[path] is None:
+            raise InputError(f"{folder / 'build.toml'}: names {path}, which is not there.")
+    return files
+
+
+def _unique_name(files: dict[str, Path], config: dict, backend: str) -> str:
     """The name of the module and operator namespace: two builds differ in it unless their sources agree."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
-    sources = {"build.toml", *config["torch"].get("src", [])}
-    sources.update(source for kernel in _kernels(config, backend) for source in kernel["src"])
-    package = folder / "torch-ext" / _python_name(config)
-    sources.update(str(path.relative_to(folder)) for path in package.rglob("*.py"))
-    for source in sorted(sources):
-        if not (folder / source).is_file():
-            raise InputError(f"{folder / 'build.toml'}: names {source}, which is not there.")
-        digest.update(source.encode() + b"\0" + (folder / source).read_bytes() + b"\0")
+    for path, file in files.items():
+        digest.update(path.encode() + b"\0" + file.read_bytes() + b"\0")
     return f"_{_python_name(config)}_{backend}_{digest.hexdigest()[:7]}"
 
 
@@ -158,7 +211,8 @@ def _variant(config: dict, backend: str) -> str:
     return f"torch-stable-abi{abi}-{compute}-{platform.machine()}-{platform.system().lower()}"
 
 
-def _compile(folder: Path, config: dict, backend: str, name: str, objects: Path) -> list[Path]:
+def _compile(source: Path, config: dict, backend: str, name: str, objects: Path) -> list[Path]:
+    """Compile in the folder `source`, whose own path so stays out of what is compiled."""
     major, minor = map(int, config["torch"]["stable-abi"][backend].split("."))
     headers = Path(torch.__file__).parent / "include"
     python_abi = int(PYTHON_ABI.split(".")[0]) << 24 | int(PYTHON_ABI.split(".")[1]) << 16
@@ -171,10 +225,7 @@ def _compile(folder: Path, config: dict, backend: str, name: str, objects: Path)
         f"-D{backend.upper()}_KERNEL",
         f"-I{headers}",
         f"-I{sysconfig.get_path('include')}",
-        *_includes(folder, config["torch"].get("include", ["torch-ext"])),
     ]
-    for kernel in _kernels(config, backend):
-        common += _includes(folder, kernel.get("include", []))
     host = ["-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"]
     if backend == "cuda":
         common += ["-DUSE_CUDA"]
@@ -182,25 +233,20 @@ def _compile(folder: Path, config: dict, backend: str, name: str, objects: Path)
     compatibility.write_text(COMPATIBILITY)
 
     jobs = []  # (command, object)
-    groups = [(config["torch"].get("src", []), {}), ([str(compatibility)], {})]
-    groups += [(kernel["src"], kernel) for kernel in _kernels(config, backend)]
-    for sources, options in groups:
-        for source in map(Path, sources):
-            target = objects / f"{len(jobs)}_{source.stem}.o"
-            if source.suffix == ".cu":
+    for section in (config["torch"], {"src": [str(compatibility)]}, *_kernels(config, backend)):
+        includes = [f"-I{folder}" for folder in section.get("include", [])]
+        for path in map(Path, section.get("src", [])):
+            target = objects / f"{len(jobs)}_{path.stem}.o"
+            if path.suffix == ".cu":
                 flags = ["--expt-relaxed-constexpr", "--expt-extended-lambda", "-Xcompiler", ",".join(host)]
-                flags += options.get("cuda-flags", []) + _gencode(options.get("cuda-capabilities", []))
-                jobs.append(([_nvcc(), "-c", folder / source, "-o", target, *common, *flags], target))
-            elif source.suffix in (".cpp", ".cc", ".cxx"):
-                flags = [*host, *options.get("cxx-flags", [])]
-                jobs.append(([_cxx(), "-c", folder / source, "-o", target, *common, *flags], target))
+                flags += section.get("cuda-flags", []) + _gencode(section.get("cuda-capabilities", []))
+                jobs.append(([_nvcc(), "-c", path, "-o", target, *common, *includes, *flags], target))
+            elif path.suffix in (".cpp", ".cc", ".cxx"):
+                flags = [*host, *section.get("cxx-flags", [])]
+                jobs.append(([_cxx(), "-c", path, "-o", target, *common, *includes, *flags], target))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(_run, [command for command, _ in jobs]))
+        list(pool.map(functools.partial(_run, folder=source), [command for command, _ in jobs]))
     return [target for _, target in jobs]
-
-
-def _includes(folder: Path, folders: list[str]) -> list[str]:
-    return [f"-I{folder / include}" for include in folders]
 
 
 def _gencode(capabilities: list[str]) -> list[str]:
@@ -272,10 +318,10 @@ def _cuda_version() -> str:
     return re.search(r"release (\d+\.\d+)", _run([_nvcc(), "--version"]))[1]
 
 
-def _run(command: list) -> str:
+def _run(command: list, folder: Path | None = None) -> str:
     command = list(map(str, command))
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder).stdout
     except FileNotFoundError as error:
         raise InputError(f"{command[0]}: not found.") from error
     except subprocess.CalledProcessError as error:

@@ -1,18 +1,22 @@
-"""Renders `template.md`. Every number on a card comes from the zoo, the config or a row of `evaluate/results`."""
+"""Renders `template.md` with the blocks of a task.
+
+Every number on a card comes from the zoo, the config or a row of `evaluate/results`.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader
 from transformers import PreTrainedConfig
 
 from hf_models.evaluate.accuracy_table import REPORTED, measured_rows
-from hf_models.zoo import ZooModel
+from hf_models.inference.tasks import task_of
+from hf_models.zoo import PublishedCheckpoint
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
-TEMPLATE = Path(__file__).with_name("template.md")
-DEFAULT_TEMPLATE = Path(__file__).with_name("default.md")
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent))  # Markdown: nothing to escape
 # columns of the results that cards show
 MEASURED = (
     *("metric", "value", "data", "n", "options", "size", "dtype"),
@@ -43,12 +47,6 @@ DATASETS = {
     "NYU Depth V2": (None, "terms unknown (https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html)"),
     "Pascal Context": (None, "images of PASCAL VOC 2010 from Flickr, under Flickr's terms"),
 }
-METRICS = {
-    "top1": "Top-1 accuracy",
-    "top5": "Top-5 accuracy",
-    "miou": "mIoU, single scale",
-    "miou_ms": "mIoU, several scales and flips",
-}
 WIDGET = [
     {"src": f"https://huggingface.co/datasets/mishig/sample_images/resolve/main/{name}.jpg", "example_title": title}
     for name, title in (("tiger", "Tiger"), ("teapot", "Teapot"))
@@ -56,7 +54,7 @@ WIDGET = [
 
 
 def render_card(
-    model: ZooModel | None,
+    model: PublishedCheckpoint | None,
     config: PreTrainedConfig,
     *,
     conversion: Mapping[str, Any] | None = None,
@@ -72,23 +70,18 @@ def render_card(
     """
     if measured is None:
         measured = measured_rows(model.name) if model else []
-    segmentation = hasattr(config, "backbone_config")
-    recipe = SegmentationRecipe.from_dict(getattr(config, "segmentation_recipe", None) or {}) if segmentation else None
-    card = ModelCard.from_template(
+    return _render(
+        f"blocks/{task_of(config)}.md",
         _metadata(model, config, measured),
-        template_path=str(TEMPLATE),
         model=model,
         config=config,
         architecture=model.title if model else _architecture(config),
-        task="image-segmentation" if segmentation else "image-classification",
-        recipe=recipe or (model and model.preprocessing),
+        task=task_of(config),
         terms={name: DATASETS[name][1] for name in model.training_data} if model else {},
-        metrics=METRICS,
-        test_set=model.test_set if model else None,
+        recipe_of=_recipe_of,
         conversion=conversion or {},
-        measured=[{column: row[column] for column in MEASURED} for row in measured],
+        measured=_shown(measured),
     )
-    return str(card)
 
 
 def render_default_card(config: PreTrainedConfig) -> str:
@@ -102,21 +95,33 @@ def render_default_card(config: PreTrainedConfig) -> str:
         tags=["vision", "image-classification", config.model_type],
         widget=WIDGET,
     )
-    measured = [{column: row[column] for column in MEASURED} for row in measured_rows("embedded default")]
-    return str(
-        ModelCard.from_template(metadata, template_path=str(DEFAULT_TEMPLATE), config=config, measured=measured)
-    )
+    measured = _shown(measured_rows("embedded default"))
+    return _render("default.md", metadata, config=config, measured=measured)
+
+
+def _render(template: str, metadata: ModelCardData, **context: Any) -> str:
+    return str(ModelCard(TEMPLATES.get_template(template).render(card_data=metadata.to_yaml(), **context)))
+
+
+def _shown(measured: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{column: row[column] for column in MEASURED} for row in measured]
+
+
+def _recipe_of(config: PreTrainedConfig) -> SegmentationRecipe:
+    return SegmentationRecipe.from_dict(getattr(config, "segmentation_recipe", None) or {})
 
 
 def _architecture(config: PreTrainedConfig) -> str:
     name = type(config).__name__.removesuffix("Config")
-    return f"{_architecture(config.backbone_config)}, {name}" if hasattr(config, "backbone_config") else name
+    backbone = getattr(config, "backbone_config", None)
+    return f"{_architecture(backbone)}, {name}" if backbone else name
 
 
-def _metadata(model: ZooModel | None, config: PreTrainedConfig, measured: list[dict[str, str]]) -> ModelCardData:
-    segmentation = hasattr(config, "backbone_config")
-    task = "image-segmentation" if segmentation else "image-classification"
-    tags = ["vision", task, config.model_type] + ([config.backbone_config.model_type] if segmentation else [])
+def _metadata(
+    model: PublishedCheckpoint | None, config: PreTrainedConfig, measured: list[dict[str, str]]
+) -> ModelCardData:
+    task, backbone = task_of(config), getattr(config, "backbone_config", None)
+    tags = ["vision", task, config.model_type] + ([backbone.model_type] if backbone else [])
     if model is None:
         return ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
     about = {
@@ -124,27 +129,27 @@ def _metadata(model: ZooModel | None, config: PreTrainedConfig, measured: list[d
         "dataset_type": DATASETS[model.test_set][0] or model.test_set.lower().replace(" ", "-"),
         "dataset_name": model.test_set,
         "dataset_split": "validation",
-        "metric_type": "mean_iou" if segmentation else "accuracy",
+        "metric_type": model.hub_metric,
     }
     results = [
         EvalResult(
             **about,
-            metric_name=f"{METRICS[metric]} (reported by the authors)",
+            metric_name=f"{model.metrics[metric]} (reported by the authors)",
             metric_value=value,
             source_name="Reported by the authors, not measured by hf_models",
             source_url=model.repository,
         )
         for metric, value in model.reported.items()
-        if metric in METRICS
+        if metric in model.metrics
     ]
     results += [
         EvalResult(
             **about,
-            metric_name=f"{METRICS[REPORTED[row['data'], row['metric']]]} (measured, {row['dtype']})",
+            metric_name=f"{model.metrics[REPORTED[row['data'], row['metric']]]} (measured, {row['dtype']})",
             metric_value=float(row["value"]),
         )
         for row in measured
-        if REPORTED.get((row["data"], row["metric"])) in METRICS
+        if REPORTED.get((row["data"], row["metric"])) in model.metrics
     ]
     return ModelCardData(
         license=model.license,

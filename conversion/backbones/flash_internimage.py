@@ -7,8 +7,10 @@ from hf_models.configuration_flash_internimage import FlashInternImageConfig
 from hf_models.errors import InputError
 from hf_models.modeling_flash_internimage import FlashInternImageForImageClassification
 
-from ..key_map import Rule
-from .family import Facts, Family, Shapes, arguments, by_stage, has, size
+from ..mapping.arguments import arguments
+from ..mapping.facts import Facts, Shapes, by_stage, has, size
+from ..mapping.key_map import Rule
+from .family import Family
 from .internimage import DEFAULTS, ONLY, STAGE_RULES, layer_scale, stage_facts_of_config, stage_facts_of_weights
 
 

@@ -10,8 +10,10 @@ from hf_models.configuration_internimage import InternImageConfig
 from hf_models.errors import InputError
 from hf_models.modeling_internimage import InternImageForImageClassification
 
-from ..key_map import Rule
-from .family import Facts, Family, Shapes, arguments, by_stage, count, depths, has, size
+from ..mapping.arguments import arguments
+from ..mapping.facts import Facts, Shapes, by_stage, count, depths, has, size
+from ..mapping.key_map import Rule
+from .family import Family
 
 
 def _next_stage(match: re.Match) -> str:

@@ -5,8 +5,10 @@ import re
 from hf_models.configuration_replknet import RepLKNetConfig
 from hf_models.modeling_replknet import RepLKNetForImageClassification
 
-from ..key_map import Rule
-from .family import Facts, Family, Shapes, arguments, by_stage, depths, has, size
+from ..mapping.arguments import arguments
+from ..mapping.facts import Facts, Shapes, by_stage, depths, has, size
+from ..mapping.key_map import Rule
+from .family import Family
 
 
 def _layer(match: re.Match) -> str:

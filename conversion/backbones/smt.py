@@ -6,8 +6,10 @@ from hf_models.configuration_smt import SMTConfig
 from hf_models.errors import InputError
 from hf_models.modeling_smt import SMTForImageClassification
 
-from ..key_map import Rule
-from .family import Facts, Family, Shapes, arguments, by_stage, depths, has, size
+from ..mapping.arguments import arguments
+from ..mapping.facts import Facts, Shapes, by_stage, depths, has, size
+from ..mapping.key_map import Rule
+from .family import Family
 
 
 def _stage(template: str):
@@ -144,4 +146,5 @@ FAMILY = Family(
     config_from_original=_config_from_original,
     facts_of_weights=_facts_of_weights,
     facts_of_config=_facts_of_config,
+    counted=("depths", "num_modulation_heads"),
 )

@@ -16,7 +16,6 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
-    AutoModelForSemanticSegmentation,
     AutoModelForUniversalSegmentation,
     BaseImageProcessor,
     PreTrainedModel,
@@ -25,7 +24,8 @@ from transformers import (
 from hf_models.errors import InputError
 from hf_models.inference.default import default_checkpoint
 from hf_models.inference.loading import load_model
-from hf_models.segmentation.predict import recipe_of
+from hf_models.inference.tasks import auto_class_of
+from hf_models.segmentation import recipe_of
 
 from ..writing.output import appearing, check_output, tidy
 
@@ -78,8 +78,8 @@ def export(
         source: Folder or Hub id of an image classifier or a segmentation model; "default" for the embedded one.
         output: Folder to create.
         format: "onnx", or "torch-export" for a program that `torch.export.load` reads.
-        dynamic: Whether height and width are dynamic too, any multiples of 32, instead of those that the model was
-            made for.
+        dynamic: Whether height and width are dynamic too, any multiples of the stride of the last feature map (32 in
+            most models), instead of those that the model was made for.
         dtype: "float32", or "float16" for weights and arithmetic; what goes in and comes out is float32.
         overwrite: Whether a model repository at `output` may be replaced.
 
@@ -97,12 +97,13 @@ def export(
     check_output(output, source, overwrite)
     processor, model = _load(source)
     height, width = _image_size(processor, model)
+    stride = _output_stride(model)
     names = ("class_queries_logits", "masks_queries_logits") if _has_queries(model) else ("logits",)
     images = _random_images(model, 2, height, width)
     # at the sizes that were not traced, one of them of a single image, as most users will run it
     checks = (
         _random_images(model, 1, height, width),
-        _random_images(model, 3, height + 32 * dynamic, width + 64 * dynamic),
+        _random_images(model, 3, height + stride * dynamic, width + 2 * stride * dynamic),
     )
     module = TensorsOnly(model, names).eval()
     with torch.no_grad():
@@ -114,7 +115,7 @@ def export(
             with _quiet(), torch.no_grad():
                 shapes = {0: torch.export.Dim("batch")}
                 if dynamic:
-                    shapes |= {2: 32 * torch.export.Dim("rows"), 3: 32 * torch.export.Dim("columns")}
+                    shapes |= {2: stride * torch.export.Dim("rows"), 3: stride * torch.export.Dim("columns")}
                 program = torch.export.export(module, (images,), dynamic_shapes=(shapes,))
                 for node in program.graph.nodes:
                     node.meta.pop("stack_trace", None)  # paths on this machine
@@ -135,21 +136,18 @@ def export(
         for part, name in ((model.config, "config.json"), (processor, "preprocessor_config.json")):
             vars(part).pop("auto_map", None)  # names code, which is not needed and not there
             part.to_json_file(folder / name)
-    sides = ("32*rows", "32*columns") if dynamic else (height, width)
+    sides = (f"{stride}*rows", f"{stride}*columns") if dynamic else (height, width)
     return Export(output / file, written, ("batch", images.shape[1], *sides), names, difference)
 
 
 def _load(source: str) -> tuple[BaseImageProcessor, PreTrainedModel]:
     path = default_checkpoint() if source == "default" else source
     try:
-        config = type(AutoConfig.from_pretrained(path))
+        config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{source}: cannot be loaded as a model ({reason})") from error
-    for auto_class in (AutoModelForUniversalSegmentation, AutoModelForSemanticSegmentation):
-        if config in auto_class._model_mapping:
-            return load_model(path, auto_class)
-    return load_model(path, AutoModelForImageClassification)
+    return load_model(path, auto_class_of(config) or AutoModelForImageClassification)
 
 
 def _has_queries(model: PreTrainedModel) -> bool:
@@ -165,6 +163,11 @@ def _image_size(processor: BaseImageProcessor, model: PreTrainedModel) -> tuple[
     if "height" in size:
         return size["height"], size["width"]
     return size["shortest_edge"], size["shortest_edge"]
+
+
+def _output_stride(model: PreTrainedModel) -> int:
+    """Pixels between neighbouring positions of the last feature map; a model of transformers is taken to have 32."""
+    return getattr(getattr(model.config, "backbone_config", model.config), "output_stride", 32)
 
 
 def _random_images(model: PreTrainedModel, batch_size: int, height: int, width: int) -> torch.Tensor:

@@ -1,1 +1,6 @@
-"""What the converter knows of the heads on a backbone: one file a head."""
+"""What the converter knows of each head: one file a head."""
+
+from . import mask2former, segformer_head, upernet
+
+# A new head is one entry here.
+HEADS = (upernet.HEAD, mask2former.HEAD, segformer_head.HEAD)

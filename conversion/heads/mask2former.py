@@ -1,13 +1,15 @@
 """The Mask2Former head of the originals as transformers' `Mask2FormerForUniversalSegmentation`."""
 
 import torch
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+from transformers import Mask2FormerConfig
 
 from hf_models.errors import InputError
 
-from ..backbones.family import Facts, Shapes, arguments, count, size
-from ..key_map import Rule
-from .segmentation import ALL_STAGES, Head
+from ..mapping.arguments import arguments
+from ..mapping.facts import Facts, Shapes, count, size
+from ..mapping.key_map import Rule
+from .head import stage_indices
+from .mmseg import SegmentationHead
 
 PIXELS = "model.pixel_level_module.decoder."
 QUERIES = "model.transformer_module."
@@ -96,8 +98,6 @@ DECODER_ATTENTION = f"{DECODER}transformerlayers.attn_cfgs."
 DECODER_FFN = f"{DECODER}transformerlayers.ffn_cfgs."
 ONLY = {
     "decode_head.type": ("Mask2FormerHead",),
-    "decode_head.in_index": (ALL_STAGES,),
-    "decode_head.strides": ([4, 8, 16, 32],),
     "decode_head.num_transformer_feat_level": (3,),
     "decode_head.enforce_decoder_input_project": (False,),
     "decode_head.align_corners": (False,),
@@ -143,7 +143,7 @@ IGNORED = (
 )
 
 
-def _config_from_original(original: dict, shared: dict) -> Mask2FormerConfig:
+def _build_config(original: dict, shared: dict) -> Mask2FormerConfig:
     given = arguments(
         original,
         required={
@@ -156,7 +156,11 @@ def _config_from_original(original: dict, shared: dict) -> Mask2FormerConfig:
             **{f"{positions}num_feats": int for positions in POSITIONS},
         },
         defaults={},
-        only=ONLY,
+        only={
+            "decode_head.in_index": (stage_indices(shared["backbone_config"]),),
+            "decode_head.strides": (shared["backbone_config"].stage_strides[1:],),
+            **ONLY,
+        },
         ignored=IGNORED,
     )
     width, heads = given["decode_head.feat_channels"], given[f"{ENCODER_ATTENTION}num_heads"]
@@ -187,16 +191,17 @@ def _constants(config: Mask2FormerConfig) -> dict[str, torch.Tensor]:
     return {"criterion.empty_weight": weights}
 
 
-HEAD = Head(
-    model_class=Mask2FormerForUniversalSegmentation,
+HEAD = SegmentationHead(
+    model_types=("mask2former",),
     title="Mask2Former",
     signature="decode_head.query_feat.weight",
     rules=RULES,
     backbone_prefix="model.pixel_level_module.encoder.",
-    config_from_original=_config_from_original,
+    build_config=_build_config,
     facts_of_weights=_facts_of_weights,
     facts_of_config=_facts_of_config,
     fused=FUSED,
     dropped=DROPPED,
     constants=_constants,
+    counted=("encoder_layers", "decoder_layers"),
 )

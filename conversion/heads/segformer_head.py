@@ -1,11 +1,12 @@
 """The SegFormer head of mmseg as our `SegformerHeadForSemanticSegmentation`."""
 
 from hf_models.configuration_segformer_head import SegformerHeadConfig
-from hf_models.modeling_segformer_head import SegformerHeadForSemanticSegmentation
 
-from ..backbones.family import Facts, Shapes, arguments, size
-from ..key_map import Rule
-from .segmentation import ALL_STAGES, BACKBONE, Head
+from ..mapping.arguments import arguments
+from ..mapping.facts import Facts, Shapes, size
+from ..mapping.key_map import Rule
+from .head import stage_indices
+from .mmseg import SegmentationHead
 
 RULES = (
     Rule(r"^decode_head\.conv_seg\.", "decode_head.classifier."),
@@ -26,14 +27,14 @@ def _facts_of_config(config: SegformerHeadConfig) -> Facts:
     return {"num_classes": config.num_labels, "decode_head.channels": config.hidden_size}
 
 
-def _config_from_original(original: dict, shared: dict) -> SegformerHeadConfig:
+def _build_config(original: dict, shared: dict) -> SegformerHeadConfig:
     given = arguments(
         original,
         required={"decode_head.in_channels": list, "decode_head.channels": int, "decode_head.num_classes": int},
         defaults={"decode_head.ignore_index": 255},
         only={
             "decode_head.type": ("SegformerHead",),
-            "decode_head.in_index": (ALL_STAGES,),
+            "decode_head.in_index": (stage_indices(shared["backbone_config"]),),
             "decode_head.input_transform": ("multiple_select",),
             "decode_head.interpolate_mode": ("bilinear",),
             "decode_head.norm_cfg.type": ("BN", "SyncBN"),
@@ -50,13 +51,12 @@ def _config_from_original(original: dict, shared: dict) -> SegformerHeadConfig:
     )
 
 
-HEAD = Head(
-    model_class=SegformerHeadForSemanticSegmentation,
+HEAD = SegmentationHead(
+    model_types=("segformer_head",),
     title="SegFormer head",
     signature="decode_head.fusion_conv.conv.weight",
     rules=RULES,
-    backbone_prefix=BACKBONE,
-    config_from_original=_config_from_original,
+    build_config=_build_config,
     facts_of_weights=_facts_of_weights,
     facts_of_config=_facts_of_config,
 )

@@ -1,15 +1,14 @@
-"""UperNet: mmseg's UPerHead, and the FCNHead that helps to train it, as `UperNetForSemanticSegmentation`."""
+"""UperNet: mmseg's UPerHead, and the FCNHead that helps to train it, as transformers' UperNet or our variant."""
 
-from dataclasses import replace
-
-from transformers import UperNetConfig, UperNetForSemanticSegmentation
+from transformers import UperNetConfig
 
 from hf_models.configuration_aligned_upernet import AlignedUperNetConfig
-from hf_models.modeling_aligned_upernet import AlignedUperNetForSemanticSegmentation
 
-from ..backbones.family import Facts, Shapes, arguments, count, has, size
-from ..key_map import Rule
-from .segmentation import ALL_STAGES, BACKBONE, Head
+from ..mapping.arguments import arguments
+from ..mapping.facts import Facts, Shapes, count, has, size
+from ..mapping.key_map import Rule
+from .head import stage_indices
+from .mmseg import SegmentationHead
 
 RULES = (
     Rule(r"^(decode_head|auxiliary_head)\.conv_seg\.", r"\1.classifier."),
@@ -47,7 +46,7 @@ def _facts_of_config(config: UperNetConfig) -> Facts:
     }
 
 
-def _config_from_original(original: dict, shared: dict) -> UperNetConfig:
+def _build_config(original: dict, shared: dict) -> UperNetConfig:
     auxiliary = any(name.startswith("auxiliary_head.") for name in original)
     parts = ("decode_head", "auxiliary_head")
     given = arguments(
@@ -63,7 +62,7 @@ def _config_from_original(original: dict, shared: dict) -> UperNetConfig:
         },
         only={
             "decode_head.type": ("UPerHead",),
-            "decode_head.in_index": (ALL_STAGES,),
+            "decode_head.in_index": (stage_indices(shared["backbone_config"]),),
             "decode_head.input_transform": ("multiple_select",),
             "auxiliary_head.type": ("FCNHead",),
             "auxiliary_head.in_index": (2,),
@@ -97,14 +96,13 @@ def _config_from_original(original: dict, shared: dict) -> UperNetConfig:
     )
 
 
-HEAD = Head(
-    model_class=UperNetForSemanticSegmentation,
+HEAD = SegmentationHead(
+    model_types=("upernet", "aligned_upernet"),
     title="UperNet",
     signature="decode_head.psp_modules.0.1.conv.weight",
     rules=RULES,
-    backbone_prefix=BACKBONE,
-    config_from_original=_config_from_original,
+    build_config=_build_config,
     facts_of_weights=_facts_of_weights,
     facts_of_config=_facts_of_config,
+    counted=("auxiliary_num_convs",),
 )
-ALIGNED_HEAD = replace(HEAD, model_class=AlignedUperNetForSemanticSegmentation)

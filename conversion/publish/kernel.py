@@ -1,4 +1,4 @@
-"""Publishing a built kernel: a repository of type `kernel`, a branch for each version, the card on `main`."""
+"""Publishing a kernel: a repository of type `kernel`, a branch for each version's builds, the sources on `main`."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from hf_models.errors import InputError
-from hf_models.hub_kernels import KERNELS, check_digest, default_directory
-from hf_models.kernels_src.build import SOURCES
+from hf_models.hub_kernels import KERNELS
+from hf_models.kernel_download import check_digest
+from hf_models.kernel_places import default_directory
+from hf_models.kernels_src.build import SOURCES, source_files
 
 from .repository import Repository, check_repo_id, hub_errors
 
@@ -21,6 +23,9 @@ def push_kernel(
     api: HfApi | None = None,
 ) -> dict:
     """Publish the builds of a kernel on this machine, in one commit. Builds for other machines stay.
+
+    The branch `main` gets the card and the sources, among them what the kernel shares with others: kernel-builder, or
+    `build.py`, builds the kernel from what is there.
 
     Args:
         name: The kernel, such as `"deformable-conv"`.
@@ -40,22 +45,24 @@ def push_kernel(
         raise InputError(f"{name}: no such kernel. There are: {', '.join(KERNELS)}.")
     if repo_id.split("/")[1] != name:
         raise InputError(f"--repo {repo_id}: models look for ORG/{name}. Use that name.")
-    branch, content = _builds(name)
-    sizes = {path: file.stat().st_size for path, file in content.items()}
+    branch, builds = _builds(name)
+    sources = {"README.md": SOURCES / name / "CARD.md", "ALGORITHM.md": SOURCES / name / "ALGORITHM.md"}
+    sources |= source_files(SOURCES / name)
+    sizes = {path: file.stat().st_size for path, file in (sources | builds).items()}
     result = {"repo": repo_id, "branch": branch, "commit": None, "files": sizes, "changed": []}
     if dry_run:
         return result
     api = api or HfApi()
     with hub_errors(repo_id):
         for repository, files in (
-            (Repository(api, repo_id, "kernel"), {"README.md": SOURCES / name / "CARD.md"}),
-            (Repository(api, repo_id, "kernel", branch), content),
+            (Repository(api, repo_id, "kernel"), sources),
+            (Repository(api, repo_id, "kernel", branch), builds),
         ):
             repository.create(private)
             head = repository.head()
-            # a build of ours replaces the whole folder of its variant
-            variants = {path.rpartition("/")[0] for path in files if "/" in path}
-            changes = repository.changes(files, head, lambda path, ours=variants: path.rpartition("/")[0] in ours)
+            # what is ours replaces the whole folder that it lies in: of a variant of the build, or of sources
+            folders = {path.rpartition("/")[0] for path in files if "/" in path}
+            changes = repository.changes(files, head, lambda path, ours=folders: path.rpartition("/")[0] in ours)
             if changes:
                 head = repository.commit(changes, f"Publish {name}", head)
                 result["changed"] += [change.path_in_repo for change in changes]

@@ -5,20 +5,21 @@ import re
 from pathlib import Path
 
 import torch
+import transformers
 from huggingface_hub import HfApi
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from hf_models.auto import FAMILIES
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
+from hf_models.inference.files import read_json
+from hf_models.inference.tasks import model_class_of
 from hf_models.model_cards import render_card
 from hf_models.remote_code import SOURCES, auto_map_of, code_files
 
-from ..reading.source import read_json
-from ..registry import family_of
 from ..report import REPORT
 from ..verify import verify
-from ..writing.shards import INDEX, cast_floating, check_shards, check_values, read_shards
+from ..writing.expected import cast_floating, model_tensors
+from ..writing.shards import INDEX, check_shards, check_values, read_shards
 from .repository import Content, Repository, check_repo_id, hub_errors
 
 CARD = "README.md"
@@ -124,26 +125,24 @@ def _checked_config(folder: Path, progress: bool) -> PreTrainedConfig:
     read_json(folder / "config.json")  # for its plain words on what is wrong with the file
     try:
         config = AutoConfig.from_pretrained(folder)
-        family = family_of(config)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder}: config.json is not that of a model here ({reason}).") from error
-    if family is None:
+        raise InputError(f"{folder}: config.json is not that of a model here ({reason(error)}).") from error
+    if not all(auto_map_of(part) for part in (config, getattr(config, "backbone_config", config))):
         raise InputError(f"{folder}: model_type {config.model_type!r} is none of this package's.")
     if not (folder / REPORT).is_file():
-        with torch.device("meta"):
-            model = _model_class(folder, config, family.model_class)(config)
+        expected, _ = model_tensors(_model_class(folder, config), config)
         shards = read_shards(folder)
-        check_shards(folder, shards, cast_floating(dict(model.state_dict()), config.dtype or torch.float32))
+        check_shards(folder, shards, cast_floating(expected, config.dtype or torch.float32))
         check_values(folder, shards, progress)
     return config
 
 
-def _model_class(folder: Path, config: PreTrainedConfig, usual: type) -> type:
-    """The class that a folder's weights are of: the usual one, or another one of a backbone's family."""
-    family = next((models for config_class, *models in FAMILIES if config_class is type(config)), [usual])
-    named = {model_class.__name__: model_class for model_class in family}
-    architecture = (config.architectures or [usual.__name__])[0].removeprefix("Hub")
+def _model_class(folder: Path, config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class that a folder's weights are of: the one with a head, or another one that loads its config."""
+    names = auto_map_of(config).keys() - {"AutoConfig"}
+    classes = [getattr(transformers, name)._model_mapping[type(config)] for name in sorted(names)]
+    named = {model_class.__name__: model_class for model_class in classes}
+    architecture = (config.architectures or [model_class_of(config).__name__])[0].removeprefix("Hub")
     if architecture not in named:
         raise InputError(f"{folder}: architectures is {config.architectures}, expected one of {', '.join(named)}.")
     return named[architecture]

@@ -1,7 +1,6 @@
 """A repository on the Hub that is brought to a given content, in commits of all or nothing."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,16 +9,16 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.hf_api import RepoFile
 
-from hf_models.errors import InputError
+from hf_models.errors import InputError, reason
+from hf_models.inference.hub_requests import HUB_ID
 
-REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 Content = Mapping[str, Path | bytes]
 CommitOperation = CommitOperationAdd | CommitOperationDelete
 
 
 def check_repo_id(repo_id: str) -> None:
     """Refuse what is not `ORG/NAME`."""
-    if not REPO_ID.fullmatch(repo_id):
+    if not HUB_ID.fullmatch(repo_id):
         raise InputError(f"--repo: expected ORG/NAME, got {repo_id}.")
 
 
@@ -37,18 +36,14 @@ def hub_errors(repo_id: str) -> Iterator[None]:
             403: "The token may not write there.",
             412: "It was changed at the same time. Run the command again.",
         }.get(status, "Run the command again: what was sent is kept.")
-        raise InputError(f"{repo_id}: the Hub refused ({_line(error)}). {advice}") from error
+        raise InputError(f"{repo_id}: the Hub refused ({reason(error)[:200]}). {advice}") from error
     except HFValidationError as error:
-        raise InputError(f"{repo_id}: {_line(error)}") from error
+        raise InputError(f"{repo_id}: {reason(error)[:200]}") from error
     except Exception as error:  # the Hub library and its transport share no base class
         raise InputError(
-            f"{repo_id}: not pushed ({type(error).__name__}: {_line(error)}). Run the command again: what was sent is "
-            "kept."
+            f"{repo_id}: not pushed ({type(error).__name__}: {reason(error)[:200]}). Run the command again: what was "
+            "sent is kept."
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 class Repository:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from hf_models.errors import InputError
-from hf_models.zoo import ZooModel, get_model, list_models
+from hf_models.errors import InputError, reason
+from hf_models.zoo import PublishedCheckpoint, find_checkpoint, list_models
 
 from .. import convert
 from ..report import REPORT, write_json
@@ -55,25 +55,23 @@ def publish_all(
     found = {path.name: path for path in sorted(source.rglob("*")) if not path.is_relative_to(output)}
     results = {}
     for name in list_models():
-        model = get_model(name)
+        original = _original(find_checkpoint(name), found)
         try:
-            results[name] = _publish(
-                model, org, _original(model, found), output / name, private, dry_run, progress, api
-            )
+            results[name] = _publish(name, org, original, output / name, private, dry_run, progress, api)
         except InputError as error:
-            results[name] = _result("refused", " ".join(str(error).split()))
+            results[name] = _result("refused", reason(error))
         tell(name, results[name])
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / PUBLISH_REPORT, results)
     return results
 
 
-def _publish(model: ZooModel, org, original: Path | None, folder: Path, private, dry_run, progress, api) -> dict:
+def _publish(name: str, org, original: Path | None, folder: Path, private, dry_run, progress, api) -> dict:
     if original is None:
-        return _result("skipped", f"no file {model.file or model.name}")
+        return _result("skipped", f"no file {find_checkpoint(name).file or name}")
     if not (folder / REPORT).is_file():
-        convert(original, folder, name=model.name, progress=progress)
-    pushed = push_model(folder, f"{org}/{model.name}", private=private, dry_run=dry_run, progress=progress, api=api)
+        convert(original, folder, name=name, progress=progress)
+    pushed = push_model(folder, f"{org}/{name}", private=private, dry_run=dry_run, progress=progress, api=api)
     if dry_run:
         return _result("checked")
     return _result("published" if pushed["changed"] else "unchanged", commit=pushed["commit"])
@@ -83,8 +81,8 @@ def _result(state: str, reason: str | None = None, commit: str | None = None) ->
     return {"state": state, "reason": reason, "commit": commit}
 
 
-def _original(model: ZooModel, found: dict[str, Path]) -> Path | None:
+def _original(checkpoint: PublishedCheckpoint, found: dict[str, Path]) -> Path | None:
     """The original file, or upstream's folder, of a checkpoint."""
     suffixes = ("", ".pth", ".pt", ".safetensors")
-    names = sorted({name.rpartition("/")[2] for name in model.known_as()})
+    names = sorted({name.rpartition("/")[2] for name in checkpoint.known_as()})
     return next((found[name + end] for name in names for end in suffixes if name + end in found), None)

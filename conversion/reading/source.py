@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -10,10 +10,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundE
 
 from hf_models.errors import InputError, reason
 from hf_models.inference.files import check_path, read_json
-from hf_models.inference.hub_requests import limited_requests
+from hf_models.inference.hub_requests import HUB_ID, limited_requests
+from hf_models.inference.weight_files import read_index
 
-HUB_FILE = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>.+)$")
-HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+HUB_FILE = re.compile(rf"^hf://(?P<repo>{HUB_ID.pattern})/(?P<file>.+)$")
 MAX_SIDE = 10_000  # pixels
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".safetensors")
 # in the order of preference; each may be sharded, with an index beside the shards
@@ -57,31 +57,12 @@ def find_source(given: str | Path) -> Source:
         return _folder(given, Path(given))
     if Path(given).is_file():
         return Source(given, [Path(given)])
-    if HUB_ID.match(given) and Path(given).suffix not in CHECKPOINT_SUFFIXES:
+    if HUB_ID.fullmatch(given) and Path(given).suffix not in CHECKPOINT_SUFFIXES:
         patterns = ["*.json", "model*.safetensors"]
         return _folder(given, Path(_download(given, snapshot_download, repo_id=given, allow_patterns=patterns)))
     raise InputError(
         f"{given}: no such file, folder or Hub id. Check the path; a file on the Hub is hf://ORG/REPO/FILE."
     )
-
-
-def inside(folder: Path, name: str, index: str) -> Path:
-    """The path of a shard that an index names, refused if it would leave the folder on any system."""
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    if posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts):
-        raise InputError(f'{folder / index}: shard "{name}" leaves the folder. Refused.')
-    check_path(folder / name)
-    if not (folder / name).is_file():
-        raise InputError(f'{folder / index}: shard "{name}" is missing. Fetch the whole folder again.')
-    return folder / name
-
-
-def read_index(folder: Path, index: str) -> dict[str, Path]:
-    """Tensor name -> shard, from a `*.index.json`."""
-    weight_map = read_json(folder / index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise InputError(f"{folder / index}: has no weight_map of names. Fetch it again.")
-    return {name: inside(folder, shard, index) for name, shard in weight_map.items()}
 
 
 def _folder(given: str, folder: Path) -> Source:

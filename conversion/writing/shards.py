@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hf_models.errors import InputError, reason
+from hf_models.inference.weight_files import read_index
 
-from ..key_map import KeyMap
+from ..mapping.key_map import KeyMap
 from ..progress import progress_bar
 from ..reading.checkpoint import Checkpoint
 from ..reading.file_format import FileFormat, file_format
-from ..reading.source import read_index
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -31,11 +31,6 @@ def split(expected: dict[str, torch.Tensor], max_shard_size: str) -> dict[str, l
     except (ValueError, OverflowError) as error:
         raise InputError(f"--max-shard-size {max_shard_size}: {reason(error)}") from error
     return plan.filename_to_tensors
-
-
-def cast_floating(tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Tensors on the meta device in another floating-point type; integer ones keep theirs."""
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def check_finite(name: str, tensor: torch.Tensor) -> None:

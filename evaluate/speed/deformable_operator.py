@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hf_models.deformable_aggregate import deformable_aggregate
 
-from .agreement import Implementation, Operator, Size
+from .implementations import Implementation, Operator, Size
 from .peers import MISSING_ATTENTION, deformable_attention, grid_sample_core, peers
 
 SHAPES = {  # images, height, width, groups, channels of a group; kernel 3x3, stride 1, padding 1

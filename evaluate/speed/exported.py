@@ -1,26 +1,39 @@
 """`hf-models benchmark export`: exported classifiers in onnxruntime beside the same models in PyTorch."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from tqdm import tqdm
 from transformers import AutoModelForImageClassification
 
-from hf_models.conversion.export import export
 from hf_models.errors import InputError
-from hf_models.inference.default import default_checkpoint
-from hf_models.inference.loading import load_model
+from hf_models.inference.default import DEFAULT
 
+from ..checkpoint import load
 from ..results import EXPORTS, merge_results
 from .timing import conditions, interleave, milliseconds, seconds, thread_count
 
-DEFAULT = "embedded default"
+
+class Exported(Protocol):
+    """A model that was exported to ONNX.
+
+    Attributes:
+        file: Where it is.
+        size: Bytes, with those of weights that lie outside the file.
+        shape: That of the images it takes: (batch_size, num_channels, height, width).
+    """
+
+    file: Path
+    size: int
+    shape: tuple[int | str, ...]
 
 
 def benchmark_export(
+    export: Callable[[str, Path], Exported],
     models: Sequence[str] | None = None,
     batch_size: int = 1,
     threads: Sequence[int] | None = None,
@@ -31,7 +44,9 @@ def benchmark_export(
     """Export each model to ONNX in float32, check it, and time it on the CPU.
 
     Args:
-        models: Folders or Hub ids of image classifiers; the embedded default by default.
+        export: Exports the model that its first argument names into a new folder, its second; an argument, because
+            nothing here may depend on `hf_models.conversion`.
+        models: Folders or Hub ids of image classifiers, or "default" for the embedded checkpoint, as is the default.
         batch_size: Images of a call.
         threads: Numbers of threads to measure with, one after the other; 1 by default.
         rounds: How often each is timed, if that takes no more than `limit` seconds.
@@ -51,9 +66,8 @@ def benchmark_export(
         merge_results(results, [], EXPORTS)  # fails now, not after the first measurement
     about = conditions("cpu")
     measured = []
-    for source in tqdm(models or ["default"], desc="models", disable=None):
-        path = default_checkpoint() if source == "default" else source
-        model = load_model(path, AutoModelForImageClassification)[1]
+    for source in tqdm(models or [DEFAULT], desc="models", disable=None):
+        loaded = load(source, AutoModelForImageClassification)
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
             written = export(source, Path(folder) / "exported")
             height, width = written.shape[2:]
@@ -65,12 +79,12 @@ def benchmark_export(
                 inputs = {"pixel_values": images.numpy()}
                 runs = {
                     "onnxruntime": partial(seconds, partial(session.run, None, inputs), "cpu"),
-                    "PyTorch": partial(seconds, partial(model, images), "cpu"),
+                    "PyTorch": partial(seconds, partial(loaded.model, images), "cpu"),
                 }
                 with thread_count(count):
                     times = interleave(runs, rounds, limit, lambda: None)
                 what = {
-                    "model": DEFAULT if source == "default" else Path(source).name,
+                    "model": loaded.name,
                     "image": f"{height} x {width}",
                     "batch_size": str(batch_size),
                     "threads": str(count),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from hf_models.hub_kernels import get_function
 from hf_models.large_kernel_conv import depthwise_conv2d
 
-from .agreement import Implementation, Operator, Size
+from .implementations import Implementation, Operator, Size
 
 SHAPES = {  # images, channels, height and width, kernel size: the stages of RepLKNet-31B at 224 pixels
     f"{size}x{kernel_size}_{batch}": (batch, channels, size, kernel_size)

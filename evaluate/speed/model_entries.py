@@ -13,7 +13,7 @@ from hf_models import deformable_conv
 from hf_models.errors import InputError
 from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, ReparameterizableLargeKernelConv
 from hf_models.layers import Linear, PointwiseConv2d, ZeroLinear
-from hf_models.zoo import get_model
+from hf_models.zoo import find_checkpoint
 
 from .peers import grid_sample_core
 
@@ -72,7 +72,7 @@ def from_zoo(name: str) -> nn.Module:
     Layers that start at zero get weights too: trained offsets differ from pixel to pixel, by about one pixel.
     """
     torch.manual_seed(0)
-    model = AutoModelForImageClassification.from_config(get_model(name).config()).eval()
+    model = AutoModelForImageClassification.from_config(find_checkpoint(name).config()).eval()
     for module in model.modules():
         if isinstance(module, ZeroLinear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5)

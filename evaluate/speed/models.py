@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from hf_models.errors import InputError
 
+from ..machine import DTYPES, check_choice, choose_device
 from ..results import MODELS as FORMAT
 from ..results import merge_results, rows_under
-from .agreement import check_agreement
+from .implementations import check_agreement
 from .model_entries import MODELS
-from .timing import DTYPES, check_choice, check_device, conditions, interleave, milliseconds, seconds, thread_count
+from .timing import conditions, interleave, milliseconds, seconds, thread_count
 
 
 def benchmark_models(
@@ -27,7 +28,7 @@ def benchmark_models(
     threads: Sequence[int] | None = None,
     rounds: int = 10,
     limit: float = 10.0,
-    device: str = "cpu",
+    device: str | None = None,
     results: Path | None = None,
     resume: bool = False,
 ) -> list[dict[str, str]]:
@@ -40,6 +41,7 @@ def benchmark_models(
         dtypes: Keys of `DTYPES`; float32 by default.
         threads: Numbers of threads to measure with, one after the other; 1 by default.
         rounds: How often each model is timed, if that takes no more than `limit` seconds.
+        device: "cpu" or "cuda"; by default the GPU where there is one.
         results: CSV file to merge the rows into.
         resume: Leave out what that file has of today, measured under the same conditions.
 
@@ -54,7 +56,7 @@ def benchmark_models(
     dtypes, threads = dtypes or ["float32"], threads or [1]
     check_choice("model", models or [], MODELS)
     check_choice("dtype", dtypes, DTYPES)
-    check_device(device)
+    device = choose_device(device)
     if results:
         merge_results(results, [], FORMAT)  # fails now, not after the first measurement
     about = conditions(device)

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ..machine import DTYPES, check_choice, choose_device
 from ..results import OPERATORS as FORMAT
 from ..results import merge_results, rows_under
-from .agreement import Implementation, Operator, Size, check_agreement
 from .deformable_operator import DEFORMABLE_CONV
+from .implementations import Implementation, Operator, Size, check_agreement
 from .large_kernel_operator import LARGE_KERNEL_CONV
-from .timing import DTYPES, check_choice, check_device, conditions, interleave, milliseconds, seconds, thread_count
+from .timing import conditions, interleave, milliseconds, seconds, thread_count
 
 OPERATORS = {"deformable-conv": DEFORMABLE_CONV, "large-kernel-conv": LARGE_KERNEL_CONV}  # names of their kernels
 
@@ -27,7 +28,7 @@ def benchmark_operator(
     batch_size: int | None = None,
     rounds: int = 20,
     limit: float = 3.0,
-    device: str = "cpu",
+    device: str | None = None,
     backward: bool = True,
     results: Path | None = None,
     resume: bool = False,
@@ -42,6 +43,7 @@ def benchmark_operator(
         batch_size: Instead of the shapes' own.
         rounds: How often each implementation is timed, if that takes no more than `limit` seconds.
         backward: Whether to time the backward passes too.
+        device: "cpu" or "cuda"; by default the GPU where there is one.
         results: CSV file to merge the rows into.
         resume: Leave out what that file has of today, measured under the same conditions.
 
@@ -53,15 +55,15 @@ def benchmark_operator(
     """
     check_choice("operator", [name], OPERATORS)
     operator = OPERATORS[name]
+    device = choose_device(device)
     known = operator.shapes | operator.large_shapes
     shapes = shapes or list(operator.shapes if device == "cpu" else known)
     dtypes, threads = dtypes or ["float32"], threads or [1]
     check_choice("shape", shapes, known)
     check_choice("dtype", dtypes, DTYPES)
-    check_device(device)
     if results:
         merge_results(results, [], FORMAT)  # fails now, not after the first measurement
-    about = conditions(device, name)
+    about = conditions(device, [name])
     if notice := operator.missing(device):
         print(notice, file=sys.stderr)
     kept = rows_under(results, about, FORMAT) if resume and results else []

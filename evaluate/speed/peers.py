@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from .agreement import Implementation
+from .implementations import Implementation
 
 MISSING_ATTENTION = (
     "torch-ms-deform-attn is not installed, so its rows are left out; "

@@ -1,4 +1,7 @@
-"""Markdown tables of the benchmarks, rendered from their CSV files."""
+"""Markdown tables of the benchmarks, rendered from their CSV files.
+
+Every ratio is stated in one way: a column "as fast as X" holds n x, and n below 1 means slower than X.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,7 +90,7 @@ def _operators_section(rows: Rows) -> str:
 
     known = KNOWN.get(rows[0]["operator"])
     others = [name for name in dict.fromkeys(row["implementation"] for row in rows) if name != "ours"]
-    table = [["shape", known.size_title if known else "size", "ours, ms", "ns per unit", *others]]
+    table = [["shape", known.size_title if known else "size", "ours, ms", "ns per unit", *map(_as_fast_as, others)]]
     shapes = {}
     for row in rows:
         shapes.setdefault((row["shape"], row["size"]), {})[row["implementation"]] = row
@@ -100,9 +103,8 @@ def _operators_section(rows: Rows) -> str:
 
 
 def _models_section(rows: Rows) -> str:
-    table = [
-        ["model", "batch", "images/s", "median", *(f"of {title}" for title in MODEL_PEERS.values()), "of the original"]
-    ]
+    peers = [*MODEL_PEERS.values(), "the original"]
+    table = [["model", "batch", "images/s", "median", *map(_as_fast_as, peers)]]
     measured = {(row["model"], row["batch_size"]): row for row in rows}
     for (name, batch_size), row in measured.items():
         compared = [*MODEL_PEERS, _original(name)]
@@ -117,7 +119,8 @@ def _models_section(rows: Rows) -> str:
 
 def _originals_section(rows: Rows) -> str:
     others = [name for name in dict.fromkeys(row["model"] for row in rows) if name != ORIGINAL]
-    table = [["image", "batch", "dtype", "threads", *map(_title, (ORIGINAL, *others))]]
+    table = [["image", "batch", "dtype", "threads", _title(ORIGINAL)]]
+    table[0] += [f"{_title(name)} ({_as_fast_as('the original')})" for name in others]
     cases = {}
     for row in rows:
         case = tuple(row[column] for column in ("image_size", "batch_size", "dtype", "threads"))
@@ -133,7 +136,7 @@ def _originals_section(rows: Rows) -> str:
 
 
 def _exports_section(rows: Rows) -> str:
-    table = [["model", "ONNX, MB", "image", "batch", "threads", "onnxruntime, ms", "PyTorch"]]
+    table = [["model", "ONNX, MB", "image", "batch", "threads", "onnxruntime, ms", _as_fast_as("PyTorch")]]
     cases = {}
     for row in rows:
         case = tuple(row[column] for column in ("model", "file_megabytes", "image", "batch_size", "threads"))
@@ -158,6 +161,10 @@ def _title(model: str) -> str:
     from .model_entries import MODELS as ENTRIES
 
     return ENTRIES[model].title if model in ENTRIES else model
+
+
+def _as_fast_as(peer: str) -> str:
+    return f"as fast as {peer}"
 
 
 def _ratio(row: dict[str, str] | None, other: dict[str, str] | None, column: str) -> str:

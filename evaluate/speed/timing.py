@@ -1,23 +1,19 @@
 """Times implementations beside each other, and records under which conditions."""
 
-import datetime
 import os
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
-from hf_models.errors import InputError
-from hf_models.hub_kernels import status
+from hf_models.hub_kernels import KERNELS
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from ..machine import machine
+
 LONG = 0.5  # seconds
-CONDITIONS = ("kernel", "torch", "malloc_thresholds", "load", "date")
 MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
@@ -80,8 +76,8 @@ def thread_count(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def conditions(device: str, kernel: str | None = None) -> dict[str, str]:
-    """What every row of a benchmark says of this machine now; `device` is "cpu" or "cuda", the kernel one or all.
+def conditions(device: str, kernels: Collection[str] = KERNELS) -> dict[str, str]:
+    """What every row of a benchmark says of this machine now; see [`machine`].
 
     Warns on stderr where the C library is to return each large result to the system, which costs page faults.
     """
@@ -90,43 +86,7 @@ def conditions(device: str, kernel: str | None = None) -> dict[str, str]:
         advice = " ".join(f"{name}=4294967296" for name in MALLOC)
         print(f"warning: page faults are measured too; set {advice} before the start", file=sys.stderr)
     return {
-        **machine(device, kernel),
+        **machine(device, kernels),
         "malloc_thresholds": "raised" if raised else "default",
         "load": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "",
     }
-
-
-def machine(device: str, kernel: str | None = None) -> dict[str, str]:
-    """What every row of a result says: device, kernels (or that kernel), PyTorch, date."""
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
-        "kernel": "; ".join(
-            row.version or f"{row.kernel}: PyTorch reference"
-            for row in status()
-            if row.device == device and kernel in (None, row.kernel)
-        ),
-        "torch": torch.__version__,
-        "date": datetime.date.today().isoformat(),
-    }
-
-
-def check_choice(what: str, chosen: Iterable[str], known: Iterable[str]) -> None:
-    """Raise an [`InputError`] that lists what there is, if something chosen is not among it."""
-    known = list(known)
-    for name in chosen:
-        if name not in known:
-            raise InputError(f"{name}: no such {what}. Choose from {', '.join(known)}.")
-
-
-def check_device(device: str) -> None:
-    """Raise an [`InputError`] for a device that is not there."""
-    check_choice("device", [device], ("cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("cuda: PyTorch finds no GPU. Use --device cpu.")
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -4,7 +4,7 @@ import os
 
 from hf_models.visualize.demo import THEME, build_demo
 
-demo = build_demo(os.environ.get("MODEL"))
+demo = build_demo(os.environ.get("MODEL", "default"))
 
 if __name__ == "__main__":
     demo.launch(theme=THEME)

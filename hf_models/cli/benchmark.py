@@ -18,7 +18,7 @@ Dtypes = Annotated[list[str] | None, typer.Option(help="float32 (the default), b
 Threads = Annotated[list[int] | None, typer.Option(min=1, help="Threads of PyTorch, 1 by default; may be repeated.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed, if --seconds allow.")]
 Seconds = Annotated[float, typer.Option(min=0, help="For each in each case; the slowest are timed once.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a GPU.")]
 Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
 Resume = Annotated[bool, typer.Option(help="Leave out what --results has of today, with the same kernels.")]
 
@@ -34,7 +34,7 @@ def benchmark_ops(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the shapes' own.")] = None,
     rounds: Rounds = 20,
     seconds: Seconds = 3.0,
-    device: Device = "cpu",
+    device: Device = None,
     backward: Annotated[bool, typer.Option(help="Time the backward passes too.")] = True,
     results: Results = None,
     resume: Resume = False,
@@ -64,7 +64,7 @@ def benchmark_models(
     threads: Threads = None,
     rounds: Rounds = 10,
     seconds: Seconds = 10.0,
-    device: Device = "cpu",
+    device: Device = None,
     results: Results = None,
     resume: Resume = False,
     verbose: Verbose = False,
@@ -84,7 +84,7 @@ def benchmark_models(
 def benchmark_export(
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Folder or Hub id, by default the embedded one; may be repeated."),
+        typer.Option("--model", help="Folder, Hub id, or `default`, the embedded one, by default; may be repeated."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a call.")] = 1,
     threads: Threads = None,
@@ -95,10 +95,12 @@ def benchmark_export(
 ) -> None:
     """Time classifiers in onnxruntime, exported by `hf-models export`, beside PyTorch; print a table."""
     with one_line_errors(verbose):
+        from hf_models.conversion.export import export
         from hf_models.evaluate.speed.exported import benchmark_export
         from hf_models.evaluate.speed.tables import render_exports
 
-        print(render_exports(benchmark_export(models, batch_size, threads, rounds, seconds, results)), end="")
+        rows = benchmark_export(export, models, batch_size, threads, rounds, seconds, results)
+        print(render_exports(rows), end="")
 
 
 @app.command("table")

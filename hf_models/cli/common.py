@@ -12,6 +12,7 @@ from ..errors import InputError
 
 Model = Annotated[str, typer.Option(help="Folder, Hub id, or `default` for the embedded checkpoint.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU where there is one.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
 
 

@@ -11,8 +11,8 @@ from .common import Verbose, one_line_errors
 
 app = typer.Typer(
     help="Accuracy on ImageNet and ADE20K, through the image processor and the model that users load.\n\n"
-    "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate ... --device cuda. Every image counts "
-    "once, whatever the number of processes and the batch size.",
+    "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate COMMAND. Every image counts once, "
+    "whatever the number of processes and the batch size.",
     no_args_is_help=True,
 )
 Model = Annotated[str, typer.Option(help="Folder, id on the Hub, or `default` for the embedded checkpoint.")]
@@ -24,7 +24,7 @@ Subset = Annotated[bool, typer.Option("--subset", help="Accept fewer classes or 
 Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images; a subset's result.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a GPU.")]
 Workers = Annotated[int, typer.Option(min=0, help="Threads that read and prepare images, in each process.")]
 Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where an evaluation with these options was killed.")]
@@ -33,10 +33,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("imagenet")
 def evaluate_imagenet(
-    model: Model,
     data: Annotated[
         str, typer.Option(help="Folder of class folders, parquet or tar files, or id of a data set on the Hub.")
     ],
+    model: Model = "default",
     split: Annotated[
         str | None, typer.Option(help="Subfolder, beginning of the file names, or split on the Hub.")
     ] = None,
@@ -48,7 +48,7 @@ def evaluate_imagenet(
     limit: Limit = None,
     batch_size: BatchSize = 32,
     dtype: Dtype = "float32",
-    device: Device = "cpu",
+    device: Device = None,
     num_workers: Workers = 2,
     results: Results = None,
     resume: Resume = False,
@@ -57,8 +57,8 @@ def evaluate_imagenet(
 ) -> None:
     """Measure top-1 and top-5 accuracy on images of ImageNet-1K's classes."""
     with one_line_errors(verbose):
-        from hf_models.evaluate.accuracy import Settings
         from hf_models.evaluate.imagenet import evaluate_imagenet
+        from hf_models.evaluate.settings import Settings
 
         settings = Settings(batch_size, dtype, device, num_workers, results, resume)
         rows = evaluate_imagenet(
@@ -99,7 +99,7 @@ def evaluate_ade20k(
     subset: Subset = False,
     limit: Limit = None,
     dtype: Dtype = "float32",
-    device: Device = "cpu",
+    device: Device = None,
     num_workers: Workers = 2,
     results: Results = None,
     resume: Resume = False,
@@ -108,8 +108,8 @@ def evaluate_ade20k(
 ) -> None:
     """Measure mIoU, mAcc and aAcc, as mmsegmentation defines them, and the IoU of each class."""
     with one_line_errors(verbose):
-        from hf_models.evaluate.accuracy import Settings
         from hf_models.evaluate.ade20k import Inference, evaluate_ade20k
+        from hf_models.evaluate.settings import Settings
 
         try:
             factors = tuple(float(scale) for scale in scales.split(","))

@@ -12,7 +12,9 @@ def export(
     source: Annotated[str, typer.Argument(help="Folder or Hub id of a model, or `default` for the embedded one.")],
     output: Annotated[Path | None, typer.Argument(help="Folder to create; by default NAME-FORMAT here.")] = None,
     format: Annotated[str, typer.Option(help="onnx, or torch-export for a program of torch.export.")] = "onnx",
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Take any height and width, multiples of 32.")] = False,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Take any height and width, in most models multiples of 32.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="float32, or float16 for weights and arithmetic.")] = "float32",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUTPUT if it is a model repository.")

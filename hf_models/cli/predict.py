@@ -28,7 +28,8 @@ def classify(
     for image, labels in zip(images, results, strict=True):
         print(printable(image))
         for entry in labels:
-            print(f"  {entry['score']:6.1%}  {printable(entry['label'])}")
+            score = entry["score"]  # of a regression it is any number
+            print(f"  {score:6.1%}" if 0 <= score <= 1 else f"  {score:6.4g}", printable(entry["label"]), sep="  ")
 
 
 def segment(

@@ -24,7 +24,7 @@ def visualize_sampling(
     image: Photo,
     model: Model = "default",
     at: Annotated[str | None, typer.Option(help="Pixel x,y of the photo; the middle by default.")] = None,
-    stage: Annotated[int, typer.Option(help="From 1 to 4.")] = 3,
+    stage: Annotated[int | None, typer.Option(help="From 1; the third, or the last of fewer, by default.")] = None,
     layer: Annotated[int | None, typer.Option(help="From 1; the stage's last by default.")] = None,
     size: Size = None,
     out: Out = Path("sampling.png"),

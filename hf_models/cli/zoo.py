@@ -18,10 +18,10 @@ def list_models(
 ) -> None:
     """List the published checkpoints that can be converted."""
     with one_line_errors(verbose, needs_models=False):
-        from ..zoo import get_model
+        from ..zoo import find_checkpoint
         from ..zoo import list_models as names
 
-        models = [get_model(name) for name in names(pattern, family=family, task=task)]
+        models = [find_checkpoint(name) for name in names(pattern, family=family, task=task)]
     if as_json:
         keys = ("name", "family", "title", "task", "url", "license")
         keys += ("num_labels", "parameters", "test_set", "reported")
@@ -29,7 +29,7 @@ def list_models(
         return
     width = max((len(model.name) for model in models), default=0)
     for model in models:
-        score = next((model.reported[metric] for metric in ("top1", "miou") if metric in model.reported), None)
+        score = model.reported.get(next(iter(model.metrics)))
         score = f"{score:.1f} %" if score else "-"
         parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
         print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")

@@ -48,9 +48,28 @@ def best_labels(
 ) -> list[dict[str, float | str]]:
     """The most probable labels of one prepared image (1, 3, height, width), as `classify_images` returns them."""
     with torch.inference_mode():
-        scores = classifier(pixel_values).logits[0].softmax(dim=-1)
+        scores = label_scores(classifier, classifier(pixel_values).logits[0])
     if not scores.isfinite().all():
         raise InputError(f"{classifier.name_or_path}: its scores are not finite. Convert or train it again.")
-    best = scores.topk(min(top_k, scores.numel()))
-    labels = [classifier.config.id2label[index] for index in best.indices.tolist()]
-    return [{"label": label, "score": score} for label, score in zip(labels, best.values.tolist(), strict=True)]
+    # stable, so that the best of two equal scores does not depend on `top_k`
+    best = scores.sort(descending=True, stable=True).indices[:top_k].tolist()
+    return [{"label": classifier.config.id2label[index], "score": scores[index].item()} for index in best]
+
+
+def label_scores(classifier: PreTrainedModel, logits: torch.Tensor) -> torch.Tensor:
+    """Scores of the labels, as transformers' pipeline computes them from what the config says of the problem.
+
+    Args:
+        classifier: An image classifier.
+        logits: (..., num_labels).
+
+    Returns:
+        (..., num_labels) in float32: a probability for each label where several may be true, or where there is just
+        one; the logits of a regression; else probabilities that sum to 1.
+    """
+    problem, logits = classifier.config.problem_type, logits.float()
+    if problem == "regression":
+        return logits
+    if problem == "multi_label_classification" or classifier.config.num_labels == 1:
+        return logits.sigmoid()
+    return logits.softmax(dim=-1)

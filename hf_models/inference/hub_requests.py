@@ -1,5 +1,6 @@
-"""Requests to the Hub that come to an end."""
+"""Requests to the Hub: what its ids look like, and that each request comes to an end."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,8 @@ from typing import Any
 
 from huggingface_hub import constants, get_session
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")  # ORG/NAME
 
 
 @contextmanager

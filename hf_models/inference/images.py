@@ -1,31 +1,37 @@
 """Photos that users bring."""
 
+import re
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, reason
+from ..image_processing_imagenet import upright_rgb
 
 MAX_ASPECT_RATIO = 100
+DEEP = re.compile("(LA?|RGB[AXa]?|CMYK);(16|32)")  # Pillow's names for how the pixels are stored
 # what photos come in; Pillow knows others, one of which runs a program on the file
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def read_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """Read an image file as RGB.
+def read_image(file: str | Path | BinaryIO, name: str | None = None, *, upright: bool = True) -> Image.Image:
+    """Read an image file as [`upright_rgb`] makes it.
 
     Args:
         file: A path or an open file.
         name: What errors call it; by default `file`.
+        upright: Whether to turn the image as its EXIF data say. Without, those data are dropped, so that nothing
+            later turns it: the authors of ImageNet classifiers measure without.
 
     Raises:
-        InputError: The file is missing, no image, truncated or huge, has 16 bits per channel or an extreme aspect
-            ratio.
+        InputError: The file is missing, no image, truncated or huge, has more than 8 bits per channel or an extreme
+            aspect ratio.
     """
     path = name or file
     try:
         with Image.open(file, formats=FORMATS) as image:
+            deep = _is_deep(image)
             image.load()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
@@ -35,9 +41,24 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None) -> Image.Im
         raise InputError(f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. Make it smaller.") from None
     except Exception as error:  # Pillow's formats raise anything where a file is damaged
         raise InputError(f"{path}: cannot be read completely ({reason(error)}). Fetch the file again.") from None
-    if image.mode.startswith(("I", "F")):
+    if deep:
         raise InputError(f"{path}: more than 8 bits per channel (mode {image.mode}). Convert to 8-bit first.")
     ratio = max(image.size) / min(image.size)
     if ratio > MAX_ASPECT_RATIO:
         raise InputError(f"{path}: aspect ratio {ratio:.0f}:1 exceeds {MAX_ASPECT_RATIO}:1. Crop the image.")
-    return image.convert("RGB")
+    if not upright:
+        pixels = image.convert("RGB")
+        return Image.frombytes("RGB", pixels.size, pixels.tobytes())  # without the EXIF data
+    return upright_rgb(image)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that was opened, and not loaded, has more than 8 bits per channel.
+
+    Its mode says so for greyscale only: of colours Pillow drops the lower bits when it loads them.
+    """
+    stored = [argument for tile in image.tile for argument in (tile[3] if isinstance(tile[3], tuple) else tile[3:])]
+    return image.mode.startswith(("I", "F")) or any(
+        argument > 255 if image.format == "PPM" and isinstance(argument, int) else DEEP.match(str(argument))
+        for argument in stored
+    )

@@ -13,6 +13,7 @@ from transformers.utils import logging
 from ..errors import InputError, reason
 from .files import check_path
 from .hub_requests import limited_requests
+from .weight_files import read_index
 
 SEGMENTER = "a segmentation model"
 
@@ -86,7 +87,5 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
 
 def _check_indexes(source: str | Path) -> None:
     """Refuse a folder whose index of weights names files outside of it: transformers would load them."""
-    from hf_models.conversion.reading.source import read_index
-
     for index in Path(source).glob("*.index.json"):
         read_index(Path(source), index.name)

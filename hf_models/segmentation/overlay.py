@@ -9,7 +9,8 @@ from ..errors import InputError
 from ..inference.files import replacing
 from ..inference.images import read_image
 from ..zoo.segmentation_labels import Colour, palette
-from .predict import load_segmenter, semantic_scores
+from .load import load_segmenter
+from .predict import semantic_scores
 
 ROW, MARGIN, SWATCH = 20, 8, 14  # pixels of the legend
 

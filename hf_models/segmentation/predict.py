@@ -4,58 +4,15 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoModelForSemanticSegmentation,
-    AutoModelForUniversalSegmentation,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
-from ..errors import InputError, reason
-from ..inference.loading import SEGMENTER, load_weights, loading
+from ..errors import InputError
 from ..zoo.segmentation_recipe import SegmentationRecipe
-
-
-def load_segmenter(
-    folder: str | Path, dtype: torch.dtype = torch.float32
-) -> tuple[PreTrainedModel, SegmentationRecipe]:
-    """Load a segmentation model, and the recipe that its config holds.
-
-    Args:
-        folder: Folder or Hub id; a model without a recipe gets the usual one for ADE20K.
-        dtype: Type of the weights.
-
-    Raises:
-        InputError: It cannot be loaded as a segmentation model.
-    """
-    model = load_weights(folder, segmenter_class(folder), dtype)
-    return model, recipe_of(model)
-
-
-def segmenter_class(folder: str | Path) -> type:
-    """The Auto class that loads a segmentation model; an [`InputError`] where there is no config."""
-    with loading(folder, SEGMENTER):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    universal = type(config) in AutoModelForUniversalSegmentation._model_mapping
-    return AutoModelForUniversalSegmentation if universal else AutoModelForSemanticSegmentation
-
-
-def recipe_of(model: PreTrainedModel) -> SegmentationRecipe:
-    """The recipe that a model's config holds, or the usual one for ADE20K.
-
-    Raises:
-        InputError: What the config holds is none.
-    """
-    try:
-        return SegmentationRecipe.from_dict(getattr(model.config, "segmentation_recipe", None) or {})
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{model.name_or_path}: {reason(error)}. Correct its config.") from error
 
 
 @torch.inference_mode()
@@ -73,7 +30,8 @@ def semantic_scores(
     of the image. The multi-scale test of the authors is `scales=recipe.scales, flip=True`.
 
     Args:
-        model: UperNet, Mask2Former or any other model with per-pixel `logits` or with class and mask queries.
+        model: Any model of transformers with per-pixel `logits`, as UperNet, or with class and mask queries, as
+            Mask2Former.
         image: An RGB image.
         recipe: How to prepare the image, and whether to slide.
         scales: Factors on the size that the recipe gives the image.
@@ -179,12 +137,21 @@ def class_scores(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Te
 
     Returns:
         (batch_size, num_labels, height, width) in float32.
+
+    Raises:
+        InputError: The model's outputs are neither of them.
     """
     outputs = model(pixel_values=pixel_values)
-    if "class_queries_logits" not in outputs:
-        return outputs.logits.float()
-    classes = outputs.class_queries_logits.float().softmax(dim=-1)[..., :-1]  # the last is "no object"
-    # sigmoid at the resolution of the masks, then upsampling: the other order gives other edges
-    masks = outputs.masks_queries_logits.float().sigmoid()
-    scores = torch.einsum("bqc,bqhw->bchw", classes, masks)
+    if "class_queries_logits" in outputs:
+        classes = outputs.class_queries_logits.float().softmax(dim=-1)[..., :-1]  # the last is "no object"
+        # sigmoid at the resolution of the masks, then upsampling: the other order gives other edges
+        masks = outputs.masks_queries_logits.float().sigmoid()
+        scores = torch.einsum("bqc,bqhw->bchw", classes, masks)
+    elif "logits" in outputs and outputs.logits.ndim == 4:
+        scores = outputs.logits.float()
+    else:
+        found = ", ".join(f"{name} {tuple(value.shape)}" for name, value in outputs.items() if torch.is_tensor(value))
+        raise InputError(f"{model.name_or_path}: gives no scores of pixels, but {found}. Choose a segmentation model.")
+    if scores.shape[2:] == pixel_values.shape[2:]:
+        return scores
     return F.interpolate(scores, size=pixel_values.shape[2:], mode="bilinear", align_corners=False)

@@ -8,13 +8,14 @@ from PIL import Image
 from ..errors import InputError
 from ..inference.classify import best_labels
 from ..inference.default import DEFAULT
+from ..inference.device import resolve_device
 from .features import draw_features, feature_colours
 from .figures import Figure, figure_image
-from .image_view import prepare_image
-from .modulation import draw_modulation, last_modulations, modulator_strengths
-from .photo import load_hierarchical, model_name
+from .image_view import check_size, prepare_image
+from .modulation import draw_modulation, is_modulated, modulator_strengths
+from .photo import families_with, load_hierarchical, model_name
 from .sampling import draw_sampling
-from .sampling_points import is_deformable, sampling_points
+from .sampling_points import deformable_layers, is_deformable, sampling_points
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # read at the import: nothing is reported to anyone
 try:
@@ -28,17 +29,18 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monos
 SMALL, ENLARGED = 128, 256  # sides: the maps of a smaller input are too coarse to show much
 
 
-def run_demo(model: str | Path = DEFAULT, port: int = 7860) -> None:
+def run_demo(model: str | Path = DEFAULT, port: int = 7860, device: str | None = None) -> None:
     """Serve the demo on this machine alone, until it is interrupted.
 
     Args:
         model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         port: Of the loopback interface.
+        device: "cpu" or "cuda"; `None` for the GPU where there is one.
 
     Raises:
-        InputError: `model` cannot be loaded, or the port cannot be used.
+        InputError: `model` cannot be loaded, or the port or the device cannot be used.
     """
-    page = build_demo(model)
+    page = build_demo(model, device)
     try:
         _, url, _ = page.launch(
             server_name="127.0.0.1",
@@ -55,32 +57,38 @@ def run_demo(model: str | Path = DEFAULT, port: int = 7860) -> None:
     page.block_thread()
 
 
-def build_demo(model: str | Path = DEFAULT) -> gr.Blocks:
+def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blocks:
     """Build the page for a model; arguments and errors as for `run_demo`."""
+    device = resolve_device(device)
     processor, classifier = load_hierarchical(model)
-    views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * bool(last_modulations(classifier)) + [FEATURES]
-    stages = classifier.base_model.encoder.stages
-    layers = [(stage, layer) for stage, block in enumerate(stages, 1) for layer in range(1, len(block.layers) + 1)]
+    classifier.to(device)
+    views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * is_modulated(classifier) + [FEATURES]
+    stages = deformable_layers(classifier)
+    layers = [(stage, layer) for stage, found in enumerate(stages, 1) for layer in range(1, len(found) + 1)]
+    stride = classifier.config.output_stride
     side = prepare_image(Image.new("RGB", (64, 64)), processor)[1].size[0]
 
     def labels(photo: Image.Image | None) -> dict[str, float] | None:
         if photo is None:
             return None
-        pixel_values = processor(photo, return_tensors="pt").pixel_values
+        pixel_values = processor(photo, return_tensors="pt").pixel_values.to(device)
         return {entry["label"]: entry["score"] for entry in best_labels(classifier, pixel_values)}
 
-    def picture(photo: Image.Image | None, view: str, layer: int, size: int, pixel: list[int] | None):
+    def picture(photo: Image.Image | None, view: str, layer: int | None, size: int, pixel: list[int] | None):
         if photo is None:
             return None
         try:
-            return figure_image(draw(photo, view, *layers[layer], size, pixel))
+            return figure_image(draw(photo, view, layer, size, pixel))
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def draw(photo: Image.Image, view: str, stage: int, layer: int, size: int, pixel: list[int] | None) -> Figure:
+    def draw(photo: Image.Image, view: str, layer: int | None, size: int, pixel: list[int] | None) -> Figure:
+        check_size(size, stride)
         pixel_values, image_view = prepare_image(photo, processor, size)
+        pixel_values = pixel_values.to(device)
         if view == SAMPLING:
-            points = sampling_points(classifier, pixel_values, image_view, at=pixel, stage=stage, layer=layer)
+            stage, number = layers[layer]
+            points = sampling_points(classifier, pixel_values, image_view, at=pixel, stage=stage, layer=number)
             return draw_sampling(photo, image_view, points)
         if view == MODULATION:
             strengths = modulator_strengths(classifier, pixel_values)
@@ -99,15 +107,15 @@ def build_demo(model: str | Path = DEFAULT) -> gr.Blocks:
             view = gr.Radio(views, value=views[0], label="picture")
             layer = gr.Dropdown(
                 [(f"stage {stage}, layer {layer}", index) for index, (stage, layer) in enumerate(layers)],
-                value=max(index for index, (stage, _) in enumerate(layers) if stage == 3),
+                value=max((index for index, (stage, _) in enumerate(layers) if stage <= 3), default=None),
                 label="layer",
                 visible=SAMPLING in views,
             )
             size = gr.Slider(
-                64,
+                max(64, stride),
                 max(512, side),
                 value=side if side >= SMALL else ENLARGED,
-                step=32,
+                step=stride,
                 label="side of what the model sees here",
             )
         shown = gr.Image(
@@ -137,6 +145,6 @@ def _hint(views: list[str]) -> str:
     if SAMPLING in views:
         return "Drop a photo, then click on a pixel of it: the picture shows where a layer reads to compute it."
     return (
-        f"Drop a photo: the picture shows its {views[0]}. (Only the families internimage and flash_internimage have "
-        "sampling points, which a click would show.)"
+        f"Drop a photo: the picture shows its {views[0]}. "
+        f"(In a model of {families_with(is_deformable)}, a click would show where a layer reads.)"
     )

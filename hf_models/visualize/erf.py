@@ -55,9 +55,9 @@ def visualize_erf(
         InputError: An image, the model or the size cannot be used, or `out` cannot be written.
     """
     out = check_out(out)
-    check_size(size)
     photos = [read_image(image) for image in images]
     processor, classifier = load_hierarchical(model)
+    check_size(size, classifier.config.output_stride)
     scores = contribution_scores(classifier, processor, photos, size)
     areas = covered_areas(scores)
     count = f"{len(photos)} photo" + "s" * (len(photos) > 1)

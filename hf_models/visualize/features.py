@@ -49,7 +49,7 @@ def feature_colours(model: PreTrainedModel, pixel_values: torch.Tensor) -> list[
     """
     with torch.inference_mode():
         feature_maps = model(pixel_values, output_hidden_states=True).hidden_states[1:]  # the first is the stem's
-    return [component_colours(feature_map[0]) for feature_map in feature_maps]
+    return [component_colours(feature_map[0].cpu()) for feature_map in feature_maps]
 
 
 def component_colours(feature_map: torch.Tensor) -> np.ndarray:

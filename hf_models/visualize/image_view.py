@@ -10,7 +10,6 @@ from transformers import BaseImageProcessor
 from ..errors import InputError
 
 Points = float | np.ndarray
-SIZE_MULTIPLE = 32  # what the stages divide the sides by
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,6 @@ def prepare_image(
 
     Returns:
         (1, 3, height, width), and the view.
-
-    Raises:
-        InputError: `size` is no positive multiple of 32.
     """
     options = {} if size is None else _resizing(processor, size)
     pixel_values = processor(image, return_tensors="pt", **options).pixel_values
@@ -92,14 +88,13 @@ def prepare_image(
     return pixel_values, ImageView(image.size, (width, height), corner, (cropped.shape[2], cropped.shape[1]))
 
 
-def check_size(size: int) -> None:
-    """Raise an `InputError` for a side of images that is no positive multiple of 32."""
-    if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
-        raise InputError(f"--size must be a positive multiple of {SIZE_MULTIPLE}, got {size}.")
+def check_size(size: int, output_stride: int) -> None:
+    """Raise an `InputError` for a side of images that no whole number of positions of the last feature map covers."""
+    if size < output_stride or size % output_stride:
+        raise InputError(f"--size must be a positive multiple of {output_stride}, got {size}.")
 
 
 def _resizing(processor: BaseImageProcessor, size: int) -> dict:
-    check_size(size)
     square = {"height": size, "width": size}
     if not processor.size.shortest_edge:
         return {"size": square, "crop_size": square}

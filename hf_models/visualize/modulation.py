@@ -8,10 +8,10 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from ..errors import InputError
-from ..modeling_smt import SMTModulation
+from ..modeling_smt import SMTModulation, SMTStage
 from .figures import Figure, check_out, photo_and_maps, save_figure, show_map, style
 from .image_view import ImageView
-from .photo import load_photo, model_name
+from .photo import families_with, load_photo, model_name
 
 
 def visualize_modulation(image: str | Path, model: str | Path, out: str | Path, *, size: int | None = None) -> None:
@@ -36,10 +36,16 @@ def last_modulations(model: PreTrainedModel) -> dict[str, SMTModulation]:
     """The last modulation of each stage that has one: `stage 3, layer 7 of 8` -> module."""
     found = {}
     for number, stage in enumerate(model.base_model.encoder.stages, start=1):
-        for index, layer in enumerate(stage.layers, start=1):
-            if isinstance(getattr(layer, "mixer", None), SMTModulation):
-                found[number] = (f"stage {number}, layer {index} of {len(stage.layers)}", layer.mixer)
+        layers = stage.layers if isinstance(stage, SMTStage) else ()
+        for index, layer in enumerate(layers, start=1):
+            if isinstance(layer.mixer, SMTModulation):
+                found[number] = (f"stage {number}, layer {index} of {len(layers)}", layer.mixer)
     return dict(found.values())
+
+
+def is_modulated(model: PreTrainedModel) -> bool:
+    """Whether a model has modulators that can be drawn."""
+    return bool(last_modulations(model))
 
 
 def modulator_strengths(model: PreTrainedModel, pixel_values: torch.Tensor) -> dict[str, np.ndarray]:
@@ -58,7 +64,8 @@ def modulator_strengths(model: PreTrainedModel, pixel_values: torch.Tensor) -> d
     modulations = last_modulations(model)
     if not modulations:
         raise InputError(
-            f"{model_name(model)}: no scale-aware modulation. `visualize modulation` fits smt: give one with --model."
+            f"{model_name(model)}: no scale-aware modulation. "
+            f"`visualize modulation` fits {families_with(is_modulated)}: give one with --model."
         )
     modulators = {}
 
@@ -73,7 +80,7 @@ def modulator_strengths(model: PreTrainedModel, pixel_values: torch.Tensor) -> d
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: modulators[name][0].abs().mean(dim=0).numpy() for name in modulations}
+    return {name: modulators[name][0].abs().mean(dim=0).cpu().numpy() for name in modulations}
 
 
 @style

@@ -1,17 +1,19 @@
 """What all pictures begin with: a photo, prepared for a model of one of the families."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
+from ..auto import FAMILIES
 from ..errors import InputError
 from ..inference.classify import load_classifier
 from ..inference.default import DEFAULT, default_checkpoint
 from ..inference.images import read_image
 from ..modeling_base import HierarchicalPreTrainedModel
-from .image_view import ImageView, prepare_image
+from .image_view import ImageView, check_size, prepare_image
 
 
 def model_name(model: PreTrainedModel) -> str:
@@ -28,9 +30,15 @@ def load_hierarchical(model: str | Path = DEFAULT) -> tuple[BaseImageProcessor, 
     """
     processor, classifier = load_classifier(model)
     if not isinstance(classifier, HierarchicalPreTrainedModel):
-        family = classifier.config.model_type
-        raise InputError(f"{model}: of the family {family}. Give internimage, flash_internimage, smt or replknet.")
+        family, known = classifier.config.model_type, [config.model_type for config, *_ in FAMILIES]
+        raise InputError(f"{model}: of the family {family}. Give {', '.join(known[:-1])} or {known[-1]}.")
     return processor, classifier
+
+
+def families_with(feature: Callable[[PreTrainedModel], bool]) -> str:
+    """Names of the families whose models have something to draw, as in "internimage and flash_internimage"."""
+    with torch.device("meta"):  # the modules tell, without weights
+        return " and ".join(config.model_type for config, model, *_ in FAMILIES if feature(model(config())))
 
 
 def load_photo(
@@ -51,5 +59,7 @@ def load_photo(
     """
     photo = read_image(image)
     processor, classifier = load_hierarchical(model)
+    if size is not None:
+        check_size(size, classifier.config.output_stride)
     pixel_values, view = prepare_image(photo, processor, size)
     return photo, view, pixel_values, classifier

@@ -39,7 +39,7 @@ def visualize_sampling(
     out: str | Path,
     *,
     at: tuple[float, float] | None = None,
-    stage: int = 3,
+    stage: int | None = None,
     layer: int | None = None,
     size: int | None = None,
 ) -> None:
@@ -50,7 +50,7 @@ def visualize_sampling(
         model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
         out: Picture to write.
         at: Pixel (x, y) of the image; by default the middle of what the model sees.
-        stage: From 1 to 4.
+        stage: From 1; by default the third, or the last of fewer.
         layer: From 1; the stage's last by default.
         size: Side of the square that the model sees, instead of its processor's.
 

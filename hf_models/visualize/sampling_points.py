@@ -11,9 +11,7 @@ from ..deformable_aggregate import sample_positions
 from ..deformable_conv import DCNv3, DCNv4
 from ..errors import InputError
 from .image_view import ImageView
-from .photo import model_name
-
-STEM_STRIDE = 4
+from .photo import families_with, model_name
 
 
 @dataclass(frozen=True)
@@ -37,9 +35,15 @@ class SamplingPoints:
     read: np.ndarray
 
 
+def deformable_layers(model: PreTrainedModel) -> list[list[DCNv3 | DCNv4]]:
+    """The layers of each stage whose sampling points can be drawn, in the order in which the stage has them."""
+    stages = model.base_model.encoder.stages
+    return [[module for module in stage.modules() if isinstance(module, (DCNv3, DCNv4))] for stage in stages]
+
+
 def is_deformable(model: PreTrainedModel) -> bool:
     """Whether a model has layers whose sampling points can be drawn."""
-    return any(isinstance(module, (DCNv3, DCNv4)) for module in model.modules())
+    return any(deformable_layers(model))
 
 
 def sampling_points(
@@ -48,7 +52,7 @@ def sampling_points(
     view: ImageView,
     *,
     at: tuple[float, float] | None = None,
-    stage: int = 3,
+    stage: int | None = None,
     layer: int | None = None,
 ) -> SamplingPoints:
     """The points that a deformable layer samples for the position nearest to a pixel.
@@ -62,7 +66,7 @@ def sampling_points(
     Raises:
         InputError: The model has no deformable layers or not this one, or it does not see the pixel.
     """
-    dcn, layer, layers = _deformable_layer(model, stage, layer)
+    dcn, stage, layer, layers = _deformable_layer(model, stage, layer)
     inputs = []
     hook = dcn.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     try:
@@ -71,7 +75,7 @@ def sampling_points(
             x, y, weight = dcn.sampling_points(inputs[0])  # (1, H, W, groups, points) each
     finally:
         hook.remove()
-    stride = STEM_STRIDE * 2 ** (stage - 1)
+    stride = model.config.stage_strides[stage]  # the stem's is the first
     height, width = x.shape[1:3]
     column, row = _position(view, at, stride, width, height)
 
@@ -79,7 +83,7 @@ def sampling_points(
         # Every strided convolution is 3x3 with padding 1: position i of a map is centred at i * stride.
         return view.to_image(np.asarray(x) * stride, np.asarray(y) * stride)
 
-    x, y, weight = (tensor[0, row, column].double().numpy() for tensor in (x, y, weight))  # (groups, points)
+    x, y, weight = (tensor[0, row, column].cpu().double().numpy() for tensor in (x, y, weight))  # (groups, points)
     read = (x > -1) & (y > -1) & (x < width) & (y < height)
     no_offset = torch.zeros(1, height, width, 1, x.shape[1], 2)
     grid = (axis[0, row, column, 0].numpy() for axis in sample_positions(no_offset, **dcn.aggregate_args))
@@ -87,20 +91,24 @@ def sampling_points(
     return SamplingPoints(name, in_image(column, row), *in_image(x, y), weight, in_image(*grid), read)
 
 
-def _deformable_layer(model: PreTrainedModel, stage: int, layer: int | None) -> tuple[DCNv3 | DCNv4, int, int]:
-    if not is_deformable(model):
+def _deformable_layer(
+    model: PreTrainedModel, stage: int | None, layer: int | None
+) -> tuple[DCNv3 | DCNv4, int, int, int]:
+    """The layer, the numbers of its stage and of itself, and how many the stage has."""
+    stages = deformable_layers(model)
+    if not any(stages):
         raise InputError(
             f"{model_name(model)}: no deformable layers. "
-            "`visualize sampling` fits internimage and flash_internimage: give one with --model."
+            f"`visualize sampling` fits {families_with(is_deformable)}: give one with --model."
         )
-    stages = model.base_model.encoder.stages
+    stage = min(3, len(stages)) if stage is None else stage
     if not 1 <= stage <= len(stages):
         raise InputError(f"--stage must be from 1 to {len(stages)}, got {stage}.")
-    layers = stages[stage - 1].layers
+    layers = stages[stage - 1]
     layer = len(layers) if layer is None else layer
     if not 1 <= layer <= len(layers):
         raise InputError(f"--layer must be from 1 to {len(layers)} in stage {stage}, got {layer}.")
-    return layers[layer - 1].dcn, layer, len(layers)
+    return layers[layer - 1], stage, layer, len(layers)
 
 
 def _position(

@@ -1,9 +1,9 @@
 """Published segmentation checkpoints: a backbone of ours under a head, trained on a data set of its own."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from .entries import ZooModel
+from .checkpoint import PublishedCheckpoint, labels_kwargs
 from .segmentation_labels import head_names
 from .segmentation_recipe import SegmentationRecipe
 
@@ -12,27 +12,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationModel(ZooModel):
-    """One published segmentation checkpoint; what is not said here is as in [`ZooModel`].
+class PublishedSegmenter(PublishedCheckpoint):
+    """One published segmentation checkpoint; what is not said here is as in [`PublishedCheckpoint`].
 
     Args:
         head: `model_type` of the config, without the prefix of its variant: `"upernet"`, `"mask2former"` or
             `"segformer_head"`.
         head_kwargs: Where the head's config differs from the defaults of its class.
-        config_kwargs: The same for the backbone.
         num_labels: Number of outputs by the authors' config; that of the weights holds.
         label_set: Key of the classes' names, for [`head_names`].
         preprocessing: The recipe of the test.
         parameters: Exact number for `num_labels`, with the auxiliary head if there is one.
-        reported: `miou` (single scale) and `miou_ms` (several scales and flips) in percent, on the validation set of
-            the last of `training_data`.
         reduce_labels: Whether the data set's masks count from 1, with 0 for pixels to ignore.
     """
+
+    section: ClassVar = "segmentation"
+    metrics: ClassVar = {"miou": "mIoU, single scale", "miou_ms": "mIoU, several scales and flips"}
+    hub_metric: ClassVar = "mean_iou"
 
     head: str
     preprocessing: SegmentationRecipe
     head_kwargs: dict[str, Any] = field(default_factory=dict)
     reduce_labels: bool = False
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any], preprocessing: dict[str, Any]) -> "PublishedSegmenter":
+        # Mapillary Vistas with merged classes is tested on Cityscapes
+        test_set = "Cityscapes" if entry["label_set"] == "cityscapes" else entry["training_data"][-1]
+        recipe = SegmentationRecipe.from_dict(entry["preprocessing"])
+        return cls(**entry | {"preprocessing": recipe, "test_set": test_set})
+
+    @property
+    def network(self) -> tuple[str, ...]:
+        return (self.family, self.head)
 
     @property
     def weights_tell_num_labels(self) -> bool:
@@ -47,19 +59,16 @@ class SegmentationModel(ZooModel):
         """
         from transformers import AutoConfig
 
+        backbone = AutoConfig.for_model(self.family, **self.config_kwargs)
+        backbone.out_features = backbone.stage_names[1:]  # all but the stem
         num_labels = num_labels or self.num_labels
-        stages = [f"stage{stage}" for stage in range(1, 5)]
-        backbone = AutoConfig.for_model(self.family, **self.config_kwargs, out_features=stages)
-        kwargs = {"num_labels": num_labels}
-        if names := head_names(self.label_set, num_labels):
-            id2label = dict(enumerate(names))
-            kwargs = {"id2label": id2label, "label2id": {name: i for i, name in id2label.items()}}
+        names = head_names(self.label_set, num_labels)
         return AutoConfig.for_model(
             f"aligned_{self.head}" if self.preprocessing.align_corners else self.head,
             backbone_config=backbone,
             segmentation_recipe=self.preprocessing.to_dict(),
             **self.head_kwargs,
-            **kwargs,
+            **(labels_kwargs(names) if names else {"num_labels": num_labels}),
         )
 
     def image_processor(self) -> "BaseImageProcessor":

@@ -1,16 +1,19 @@
 """The embedded default checkpoint, and classification of image files."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 from typer.testing import CliRunner
 
 import hf_models
 from hf_models.cli import app
 from hf_models.errors import InputError
-from hf_models.inference.classify import classify_images
+from hf_models.inference import classify_images, load_classifier
+from hf_models.inference.classify import best_labels
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "examples" / "sample.jpg"
@@ -51,3 +54,35 @@ def test_every_colour_mode_is_read(mode, tmp_path):
 def test_a_folder_that_is_no_model_is_named(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         classify_images([SAMPLE], model=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "num_labels"), [("multi_label_classification", 3), ("regression", 1), (None, 1), (None, 3)]
+)
+def test_scores_are_those_of_the_pipeline(problem_type, num_labels, tmp_path):
+    source = hf_models.default_checkpoint()
+    AutoModelForImageClassification.from_pretrained(
+        source,
+        num_labels=num_labels,
+        problem_type=problem_type,
+        ignore_mismatched_sizes=True,
+        dtype=torch.float32,
+    ).save_pretrained(tmp_path)
+    AutoImageProcessor.from_pretrained(source).save_pretrained(tmp_path)
+    (ours,) = classify_images([SAMPLE], model=tmp_path, top_k=3)
+    stock = pipeline("image-classification", model=str(tmp_path))(str(SAMPLE), top_k=num_labels)
+    assert [entry["label"] for entry in ours] == [entry["label"] for entry in stock]
+    for entry, other in zip(ours, stock, strict=True):
+        assert entry["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_the_best_of_equal_scores_does_not_depend_on_how_many_are_asked_for(monkeypatch):
+    """PyTorch sorts the largest 5 of 202 in another way than the largest 1."""
+    _, classifier = load_classifier()
+    logits = torch.zeros(1, 202)
+    logits[0, [67, 134]] = 1
+    monkeypatch.setattr(classifier, "forward", lambda *args, **kwargs: SimpleNamespace(logits=logits))
+    for top_k in (1, 5, 202):
+        labels = best_labels(classifier, torch.zeros(1, 3, 64, 64), top_k)
+        assert len(labels) == top_k
+        assert labels[0]["label"] == classifier.config.id2label[67]

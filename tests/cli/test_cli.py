@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from hf_models import zoo
 from hf_models.cli import app
 from hf_models.errors import InputError
-from hf_models.zoo import entries as zoo
 
 from ..harness.conversion_tester import (
     converted,

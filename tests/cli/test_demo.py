@@ -1,4 +1,4 @@
-"""The demo, in a real browser, on this machine and as a Space would start it.
+"""The demo, in a real browser, on this machine and as a Space would start it from the files that it is given.
 
     python tests/cli/test_demo.py
 
@@ -6,6 +6,7 @@ takes the screenshot in `examples/space` anew.
 """
 
 import io
+import json
 import os
 import re
 import shutil
@@ -49,10 +50,12 @@ def free_port():
 
 
 @contextmanager
-def serving(command, **environment):
+def serving(command, cwd=ROOT, environment=os.environ):
     """Runs a server until the end of the block; gives the address that it prints."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | environment
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    environment = {**environment, "PYTHONUNBUFFERED": "1", "GRADIO_SERVER_PORT": str(free_port())}
+    process = subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     output = ""
     try:
         while not (address := re.search(r"http://127\.0\.0\.1:\d+", output)):
@@ -66,8 +69,52 @@ def serving(command, **environment):
         process.stdout.close()
 
 
-def serving_space():
-    return serving([sys.executable, SPACE / "app.py"], GRADIO_SERVER_PORT=str(free_port()))
+class Space:
+    """What `make space` lays out of a copy of the repository, and an environment that has no other hf_models."""
+
+    def __init__(self, folder):
+        from ..harness.environment import Environment
+
+        self.environment = Environment(folder, package=False)
+        repository = folder / "repository"
+        made = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "tests")
+        shutil.copytree(ROOT, repository, ignore=made)
+        (repository / "dist").mkdir()
+        wheel = [sys.executable, "-c", "from setuptools import build_meta; build_meta.build_wheel('dist')"]
+        lay_out = ["make", "--assume-old=wheel", "space", f"BIN={Path(sys.executable).parent}"]
+        for command in (wheel, lay_out):
+            done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+        self.files = repository / "dist" / "space"
+
+    def run(self, *arguments):
+        """What Python prints that runs among the files of the Space."""
+        done = self.environment.run(*arguments, cwd=self.files)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def serving(self, **variables):
+        return serving([self.environment.python, "app.py"], self.files, self.environment.variables | variables)
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    return Space(tmp_path_factory.mktemp("space"))
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """A small model that `hf-models convert` wrote."""
+    from hf_models.conversion import convert
+
+    from ..harness.conversion_tester import read_manifest, write_original
+
+    folder = tmp_path_factory.mktemp("converted")
+    checkpoint, config = write_original(folder, read_manifest("internimage_tiny_l"))
+    convert(checkpoint, folder / "model", original_config=config)
+    return folder / "model"
 
 
 @contextmanager
@@ -142,9 +189,34 @@ def test_click_shows_the_sampling_points_of_the_pixel(browser, tmp_path):
     assert min(Image.open(tmp_path / "page.png").size) > 500
 
 
-def test_space_labels_a_photo_and_switches_pictures(browser):
+def test_space_needs_nothing_but_what_is_uploaded(space, converted):
+    code = """if True:
+        import hf_models, json, sys
+        from hf_models.inference import classify_images
+        answers = [classify_images([sys.argv[1]], model)[0] for model in ("default", sys.argv[2])]
+        print(json.dumps([hf_models.__file__, *answers]))
+    """
+    file, *answers = json.loads(space.run("-c", code, PHOTO, converted).splitlines()[-1])
+    assert Path(file) == space.files / "hf_models" / "__init__.py"
+    for answer, model in zip(answers, ("default", converted), strict=True):
+        ((best, *_),) = classify_images([PHOTO], model)
+        assert answer[0]["label"] == best["label"] and answer[0]["score"] == pytest.approx(best["score"], rel=1e-3)
+    assert {path.name for path in SPACE.iterdir()} <= {path.name for path in space.files.iterdir()}
+
+
+@pytest.mark.parametrize("model", ["embedded", "converted"])
+def test_space_answers_without_a_browser(space, converted, model):
+    client = pytest.importorskip("gradio_client", reason="gradio is not installed (extra `demo`)")
+    variables = {"MODEL": str(converted)} if model == "converted" else {}
+    ((best, *_),) = classify_images([PHOTO], variables.get("MODEL", "default"))
+    with space.serving(**variables) as url:
+        answer = client.Client(url, verbose=False).predict(client.handle_file(PHOTO), api_name="/labels")
+    assert answer["label"] == best["label"]
+
+
+def test_space_labels_a_photo_and_switches_pictures(browser, space):
     ((best, *_),) = classify_images([PHOTO])
-    with serving_space() as url, new_page(url) as page:
+    with space.serving() as url, new_page(url) as page:
         upload(page, PHOTO)
         page.locator("#labels").get_by_text(best["label"]).first.wait_for()
         first, source = shown_picture(page), page.locator("#picture img").get_attribute("src")
@@ -164,6 +236,8 @@ def test_space_asks_for_what_the_package_needs():
 
 def test_space_card():
     card = RepoCard.load(SPACE / "README.md")
+    assert re.findall(r"hf upload YOU/YOUR-SPACE (.*)", card.text) == ["dist/space . --repo-type space"]
+    assert "make space\n" in card.text
     assert card.data.sdk == "gradio" and (SPACE / card.data.app_file).is_file() and card.data.license == "mit"
     (picture,) = re.findall(r"\]\((.*?\.png)\)", card.text)
     assert (SPACE / picture).stat().st_size < 200_000
@@ -184,7 +258,7 @@ def test_without_what_it_needs_the_demo_is_one_line(monkeypatch, missing):
 
 
 if __name__ == "__main__":
-    with serving_space() as url, new_page(url) as page:
+    with serving([sys.executable, SPACE / "app.py"]) as url, new_page(url) as page:
         upload(page, PHOTO)
         page.wait_for_timeout(2000)  # animations
         screenshot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")

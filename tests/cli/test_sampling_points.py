@@ -10,7 +10,8 @@ from hf_models import deformable_conv
 from hf_models.deformable_aggregate import deformable_aggregate
 from hf_models.errors import InputError
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
-from hf_models.visualize.image_view import prepare_image
+from hf_models.inference.classify import load_classifier
+from hf_models.visualize.image_view import check_size, prepare_image
 from hf_models.visualize.sampling_points import sampling_points
 
 from ..harness.visualize_tester import deformable_model, photo, smt_model
@@ -183,6 +184,21 @@ def test_view_finds_a_spot_again(kind, image_size):
     np.testing.assert_allclose(view.to_input(x, y), found, atol=0.25)
 
 
-def test_size_is_a_multiple_of_32():
-    with pytest.raises(InputError, match="positive multiple of 32, got 100"):
-        prepare_image(photo(), PROCESSORS["crop"][0], 100)
+@pytest.mark.parametrize("size", [-32, 0, 16, 100])
+def test_size_is_a_multiple_of_the_output_stride(size):
+    check_size(96, 32)
+    with pytest.raises(InputError, match=f"positive multiple of 32, got {size}"):
+        check_size(size, 32)
+
+
+def test_stages_and_strides_are_those_of_the_model():
+    """The embedded default has three stages: the third is the last, with a position every 16 pixels."""
+    processor, model = load_classifier(None)
+    pixel_values, view = prepare_image(photo(), processor)
+    points = sampling_points(model, pixel_values, view)
+    columns, rows = (side // 16 for side in view.size)
+    assert points.name.endswith(f"stage 3, layer 2 of 2 ({columns} x {rows} positions)")
+    with pytest.raises(InputError, match="--stage must be from 1 to 3, got 4"):
+        sampling_points(model, pixel_values, view, stage=4)
+    with pytest.raises(InputError, match="--stage must be from 1 to 3, got 0"):
+        sampling_points(model, pixel_values, view, stage=0)

@@ -169,8 +169,9 @@ def test_erf_command_prints_area_ratios(drawing, image, tmp_path):
     ("arguments", "message"),
     [
         (["sampling", "--at", "12"], "--at: expected a pixel such as 120,80, got 12"),
-        (["features", "--size", "100"], "--size must be a positive multiple of 32, got 100"),
-        (["erf", "--size", "0"], "--size must be a positive multiple of 32, got 0"),
+        (["features", "--size", "100"], "--size must be a positive multiple of 16, got 100"),
+        (["features", "--size", "48", "--model", "DEFORMABLE"], "--size must be a positive multiple of 32, got 48"),
+        (["erf", "--size", "0"], "--size must be a positive multiple of 16, got 0"),
         (["features", "--out", "picture.xyz"], "picture.xyz: not a name of a picture"),
         (["features", "--out", "missing/picture.png"], "there is no folder missing"),
         (["modulation", "--model", "DEFORMABLE"], "no scale-aware modulation. `visualize modulation` fits smt"),

@@ -9,14 +9,15 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
 
+from hf_models import zoo
 from hf_models.auto import FAMILIES as REGISTERED
 from hf_models.conversion import convert, verify
-from hf_models.conversion.backbones.family import differences
-from hf_models.conversion.key_map import Rule, rename
-from hf_models.conversion.registry import FAMILIES, model_tensors
+from hf_models.conversion.mapping.facts import differences
+from hf_models.conversion.mapping.key_map import Rule, rename
+from hf_models.conversion.registry import FAMILIES
+from hf_models.conversion.writing.expected import model_tensors
 from hf_models.errors import InputError
 from hf_models.remote_code import code_files
-from hf_models.zoo import entries as zoo
 
 from ..harness.conversion_tester import (
     TINY,
@@ -51,7 +52,7 @@ def test_two_keys_may_not_become_one():
 @pytest.mark.parametrize("published", PUBLISHED)
 def test_every_published_checkpoint_maps_exactly_onto_its_model(published):
     """All names, shapes and the number of parameters; the arguments of the originals agree with the zoo."""
-    entry, model = PUBLISHED[published], zoo.get_model(published.removesuffix(" merged"))
+    entry, model = PUBLISHED[published], zoo.find_checkpoint(published.removesuffix(" merged"))
     family = FAMILIES[model.family]
     renamed = family.rename(entry["tensors"])
     shapes = {new: tuple(entry["tensors"][old]) for old, new in renamed.items()}
@@ -61,7 +62,7 @@ def test_every_published_checkpoint_maps_exactly_onto_its_model(published):
     for config in (from_original, from_zoo):
         family.adopt(config, shown)
         assert differences(shown, family.facts_of_config(config)) == {}
-        expected, buffers = model_tensors(family, config)
+        expected, buffers = model_tensors(family.model_class, config)
         assert {name: tuple(tensor.shape) for name, tensor in expected.items()} == {
             family.full_name(name): shape for name, shape in shapes.items()
         }

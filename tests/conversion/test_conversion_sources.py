@@ -7,10 +7,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoImageProcessor
 
+from hf_models import zoo
 from hf_models.conversion import convert, verify
 from hf_models.conversion.report import published_sha256
 from hf_models.errors import InputError
-from hf_models.zoo import entries as zoo
+from hf_models.zoo import catalogue
 
 from ..harness.conversion_tester import (
     original_state,
@@ -25,7 +26,7 @@ from ..harness.conversion_tester import (
 def tiny_zoo(monkeypatch):
     """A published checkpoint that is small: `internimage_tiny_l`, and a wider one beside it."""
     published = dataclasses.replace(
-        zoo.get_model("internimage_l_22kto1k_384"),
+        zoo.find_checkpoint("internimage_l_22kto1k_384"),
         name="internimage_tiny_l",
         file=None,
         aliases=["tiny_alias"],
@@ -49,8 +50,8 @@ def tiny_zoo(monkeypatch):
         hub_repo=None,
         config_kwargs=published.config_kwargs | {"hidden_sizes": [32, 64, 128, 256]},
     )
-    models = (*zoo._models(), published, wider)
-    monkeypatch.setattr(zoo, "_models", lambda: models)
+    checkpoints = (*catalogue._checkpoints(), published, wider)
+    monkeypatch.setattr(catalogue, "_checkpoints", lambda: checkpoints)
     return published
 
 

@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation, A
 from transformers.modeling_outputs import BackboneOutput
 from typer.testing import CliRunner
 
+from hf_models import zoo
 from hf_models.cli import app
 from hf_models.conversion import convert, verify
 from hf_models.conversion.plan import REFUSED, make_plan
@@ -22,7 +23,6 @@ from hf_models.conversion.reading.checkpoint import Checkpoint
 from hf_models.conversion.reading.source import Source
 from hf_models.errors import InputError
 from hf_models.segmentation.predict import class_scores
-from hf_models.zoo import entries as zoo
 
 from ..harness.seeded_checkpoint import seeded_array
 from ..harness.segmentation_tester import checkpoint, golden, golden_tensors, write_checkpoint
@@ -91,7 +91,7 @@ def test_every_checkpoint_maps_exactly_onto_its_model(name, tmp_path):
     assert parameters == entry["parameters"]
     if entry["published"]:
         # the authors' arguments and the zoo agree, also in what the weights do not show
-        published = zoo.get_model(entry["published"]).config(plan.config.num_labels)
+        published = zoo.find_checkpoint(entry["published"]).config(plan.config.num_labels)
         ours, theirs = (json.loads(c.to_json_string(use_diff=False)) for c in (plan.config, published))
         for key in ("segmentation_recipe", "id2label", "label2id", "auxiliary_in_channels"):
             ours.pop(key, None), theirs.pop(key, None)
@@ -104,8 +104,8 @@ def test_every_checkpoint_maps_exactly_onto_its_model(name, tmp_path):
 def test_a_published_checkpoint_needs_its_name_only(name):
     entry, source = MANIFESTS[name], opened(name)
     plan = make_plan(source, entry["published"], None)
-    assert plan.zoo_model.name == entry["published"] and plan.config.id2label[0] == "wall"
-    assert plan.family.title == f"UperNet on {plan.zoo_model.family}"
+    assert plan.published.name == entry["published"] and plan.config.id2label[0] == "wall"
+    assert plan.convertible.title == f"UperNet on {plan.published.family}"
 
 
 def test_the_weights_decide_the_number_of_classes():
@@ -316,6 +316,30 @@ def test_small_checkpoint(family, head, kwargs, tmp_path):
         scores = class_scores(model.eval(), torch.randn(1, 3, 64, 96))
     assert scores.shape[2:] == (64, 96) and scores.isfinite().all()
     assert "not one that the authors" in (output / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("family", "head", "part", "field"),
+    [
+        ("smt", "segformer_head", "backbone_config", "depths"),
+        ("smt", "segformer_head", "backbone_config", "num_modulation_heads"),
+        ("internimage", "upernet", None, "auxiliary_num_convs"),
+        ("internimage_h", "mask2former", None, "encoder_layers"),
+        ("internimage_h", "mask2former", None, "decoder_layers"),
+    ],
+)
+def test_verify_builds_no_model_of_a_million_layers(family, head, part, field, tmp_path):
+    state, config = checkpoint(family, head)
+    output, _ = converted(tmp_path, state, config)
+    content = json.loads((output / "config.json").read_text())
+    section = content[part] if part else content
+    many = 10**6 if field != "num_modulation_heads" else 9_600  # which divides nothing that is there
+    section[field] = [many] * 4 if isinstance(section[field], list) else many
+    if field == "num_modulation_heads":
+        section["hidden_sizes"] = [many * size for size in (1, 2, 4, 8)]
+    (output / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"{field} is .*{many}.*, the files hold \d+ tensors\). Convert it again"):
+        verify(output, progress=False)
 
 
 def test_fused_tensors_are_parted_and_the_unused_layer_is_dropped(tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor
 
 from hf_models.errors import InputError
-from hf_models.zoo import LABEL_FILES, get_model, label_names, list_models, wnid_names
+from hf_models.zoo import LABEL_FILES, find_checkpoint, get_model, label_names, list_models, wnid_names
 from hf_models.zoo.segmentation_labels import class_colours, head_names, palette, voc_colour
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
@@ -41,7 +41,7 @@ UNSEEN_IN_WEIGHTS = {
 
 def test_every_published_checkpoint_is_listed():
     def counts(names):
-        return Counter(get_model(name).family for name in names)
+        return Counter(find_checkpoint(name).family for name in names)
 
     assert counts(CLASSIFIERS) == {"flash_internimage": 5, "internimage": 12, "replknet": 11, "smt": 6}
     assert counts(SEGMENTERS) == {"flash_internimage": 8, "internimage": 26, "replknet": 5}
@@ -50,7 +50,7 @@ def test_every_published_checkpoint_is_listed():
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_config(name, tmp_path):
-    model = get_model(name)
+    model = find_checkpoint(name)
     config = model.config()
     assert config.model_type == model.family
     assert config.image_size == model.preprocessing.size
@@ -71,7 +71,7 @@ def test_config(name, tmp_path):
 
 @pytest.mark.parametrize("name", SEGMENTERS)
 def test_config_of_a_segmenter(name, tmp_path):
-    model = get_model(name)
+    model = find_checkpoint(name)
     config = model.config()
     backbone = config.backbone_config
     assert backbone.model_type == model.family and "drop_path_rate" in model.config_kwargs
@@ -95,7 +95,7 @@ def test_config_of_a_segmenter(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_entry_is_complete(name):
-    model = get_model(name)
+    model = find_checkpoint(name)
     json.dumps(dataclasses.asdict(model))
     assert model.file is None or model.file.rsplit(".", 1)[0] == name
     assert model.url.startswith("https://") and model.repository.startswith("https://github.com/")
@@ -113,7 +113,7 @@ def test_entry_is_complete(name):
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_image_processor(name, tmp_path):
-    model = get_model(name)
+    model = find_checkpoint(name)
     processor = model.image_processor()
     size = model.preprocessing.size
     pixel_values = processor(Image.new("RGB", (517, 390)), return_tensors="pt").pixel_values
@@ -136,7 +136,7 @@ def test_image_processor(name, tmp_path):
     ],
 )
 def test_image_processor_of_a_segmenter(name, size, saved_type, tmp_path):
-    processor = get_model(name).image_processor()
+    processor = find_checkpoint(name).image_processor()
     assert processor(Image.new("RGB", (517, 390)), return_tensors="pt").pixel_values.shape == (1, 3, *size)
     processor.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
@@ -147,7 +147,7 @@ def test_image_processor_of_a_segmenter(name, size, saved_type, tmp_path):
 @pytest.mark.parametrize("name", UNSEEN_IN_WEIGHTS)
 def test_what_weights_cannot_show(name):
     offset_scale, norm_layers = UNSEEN_IN_WEIGHTS[name]
-    config = get_model(name).config()
+    config = find_checkpoint(name).config()
     config = getattr(config, "backbone_config", config)
     assert config.offset_scale == offset_scale
     if norm_layers is not None:
@@ -155,15 +155,15 @@ def test_what_weights_cannot_show(name):
 
 
 def test_number_of_classes_can_be_read_from_the_weights():
-    pretrained = get_model("RepLKNet-XL_MegData73M_pretrain")
+    pretrained = find_checkpoint("RepLKNet-XL_MegData73M_pretrain")
     assert pretrained.config().num_labels == 0
     assert pretrained.config(num_labels=73_000).num_labels == 73_000
-    assert get_model("smt_tiny").config(num_labels=10).id2label[9] == "LABEL_9"
-    assert get_model("smt_tiny").config(num_labels=1000).id2label[0] == "tench, Tinca tinca"
+    assert find_checkpoint("smt_tiny").config(num_labels=10).id2label[9] == "LABEL_9"
+    assert find_checkpoint("smt_tiny").config(num_labels=1000).id2label[0] == "tench, Tinca tinca"
 
 
 def test_names_are_unique():
-    aliases = [alias.lower() for name in NAMES for alias in get_model(name).known_as()]
+    aliases = [alias.lower() for name in NAMES for alias in find_checkpoint(name).known_as()]
     assert len(set(aliases)) == len(aliases)
 
 
@@ -178,7 +178,12 @@ def test_names_are_unique():
     ],
 )
 def test_aliases(alias, name):
-    assert get_model(alias).name == name
+    assert find_checkpoint(alias).name == name
+
+
+def test_the_former_name_still_works():
+    with pytest.warns(FutureWarning, match="get_model is now called find_checkpoint"):
+        assert get_model("smt_tiny") is find_checkpoint("smt_tiny")
 
 
 def test_list_models_filters():
@@ -191,9 +196,9 @@ def test_list_models_filters():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: get_model("internimage_t"), ["internimage_t: no such model", "internimage_t_1k_224"]),
-        (lambda: get_model("smt_medium"), ["smt_medium: no such model", "smt_base"]),
-        (lambda: get_model("../../etc/passwd"), ["../../etc/passwd: no such model", "hf-models list"]),
+        (lambda: find_checkpoint("internimage_t"), ["internimage_t: no such model", "internimage_t_1k_224"]),
+        (lambda: find_checkpoint("smt_medium"), ["smt_medium: no such model", "smt_base"]),
+        (lambda: find_checkpoint("../../etc/passwd"), ["../../etc/passwd: no such model", "hf-models list"]),
         (lambda: list_models(family="swin"), ["swin: no such family", "internimage"]),
         (lambda: list_models(task="object-detection"), ["object-detection: no such task", "image-classification"]),
     ],
@@ -256,9 +261,9 @@ def test_heads_of_another_size_than_the_data_set():
     assert head_names("cityscapes", 18) is None
     assert head_names("mapillary-vistas", 65)[-1] == "Ego Vehicle"
     assert palette(head_names("cityscapes", 150))[:2] == [(128, 64, 128), (244, 35, 232)]
-    config = get_model("upernet_internimage_t_512x1024_160k_cityscapes").config(num_labels=19)
+    config = find_checkpoint("upernet_internimage_t_512x1024_160k_cityscapes").config(num_labels=19)
     assert config.num_labels == 19 and config.id2label[18] == "bicycle"
-    config = get_model("upernet_internimage_t_512_160k_ade20k").config(num_labels=7)
+    config = find_checkpoint("upernet_internimage_t_512_160k_ade20k").config(num_labels=7)
     assert config.num_labels == 7 and config.id2label[6] == "LABEL_6"
 
 

@@ -16,7 +16,7 @@ from hf_models.errors import InputError
 from hf_models.evaluate.results import MODELS, OPERATORS, merge_results, read_results
 from hf_models.evaluate.speed import model_entries, peers, tables
 from hf_models.evaluate.speed import models as benchmark_models
-from hf_models.evaluate.speed.agreement import check_agreement
+from hf_models.evaluate.speed.implementations import check_agreement
 from hf_models.evaluate.speed.operators import OPERATORS as BY_NAME
 from hf_models.evaluate.speed.timing import interleave
 
@@ -25,8 +25,9 @@ from ..harness.kernel_builder import KERNELS_SRC
 SIZE = (2, 7, 14, 2, 4)
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
+def run(command, *arguments, code=0):
+    device = ["--device", "cpu"] if command in ("ops", "models") else []
+    result = CliRunner().invoke(app, ["benchmark", command, *device, *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result
 
@@ -277,7 +278,8 @@ def test_operators_table(tmp_path):
     assert tables.operators_table(path) == (
         "**deformable-conv, forward, float32, 1 thread** (a CPU; torch 2.0, k, 1)\n"
         "\n"
-        "| shape | N x H x W, groups x channels | ours, ms | ns per unit | grid_sample | depthwise 7x7 |\n"
+        "| shape | N x H x W, groups x channels | ours, ms | ns per unit | as fast as grid_sample "
+        "| as fast as depthwise 7x7 |\n"
         "| --- | --- | --: | --: | --: | --: |\n"
         "| seed56 | s | 3.80 | 38.0 | 25.4x | 0.834x |\n"
         "| T7 | s | 0.250 | 19.9 | 4938x |  |\n"
@@ -296,6 +298,8 @@ def test_models_table(tmp_path):
     rows = [row_of(MODELS, model=name, dtype="float32", images_per_second=speed) for name, speed in speeds.items()]
     merge_results(path, rows, MODELS)
     assert run("table", "--models", path).stdout.endswith(
+        "| model | batch | images/s | median | as fast as ConvNeXt-T | as fast as Swin-T | as fast as the original |\n"
+        "| --- | --: | --: | --: | --: | --: | --: |\n"
         "| InternImage-T | 1 | 10.0 | 1.00 | 0.800x |  | 2.27x |\n"
         "| InternImage-T, original PyTorch core | 1 | 4.40 | 1.00 | 0.352x |  |  |\n"
         "| ConvNeXt-T (timm) | 1 | 12.5 | 1.00 |  |  |  |\n"
@@ -312,7 +316,8 @@ def test_table_beside_the_slow_original(tmp_path):
     assert tables.originals_table(path) == (
         "a CPU; torch 2.0, k, 1\n"
         "\n"
-        "| image | batch | dtype | threads | RepLKNet-31B, original's layout | RepLKNet-31B |\n"
+        "| image | batch | dtype | threads | RepLKNet-31B, original's layout "
+        "| RepLKNet-31B (as fast as the original) |\n"
         "| --: | --: | --: | --: | --: | --: |\n"
         "| 1 | 1 | float32 | 1 | 0.600 | 4.80 (8.00x) |\n"
         "| 512 | 1 | float32 | 1 |  | 1.00 |\n"

@@ -7,7 +7,7 @@ import torch
 from kernels import get_local_kernel
 
 from hf_models.evaluate.speed import large_kernel_operator
-from hf_models.evaluate.speed.agreement import check_agreement
+from hf_models.evaluate.speed.implementations import check_agreement
 from hf_models.evaluate.speed.operators import OPERATORS
 from hf_models.large_kernel_conv import depthwise_conv2d_reference
 
@@ -123,10 +123,11 @@ def test_summary_of_the_sweep(sweep, tmp_path):
     assert sweep["read"](path) == rows
     assert sweep["summary"](path) == (
         "3 shapes, float32 and bfloat16, one thread (x; torch x, x, x):\n\n"
-        "- With the layout given, for input and output, the public function takes at most 2.00 of the time of "
-        "PyTorch's best, which may convert to the other layout and back. It is slower than 0.95x of PyTorch's speed "
-        "in 1 of 6 cases.\n"
-        "- With the layout free to choose, for both, it takes at most 1.00 of the time; slower than 0.95x: 0 of 3.\n"
+        "- Where input and output must have a given memory layout, the public function is at least 0.50x as fast as "
+        "PyTorch's best, which may convert to the other layout and back. It is less than 0.95x as fast in 1 of 6 "
+        "cases.\n"
+        "- Where both may choose their layout, it is at least 1.00x as fast. It is less than 0.95x as fast in 0 of 3 "
+        "cases.\n"
     )
 
 

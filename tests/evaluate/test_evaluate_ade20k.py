@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 
 def run(*arguments, code=0):
-    result = CliRunner().invoke(app, ["evaluate", "ade20k", *map(str, arguments)])
+    result = CliRunner().invoke(app, ["evaluate", "ade20k", "--device", "cpu", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result
 
@@ -142,7 +142,7 @@ def test_equal_to_an_independent_computation_on_real_images(mode, model, capture
 
 def test_a_class_that_is_nowhere_is_left_out():
     # three classes: 6 and 2 pixels labelled, 4 + 2 right, the third neither labelled nor predicted
-    means, iou = mean_metrics([4, 2, 0, 4, 4, 0, 6, 2, 0])
+    means, iou = mean_metrics(np.array([[4, 2, 0], [4, 4, 0], [6, 2, 0]]))
     assert iou[:2] == pytest.approx([100 * 4 / 6, 100 * 2 / 4]) and np.isnan(iou[2])
     assert means == pytest.approx({"mIoU": 100 * 7 / 12, "mAcc": 100 * 5 / 6, "aAcc": 75})
 
@@ -167,23 +167,30 @@ def test_columns_of_masks(model, folder, tmp_path):
     assert "no column of the image is found among photo, segments" in line
 
 
-def test_killed_and_resumed(model, tmp_path):
+def test_killed_and_resumed_by_two_processes(model, tmp_path):
     data = make_folder(tmp_path / "ADE", SIZES * 8)
     expected = json.loads(run("--model", model, "--data", data, "--subset", "--json").stdout)
     path, journal = tmp_path / "ade20k.csv", tmp_path / "ade20k.csv.progress-0.jsonl"
     options = [str(o) for o in ("--model", model, "--data", data, "--subset", "--results", path)]
-    call = [sys.executable, "-m", "hf_models.cli", "evaluate", "ade20k", *options]
-    process = subprocess.Popen(call, stderr=subprocess.DEVNULL)
+    command = ["-m", "hf_models.cli", "evaluate", "ade20k", "--device", "cpu", *options]
+    process = subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL)
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL and not path.exists()
     assert 3 <= journal.read_bytes().count(b"\n") - 1 < 32
-    found = json.loads(run(*options, "--resume", "--json").stdout)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    resumed = subprocess.run(
+        [*launch, "--resume", "--json"], capture_output=True, text=True, env=environment, timeout=200
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    found = json.loads(resumed.stdout)
     assert found["iou"] == expected["iou"]
     assert [row["value"] for row in read_csv(path)] == [row["value"] for row in expected["rows"]]
     assert {row["n"] for row in read_csv(path)} == {"32"}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["ADE", "ade20k.csv"]
 
 
 def mask_path(root):
@@ -230,4 +237,9 @@ def test_only_the_validation_set_is_called_ade20k(model, folder, tmp_path):
     assert rows[0]["data"] == "ADEChallengeData2016 validation, 2 images"
     small = make_model(tmp_path / "model", num_labels=21)
     (line,) = run("--model", small, "--data", folder, "--subset", code=2).stderr.splitlines()
-    assert "predicts 21 classes, ADE20K has 150" in line
+    assert line == f"{small}: predicts 21 classes, ADE20K has 150."
+
+
+def test_the_embedded_checkpoint_is_no_segmentation_model(folder):
+    (line,) = run("--model", "default", "--data", folder, "--subset", code=2).stderr.splitlines()
+    assert "default: cannot be loaded as a segmentation model" in line

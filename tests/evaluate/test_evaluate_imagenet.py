@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from unittest.mock import patch
 
 import datasets
 import numpy as np
@@ -16,13 +17,18 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageClassification
+from transformers.modeling_outputs import ImageClassifierOutput
 from typer.testing import CliRunner
 
 from hf_models.cli import app
-from hf_models.evaluate import imagenet, imagenet_data
-from hf_models.evaluate.image_data import ImageData
+from hf_models.evaluate import imagenet
+from hf_models.evaluate.checkpoint import load
+from hf_models.evaluate.data import imagenet as imagenet_data
+from hf_models.evaluate.data.images import ImageData
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.zoo import wnid_names
+
+from ..harness.bad_data import KNOWN
 
 WNIDS = list(wnid_names())
 CLASSES = WNIDS[:6]
@@ -95,7 +101,7 @@ def tar(folder, tmp_path_factory):
 
 
 def run(*arguments, code=0):
-    result = CliRunner().invoke(app, ["evaluate", "imagenet", *map(str, arguments)])
+    result = CliRunner().invoke(app, ["evaluate", "imagenet", "--device", "cpu", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result
 
@@ -156,7 +162,7 @@ def test_a_row_says_what_was_measured(model, parquet, expected, tmp_path):
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "hf_models.cli", "evaluate", "imagenet", *map(str, arguments)]
+    return [sys.executable, "-m", "hf_models.cli", "evaluate", "imagenet", "--device", "cpu", *map(str, arguments)]
 
 
 def test_killed_and_resumed(model, tmp_path, monkeypatch):
@@ -174,7 +180,7 @@ def test_killed_and_resumed(model, tmp_path, monkeypatch):
     done = journal.read_bytes().count(b"\n") - 1
     assert 20 <= done < 360
     with journal.open("ab") as file:
-        file.write(b'{"seconds":0.1,"counts":[[35')  # a line that the kill cut off
+        file.write(b'["01234567",{"seconds":0.1,"records":[[35')  # a line that the kill cut off
 
     (line,) = run(*options, code=2).stderr.splitlines()
     assert line.startswith(f"{journal}: an evaluation was interrupted. Pass --resume")
@@ -182,9 +188,9 @@ def test_killed_and_resumed(model, tmp_path, monkeypatch):
     assert line.startswith(f"{journal}: belongs to another evaluation (") and "dtype differs" in line
 
     measured = []
-    measure = imagenet._Counter.measure
+    measure = imagenet.ImageNetEvaluation.measure
     monkeypatch.setattr(
-        imagenet._Counter, "measure", lambda self, batch: measured.append(len(batch)) or measure(self, batch)
+        imagenet.ImageNetEvaluation, "measure", lambda self, batch: measured.append(len(batch)) or measure(self, batch)
     )
     assert metrics(run(*options, "--resume", "--json", "--batch-size", 64)) == expected
     assert sum(measured) == 360 - done, "nothing is computed twice"
@@ -229,6 +235,27 @@ def test_22k_model_answers_with_classes_of_1k_only(folder, tmp_path):
     model.save_pretrained(big)
     found = metrics(run("--model", big, "--data", folder, "--subset", "--json"))
     assert found["subset top-5"] > 50
+
+
+def test_the_first_of_equal_logits_counts(tmp_path):
+    """As for argmax, which pipelines and `classify` use; five of many equal logits contain it."""
+    model = make_model(tmp_path / "model", [wnid_names()[wnid] for wnid in WNIDS[:202]])
+    selection = imagenet_data.check_labels(data_of(dict.fromkeys(WNIDS[:202], 1)), True, None)
+    loaded = load(str(model), AutoModelForImageClassification)
+    evaluation = imagenet.ImageNetEvaluation(loaded, selection, None)
+    logits = torch.randint(0, 3, (500, 202), generator=torch.Generator().manual_seed(0)).bfloat16()
+    best = [WNIDS[index] for index in logits.argmax(dim=1).tolist()]
+    images = torch.zeros(500, 3, 32, 32)
+    with patch.object(type(loaded.model), "forward", lambda self, pixel_values: ImageClassifierOutput(logits=logits)):
+        assert set(evaluation.measure([(*pair, None) for pair in zip(images, best, strict=True)])) == {bytes([1, 1])}
+
+
+def test_the_embedded_checkpoint_is_the_default(tmp_path):
+    data = make_folder(tmp_path / "val", KNOWN, per_class=2)
+    rows = json.loads(run("--data", data, "--subset", "--json").stdout)
+    named = json.loads(run("--model", "default", "--data", data, "--subset", "--json").stdout)
+    assert [row | {"seconds": ""} for row in rows] == [row | {"seconds": ""} for row in named]
+    assert {row["model"] for row in rows} == {"embedded default"}
 
 
 def data_of(counts, names=None, count=None):
@@ -322,7 +349,7 @@ def test_out_of_memory_is_answered_with_advice(model, folder, tmp_path, monkeypa
     def fail(self, batch):
         raise error
 
-    monkeypatch.setattr(imagenet._Counter, "measure", fail)
+    monkeypatch.setattr(imagenet.ImageNetEvaluation, "measure", fail)
     options = "--model", model, "--data", folder, "--subset", "--results", tmp_path / "imagenet.csv"
     result = run(*options, "--batch-size", 64, code=2)
     assert result.stderr.splitlines()[-1] == (
@@ -334,7 +361,7 @@ def test_other_errors_are_not_hidden(model, folder, monkeypatch):
     def fail(self, batch):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(imagenet._Counter, "measure", fail)
+    monkeypatch.setattr(imagenet.ImageNetEvaluation, "measure", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         imagenet.evaluate_imagenet(str(model), str(folder), subset=True)
 

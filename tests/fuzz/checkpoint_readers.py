@@ -17,15 +17,16 @@ from safetensors.torch import save
 from transformers import AutoModelForImageClassification
 
 from hf_models.conversion import convert, verify
-from hf_models.conversion.heads.segmentation import SegmentationFamily
+from hf_models.conversion.heads.head import BackboneWithHead
 from hf_models.conversion.plan import _config_from_original, make_plan
 from hf_models.conversion.reading.checkpoint import Checkpoint, open_checkpoint
-from hf_models.conversion.reading.source import Source, find_source, inside
+from hf_models.conversion.reading.source import Source, find_source
 from hf_models.conversion.registry import FAMILIES, HEADS
 from hf_models.conversion.writing.output import check_output
 from hf_models.errors import InputError
 from hf_models.inference.files import read_json
 from hf_models.inference.loading import load_model
+from hf_models.inference.weight_files import inside
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 from seeded_checkpoint import save_checkpoint
@@ -189,7 +190,7 @@ def read_mmseg_config(data: bytes) -> None:
     Path("model.json").write_bytes(data)
     original = read_json(Path("model.json"))
     for head in HEADS:
-        family = SegmentationFamily(FAMILIES["internimage"], head)
+        family = BackboneWithHead(FAMILIES["internimage"], head)
         try:
             config = _config_from_original(family, original, family.facts({}), "model.json")
         except InputError:

@@ -15,11 +15,11 @@ from mutate import mutate_bytes, mutate_json
 from PIL import Image
 
 from hf_models.evaluate.accuracy_table import accuracy_table
-from hf_models.evaluate.ade20k_data import read_mask
-from hf_models.evaluate.image_data import Sample
+from hf_models.evaluate.data.ade20k import read_mask
+from hf_models.evaluate.data.imagenet import check_labels, open_imagenet
+from hf_models.evaluate.data.images import Sample
 from hf_models.evaluate.imagenet import _real_labels
-from hf_models.evaluate.imagenet_data import check_labels, open_imagenet
-from hf_models.evaluate.journal import Journal
+from hf_models.evaluate.journal import Journal, checked_line
 from hf_models.evaluate.results import ACCURACY, read_results
 from hf_models.inference.images import read_image
 from hf_models.internimage_metadata import encode_metadata
@@ -77,21 +77,25 @@ def read_csv(data: bytes) -> None:
 
 def journals() -> list[list]:
     return [
-        [{"model": "a", "data": "b"}, {"seconds": 0.5, "counts": [[0, 1, 1], [1, 0, 1]]}, {"seconds": 1, "counts": []}]
+        [
+            {"model": "a", "data": "b"},
+            {"seconds": 0.5, "records": [[0, "AQE="], [1, "AAE="]]},
+            {"seconds": 1, "records": []},
+        ]
     ]
 
 
 def mutate_lines(lines: list, random: Random) -> bytes:
     chosen = random.randrange(len(lines))
     texts = [mutate_json(v, random) if i == chosen else json.dumps(v).encode() for i, v in enumerate(lines)]
-    return mutate_bytes(b"\n".join(texts) + b"\n", random) if random.random() < 0.3 else b"\n".join(texts) + b"\n"
+    journal = b"".join(map(checked_line, texts))  # else hardly any would be read beyond its checksum
+    return mutate_bytes(journal, random) if random.random() < 0.3 else journal
 
 
 def read_journal(data: bytes) -> None:
     Path("x.csv.progress-0.jsonl").write_bytes(data)
     journal = Journal(Path("x.csv"), {"model": "a", "data": "b"}, resume=True)
-    rows = list(journal.done.values())
-    np.sum(rows or [[0, 0]], axis=0).tolist(), round(journal.seconds * 1e6), [i % 2 for i in journal.done]
+    b"".join(journal.done[index] for index in sorted(journal.done)), f"{journal.seconds:.3f}"
 
 
 def read_real(data: bytes) -> None:

@@ -21,6 +21,7 @@ PARTS = [
     "hf_models.conversion",
     "hf_models.evaluate",
     "hf_models.inference.classify",
+    "hf_models.inference.weight_files",
     "hf_models.zoo.segmentation_recipe",
 ]
 

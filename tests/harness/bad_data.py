@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset
 from PIL import Image
 
+from hf_models.evaluate.journal import journal_line
 from hf_models.inference.default import default_checkpoint
 from hf_models.zoo import wnid_names
 
@@ -108,6 +109,7 @@ def masks(
 
 TWO = classes(KNOWN, jpeg())
 REAL = ("--subset", "--real", "real.json")
+JOURNAL, RESUME = "imagenet.csv.progress-0.jsonl", ("--subset", "--resume")
 LABEL = WNIDS.index(KNOWN[0])
 PICTURES = {
     "image: missing": picture(lambda: None, "no such file"),
@@ -188,14 +190,26 @@ IMAGENET_FOLDERS = {
     "results: bytes": data(
         both(TWO, writing(b"\xff\0\n", "imagenet.csv")), "imagenet.csv", "not a results file", "--subset"
     ),
-    "journal: other counts": data(
-        both(
-            TWO, writing('{"model":1}\n{"seconds":1e400,"counts":[[0,1],[1,1,1]]}\n', "imagenet.csv.progress-0.jsonl")
-        ),
-        "imagenet.csv.progress-0.jsonl",
+    "journal: checksum": data(
+        both(TWO, writing('["01234567",{"model":1}]\n', JOURNAL)), JOURNAL, "damaged. Delete it", *RESUME
+    ),
+    "journal: no time": data(
+        both(TWO, writing(journal_line({}) + journal_line({"seconds": 1e10, "records": []}), JOURNAL)),
+        JOURNAL,
         "damaged. Delete it",
-        "--subset",
-        "--resume",
+        *RESUME,
+    ),
+    "journal: other evaluation": data(
+        both(TWO, writing(journal_line({"model": 1}), JOURNAL)),
+        JOURNAL,
+        "belongs to another evaluation (evaluation, version, model, ",
+        *RESUME,
+    ),
+    "journal: earlier version": data(
+        both(TWO, writing('{"model":1}\n{"seconds":1,"counts":[[0,1]]}\n', JOURNAL)),
+        JOURNAL,
+        "written by an earlier version. Delete it",
+        *RESUME,
     ),
 }
 ADE20K_FOLDERS = {

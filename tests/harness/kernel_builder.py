@@ -40,7 +40,58 @@ def built_kernel(name: str) -> Path:
     return folder
 
 
+def cpu_variant(name: str) -> Path:
+    """A kernel's build for the CPU: named, because a PyTorch for GPUs would choose another one in the folder."""
+    (variant,) = (built_kernel(name) / "build").glob("*-cpu-*")
+    return variant
+
+
+EMULATED = """
+[general]
+name = "{name}"
+version = 1
+edition = 5
+license = "MIT"
+backends = ["cpu"]
+[torch]
+include = ["."]
+src = {torch}
+[torch.stable-abi]
+cpu = "2.11"
+[kernel.emulated]
+backend = "cpu"
+include = ["."]
+src = {cuda}
+"""
+
+
+def as_cpp(path: str) -> str:
+    """The name under which a C++ compiler takes a CUDA source for its own."""
+    return f"{path.removesuffix('.cu')}.cpp" if path.endswith(".cu") else path
+
+
+def emulated_variant(name: str) -> Path:
+    """A build for CPU tensors of the kernel's CUDA source, with the emulator in the place of a GPU."""
+    skip_without_compiler()
+    build, folder = load_build(), KERNELS_SRC / name / "build" / "emulated"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        files = build.source_files(KERNELS_SRC / name)
+        config = build.tomllib.loads(files["build.toml"].read_text())
+        emulator = [path for path in KERNELS_SRC.glob("common/emulator/*") if path.is_file()]
+        files |= {path.relative_to(KERNELS_SRC).as_posix(): path for path in emulator}
+        (cuda,) = (kernel["src"] for kernel in config["kernel"].values() if kernel["backend"] == "cuda")
+        for path, file in files.items():
+            target = folder / as_cpp(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+        sources = [as_cpp(path) for path in cuda] + [path for path in files if path.startswith("common/emulator/")]
+        toml = EMULATED.format(name=name, torch=config["torch"]["src"], cuda=sources)
+        (folder / "build.toml").write_text(toml)
+        build._check_library = lambda library: None  # it stays on this machine
+        return build.build_kernel(folder)
+
+
 def large_kernel():
     """The function of the compiled large-kernel convolution."""
-    (variant,) = (built_kernel("large-kernel-conv") / "build").glob("*-cpu-*")
-    return get_local_kernel(variant).depthwise_conv2d
+    return get_local_kernel(cpu_variant("large-kernel-conv")).depthwise_conv2d

@@ -62,10 +62,11 @@ class ModelTester:
         outputs = self.classifier()(self.images(), output_hidden_states=True)
         assert outputs.logits.shape == (2, 10)
         shapes = [tuple(hidden.shape) for hidden in outputs.hidden_states]
-        sizes = config.hidden_sizes
-        assert shapes == [(2, sizes[0], 16, 16)] + [(2, size, 16 >> i, 16 >> i) for i, size in enumerate(sizes)]
+        channels = [config.hidden_sizes[0], *config.hidden_sizes]
+        sides = [64 // stride for stride in config.stage_strides]
+        assert shapes == [(2, size, side, side) for size, side in zip(channels, sides, strict=True)]
         features = self.classifier().base_model(self.images())
-        assert features.last_hidden_state.shape == (2, sizes[-1], 2, 2)
+        assert features.last_hidden_state.shape == shapes[-1]
         assert features.pooler_output.shape == (2, config.pooled_size)
         assert features.hidden_states is None
 
@@ -74,17 +75,17 @@ class ModelTester:
         logits = model(images).logits
         torch.testing.assert_close(model(images, return_dict=False)[0], logits)
         model.config.output_hidden_states = True
-        assert len(model(images).hidden_states) == 5
+        assert len(model(images).hidden_states) == len(model.config.stage_names)
 
     def test_backbone_gives_the_stages_asked_for(self):
-        names = ["stem", "stage1", "stage2", "stage3", "stage4"]
-        backbone = AutoBackbone.from_config(self.config(out_features=names)).eval()
+        config = self.config()
+        backbone = AutoBackbone.from_config(self.config(out_features=config.stage_names)).eval()
         maps = backbone(self.images(height=64, width=96)).feature_maps
         assert [feature.shape[1] for feature in maps] == backbone.channels
-        assert [(64 // feature.shape[2], 96 // feature.shape[3]) for feature in maps] == [
-            (stride, stride) for stride in (4, 4, 8, 16, 32)
-        ]
-        backbone.out_indices = [2, 4]
+        strides = [(64 // feature.shape[2], 96 // feature.shape[3]) for feature in maps]
+        assert strides == [(stride, stride) for stride in config.stage_strides]
+        assert strides[-1] == (config.output_stride, config.output_stride)
+        backbone.out_indices = [1, config.num_stages]
         assert [feature.shape[1] for feature in backbone(self.images()).feature_maps] == backbone.channels
 
     @pytest.mark.parametrize(("height", "width"), [(33, 65), (70, 94), (97, 32)])
@@ -191,7 +192,7 @@ class ModelTester:
         model.save_pretrained(tmp_path)
         backbone_class = type(AutoBackbone.from_config(self.config()))
         backbone, info = backbone_class.from_pretrained(
-            tmp_path, out_features=["stage1", "stage2", "stage3", "stage4"], output_loading_info=True
+            tmp_path, out_features=model.config.stage_names[1:], output_loading_info=True
         )
         assert not info["missing_keys"]
         heads = ("pooler.", "classifier.", "metadata_head.")
@@ -220,8 +221,9 @@ class ModelTester:
     def test_exports_with_dynamic_batch_and_size(self):
         model = self.classifier()
         batch = torch.export.Dim("batch", min=1, max=64)
-        # sides that are multiples of 32, which every head takes
-        height, width = (32 * torch.export.Dim(name, min=2, max=32) for name in ("rows", "columns"))
+        # sides that are multiples of the last stride, which every pooler takes
+        stride = model.config.output_stride
+        height, width = (stride * torch.export.Dim(name, min=2, max=32) for name in ("rows", "columns"))
         exported = torch.export.export(
             model,
             args=(),
@@ -258,14 +260,12 @@ class ModelTester:
         assert json.loads(loaded.to_json_string()) == json.loads(config.to_json_string())
         assert loaded.out_features == ["stage1", "stage3"]
 
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"hidden_sizes": [16, 32, 48]}, "one value for each of the 4 stages"),
-            ({"hidden_sizes": [-8, 32, 48, 64]}, "hidden_sizes must be positive, got"),
+    def test_impossible_configurations_are_refused(self):
+        sizes = list(self.config().hidden_sizes)
+        for change, message in (
+            ({"hidden_sizes": sizes[:-1]}, f"one value for each of the {len(sizes)} stages"),
+            ({"hidden_sizes": [-8, *sizes[1:]]}, "hidden_sizes must be positive, got"),
             ({"drop_path_rate": 1.5}, "drop_path_rate must lie in"),
-        ],
-    )
-    def test_impossible_configurations_are_refused(self, change, message):
-        with pytest.raises(ValueError, match=message):
-            self.config(**change)
+        ):
+            with pytest.raises(ValueError, match=message):
+                self.config(**change)

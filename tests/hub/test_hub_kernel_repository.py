@@ -1,16 +1,21 @@
 """A kernel on the Hub: pushed, fetched with the user's word, refused without it or when it is not what it says."""
 
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
 from huggingface_hub import HfApi, constants
+from kernels._rust import Build
 
-from hf_models import hub_kernels
+from hf_models import hub_kernels, kernel_download
 from hf_models.conversion.publish import push_kernel, push_model
 from hf_models.errors import InputError
+from hf_models.hub_kernels import KERNELS
 
 from ..harness.hub_double import Hub
 from ..harness.hub_routes import TOKEN
@@ -63,19 +68,46 @@ def test_push(hub, builds):
     hub.add(f"acme/{NAME}", {"build/torch-stable-abi211-cu130-x86_64-linux/metadata.json": b"{}"}, "kernels", "v1")
     variant = next(builds.iterdir())
     hub.add(f"acme/{NAME}", {f"build/{variant.name}/old.abi3.so": b"an older build"}, "kernels", "v1")
-    hub.add(f"acme/{NAME}", {".gitattributes": b""}, "kernels")
+    hub.add(f"acme/{NAME}", {".gitattributes": b"", "deformable_conv_cpu/old.h": b"an older source"}, "kernels")
     result = push(hub)
     files = hub.files(f"acme/{NAME}", "kernels", "v1")
     other = {"build/torch-stable-abi211-cu130-x86_64-linux/metadata.json"}
     assert files.keys() == other | {f"build/{variant.name}/{path.name}" for path in variant.iterdir()}
     for path in variant.iterdir():
         assert files[f"build/{variant.name}/{path.name}"] == path.read_bytes()
-    card = (KERNELS_SRC / NAME / "CARD.md").read_bytes()
-    assert hub.files(f"acme/{NAME}", "kernels") == {".gitattributes": b"", "README.md": card}
+    sources = hub.files(f"acme/{NAME}", "kernels")
+    for path, source in (("README.md", "CARD.md"), ("ALGORITHM.md", "ALGORITHM.md"), ("build.toml", "build.toml")):
+        assert sources[path] == (KERNELS_SRC / NAME / source).read_bytes()
+    assert sources["common/types.h"] == (KERNELS_SRC / "common" / "types.h").read_bytes()
+    assert "deformable_conv_cpu/old.h" not in sources
+    assert sources[".gitattributes"] == b""
     assert hub.repos["kernels", f"acme/{NAME}"].branches["v1"] == result["commit"]
     before = dict(hub.repos["kernels", f"acme/{NAME}"].branches)
     assert push(hub) == result | {"changed": []}
     assert hub.repos["kernels", f"acme/{NAME}"].branches == before
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_published_sources_need_nothing_else(hub, monkeypatch, tmp_path, name):
+    """A kernel's `main` branch builds in a folder of its own, to what this repository builds from its own sources."""
+    (variant,) = (built_kernel(name) / "build").glob("*-cpu-*")
+    monkeypatch.setenv("HF_MODELS_KERNELS_DIR", str(KERNELS_SRC))
+    push_kernel(name, f"acme/{name}", api=HfApi(endpoint=hub.url, token=TOKEN))
+    for path, content in hub.files(f"acme/{name}", "kernels").items():
+        file = tmp_path / name / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    Build.open(tmp_path / name)  # kernel-builder reads it
+    shutil.copyfile(KERNELS_SRC / "build.py", tmp_path / "build.py")
+    compiler = tmp_path / "g++"  # in a hurry
+    compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "g++")} "$@" -O0\n')
+    compiler.chmod(0o755)
+    environment = os.environ | {"CXX": str(compiler)}
+    subprocess.run([sys.executable, "build.py", name], cwd=tmp_path, env=environment, check=True)
+    (alone,) = (tmp_path / name / "build").glob("*")
+    assert {path.name for path in alone.iterdir()} == {path.name for path in variant.iterdir()} - {"__pycache__"}
+    code = "import kernels, pathlib, sys; print(kernels.get_local_kernel(pathlib.Path(sys.argv[1])).cpu_path())"
+    subprocess.run([sys.executable, "-c", code, alone], check=True)
 
 
 def test_push_is_refused(hub, tmp_path, builds):
@@ -154,7 +186,7 @@ def test_reasons_of_the_hub(hub, monkeypatch):
         silent.bind(("127.0.0.1", 0))
         silent.listen(4)
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(hub_kernels, "HUB_SECONDS", 0.2)
+        monkeypatch.setattr(kernel_download, "HUB_SECONDS", 0.2)
         module, status = chosen(monkeypatch, "0" * 40)
     assert module is None and "the Hub did not answer within 0.2 s" in status.reason
 

@@ -16,21 +16,20 @@ import hf_models
 from hf_models.evaluate.accuracy_table import measured_rows
 from hf_models.evaluate.results import ACCURACY
 from hf_models.model_cards import render_card, render_default_card
-from hf_models.model_cards.render import METRICS
-from hf_models.zoo import get_model, list_models
+from hf_models.zoo import find_checkpoint, list_models
 
 CONVERSION = {"source": "internimage_t_1k_224.pth", "sha256": "0123abcd" * 8}
 UNKNOWN = AutoConfig.for_model("smt", num_labels=10)
 
 
 def card_of(name: str, **kwargs) -> ModelCard:
-    model = get_model(name)
+    model = find_checkpoint(name)
     return ModelCard(render_card(model, model.config(), **kwargs))
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_card(name):
-    model, card = get_model(name), card_of(name, conversion=CONVERSION)
+    model, card = find_checkpoint(name), card_of(name, conversion=CONVERSION)
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag == model.task
     assert card.data.license == model.license
@@ -38,7 +37,7 @@ def test_card(name):
     reported = {result.metric_name: result for result in card.data.eval_results or []}
     assert {name: result.metric_value for name, result in reported.items()} == {
         f"{name} (reported by the authors)": model.reported[key]
-        for key, name in METRICS.items()
+        for key, name in model.metrics.items()
         if key in model.reported
     }
     for result in reported.values():
@@ -151,7 +150,7 @@ def test_the_default_was_measured():
 
 
 def test_segmenter_that_the_zoo_does_not_know():
-    config = get_model("upernet_internimage_t_512_160k_ade20k").config(num_labels=7)
+    config = find_checkpoint("upernet_internimage_t_512_160k_ade20k").config(num_labels=7)
     card = ModelCard(render_card(None, config))
     assert card.data.pipeline_tag == "image-segmentation" and "internimage" in card.data.tags
     assert "# InternImage, UperNet\n" in card.text and "sizes are assumed" in card.text

@@ -14,10 +14,11 @@ import torch
 from huggingface_hub import HfApi, constants
 from typer.testing import CliRunner
 
+from hf_models import zoo
 from hf_models.cli import app
 from hf_models.conversion.publish import publish_all
 from hf_models.errors import InputError
-from hf_models.zoo import entries as zoo
+from hf_models.zoo import catalogue
 
 from ..harness.conversion_tester import original_state, read_manifest, tensors_of, write_original, write_upstream
 from ..harness.hub_double import Hub
@@ -84,7 +85,7 @@ def small_zoo(monkeypatch):
     kwargs = {"hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1], "groups": [2, 4, 8, 16]}
     kwargs |= {"offset_scale": 2.0, "post_norm": True, "layer_scale_init_value": 1e-5}
     published = dataclasses.replace(
-        *(zoo.get_model("internimage_l_22kto1k_384"),),
+        *(zoo.find_checkpoint("internimage_l_22kto1k_384"),),
         **{"name": "tiny", "file": "tiny.pth", "hub_repo": None, "num_labels": 10, "label_set": None},
         config_kwargs=kwargs,
     )
@@ -92,7 +93,7 @@ def small_zoo(monkeypatch):
     wide = kwargs | {"hidden_sizes": [32, 64, 128, 256]}
     wider = dataclasses.replace(published, name="wider", file="wider.pth", config_kwargs=wide)
     absent = dataclasses.replace(published, name="absent", file="absent.pth")
-    monkeypatch.setattr(zoo, "_models", lambda: (published, upstream, wider, absent))
+    monkeypatch.setattr(catalogue, "_checkpoints", lambda: (published, upstream, wider, absent))
 
 
 @pytest.fixture

@@ -12,11 +12,14 @@ from transformers import (
     BitImageProcessorPil,
     pipeline,
 )
+from transformers.image_utils import load_image
 from transformers.models.auto import image_processing_auto
 
 import hf_models
+from hf_models.errors import InputError
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
-from hf_models.zoo import get_model
+from hf_models.inference import read_image
+from hf_models.zoo import find_checkpoint
 
 # (short side after resizing, or None where the image is warped; side of the crop)
 RECIPES = {
@@ -55,7 +58,7 @@ def grey_levels(pixel_values: np.ndarray, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_equal_to_the_original_recipe_on_50_sizes(name):
-    processor = get_model(name).image_processor()
+    processor = find_checkpoint(name).image_processor()
     sizes = np.random.default_rng(0).integers(60, 520, (50, 2)).tolist()
     for seed, (width, height) in enumerate(sizes):
         image = noise(width, height, seed)
@@ -64,7 +67,7 @@ def test_equal_to_the_original_recipe_on_50_sizes(name):
 
 
 def test_the_crop_differs_from_the_stock_processors_where_torchvision_does():
-    stock = BitImageProcessorPil(**get_model("smt_tiny").image_processor().to_dict())
+    stock = BitImageProcessorPil(**find_checkpoint("smt_tiny").image_processor().to_dict())
     differ = []
     for width in range(256, 272):  # 32, 33, ... pixels longer than the crop
         image = noise(width, 256)
@@ -105,3 +108,61 @@ def test_pipeline_finds_it_by_its_name_and_by_the_family(family, tmp_path):
         classify = pipeline("image-classification", model=str(tmp_path))
         assert type(classify.image_processor) is ImageNetImageProcessor
         assert len(classify(noise(90, 70), top_k=2)) == 2
+
+
+def turned(image: Image.Image, path) -> None:
+    """Store a photo as phones do: lying on its side, with the note that it is to be turned clockwise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.rotate(90, expand=True).save(path, exif=exif)
+
+
+def same_everywhere(path, processor) -> np.ndarray:
+    """What a model sees of a file: by the processor, and behind a pipeline's reading."""
+    seen = [
+        processor(image, return_tensors="np").pixel_values[0] for image in (Image.open(path), load_image(str(path)))
+    ]
+    np.testing.assert_array_equal(*seen)
+    return seen[0]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_a_photo_of_a_phone_is_upright(tmp_path, suffix):
+    processor, path = find_checkpoint("smt_tiny").image_processor(), tmp_path / f"phone.{suffix}"
+    turned(noise(90, 60), path)
+    assert read_image(path).size == (90, 60)
+    seen = same_everywhere(path, processor)
+    np.testing.assert_array_equal(seen, processor(read_image(path), return_tensors="np").pixel_values[0])
+    if suffix == "tif":  # Pillow turns these itself when it loads them
+        return
+    # an evaluation sees it as the authors' did
+    as_stored = read_image(path, upright=False)
+    assert as_stored.size == (60, 90)
+    wanted = processor(Image.fromarray(np.asarray(as_stored)), return_tensors="np").pixel_values
+    np.testing.assert_array_equal(processor(as_stored, return_tensors="np").pixel_values, wanted)
+
+
+@pytest.mark.parametrize("alpha", [0, 128, 255])
+def test_transparency_is_dropped(tmp_path, alpha):
+    processor, path = find_checkpoint("smt_tiny").image_processor(), tmp_path / "logo.png"
+    image = noise(60, 60)
+    image.putalpha(alpha)
+    image.save(path)
+    seen = same_everywhere(path, processor)
+    np.testing.assert_array_equal(seen, processor(read_image(path), return_tensors="np").pixel_values[0])
+    np.testing.assert_array_equal(seen, processor(noise(60, 60), return_tensors="np").pixel_values[0])
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
+    processor = find_checkpoint("smt_tiny").image_processor()
+    grey = np.asarray(noise(60, 60).convert("L"))
+    wanted = processor(Image.fromarray(grey), return_tensors="np").pixel_values
+    for name in ("scan.png", "scan.tif"):
+        Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / name)
+        np.testing.assert_array_equal(processor(Image.open(tmp_path / name), return_tensors="np").pixel_values, wanted)
+        with pytest.raises(InputError, match="more than 8 bits per channel"):
+            read_image(tmp_path / name)
+    with pytest.raises(ValueError, match="expected 8 bits per channel or floats, got uint16"):
+        processor(np.zeros((3, 60, 60), np.uint16))
+    with pytest.raises(ValueError, match="32 bits per channel"):
+        processor(Image.fromarray(grey.astype(np.int32)))

@@ -14,11 +14,17 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSemanticSegmentation,
+    DetrConfig,
+    MaskFormerConfig,
+    MaskFormerForInstanceSegmentation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
     UperNetConfig,
     UperNetForSemanticSegmentation,
     pipeline,
 )
 from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.utils import ModelOutput
 from typer.testing import CliRunner
 
 from hf_models.cli import app
@@ -26,15 +32,9 @@ from hf_models.configuration_smt import SMTConfig
 from hf_models.conversion import convert
 from hf_models.errors import InputError
 from hf_models.modeling_smt import SMTForImageClassification
+from hf_models.segmentation import load_segmenter, semantic_scores
 from hf_models.segmentation.overlay import segment_image
-from hf_models.segmentation.predict import (
-    class_scores,
-    load_segmenter,
-    prepare_image,
-    resize_8_bit,
-    semantic_scores,
-    windows,
-)
+from hf_models.segmentation.predict import class_scores, prepare_image, resize_8_bit, windows
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from ..harness.segmentation_tester import CLASSES, FIXTURES, checkpoint, write_checkpoint
@@ -184,6 +184,50 @@ def test_scores_of_mask2former_are_the_originals():
     torch.testing.assert_close(class_scores(Queries(), torch.zeros(1, 3, 32, 48)), expected)
 
 
+def stock_segformer() -> SegformerForSemanticSegmentation:
+    return SegformerForSemanticSegmentation(
+        SegformerConfig(hidden_sizes=[8, 8, 16, 16], decoder_hidden_size=8, num_labels=CLASSES)
+    )
+
+
+def stock_maskformer() -> MaskFormerForInstanceSegmentation:
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 1, "decoder_layers": 1}
+    backbone = SMTConfig(hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 2, 1], out_indices=[1, 2, 3, 4])
+    config = MaskFormerConfig(
+        fpn_feature_size=32,
+        mask_feature_size=16,
+        backbone_config=backbone,
+        decoder_config=DetrConfig(d_model=16, decoder_ffn_dim=16, num_queries=6, **heads),
+        num_labels=CLASSES,
+    )
+    return MaskFormerForInstanceSegmentation(config)
+
+
+@pytest.mark.parametrize("build", [stock_segformer, stock_maskformer])
+def test_models_of_transformers(build, tmp_path):
+    """Their logits or masks have a lower resolution than the pixels, also in windows."""
+    torch.manual_seed(0)
+    stock = build()
+    stock.save_pretrained(tmp_path)
+    model, recipe = load_segmenter(tmp_path)
+    assert type(model) is type(stock) and recipe == SegmentationRecipe()
+    for recipe in (SMALL, SLIDING):
+        scores = semantic_scores(model, photo(), recipe)
+        assert scores.shape == (CLASSES, 50, 75)
+        torch.testing.assert_close(scores.sum(0), torch.ones(50, 75))
+
+
+def test_outputs_that_score_no_pixels():
+    class Detector(Local):
+        name_or_path = "acme/detector"
+
+        def forward(self, pixel_values):
+            return ModelOutput(logits=torch.zeros(1, 100, 92), pred_boxes=torch.zeros(1, 100, 4))
+
+    with pytest.raises(InputError, match=r"acme/detector: gives no scores of pixels, but logits \(1, 100, 92\), pred"):
+        class_scores(Detector(), torch.zeros(1, 3, 32, 48))
+
+
 # --- models
 
 
@@ -319,10 +363,10 @@ def test_the_example_of_smt_under_upernet(tmp_path):
     spec = importlib.util.spec_from_file_location("smt_upernet", EXAMPLE)
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    from hf_models.zoo import get_model
+    from hf_models.zoo import find_checkpoint
 
     with torch.device("meta"):
-        model = UperNetForSemanticSegmentation(example.upernet_config(get_model("smt_small").config()))
+        model = UperNetForSemanticSegmentation(example.upernet_config(find_checkpoint("smt_small").config()))
     assert sum(p.numel() for p in model.parameters()) == 52_345_580  # as in the authors' own code
 
     torch.manual_seed(0)

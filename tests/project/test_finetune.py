@@ -1,6 +1,8 @@
 """The fine-tuning example, on a tiny folder of generated images."""
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ COLOURS = {"blue": (20, 40, 220), "green": (20, 200, 40), "red": (220, 30, 20)}
 
 @pytest.fixture(scope="module")
 def example():
+    sys.path.insert(0, str(EXAMPLE.parent))
     spec = importlib.util.spec_from_file_location("finetune", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -73,3 +76,40 @@ def test_balanced_accuracy_weighs_classes_alike(example):
     logits = np.eye(3)[[0, 0, 0, 0]]
     result = example.EvalPrediction(predictions=logits, label_ids=np.array([0, 0, 0, 2]))
     assert example.metrics(result) == {"accuracy": 0.75, "balanced_accuracy": 0.5}
+
+
+@pytest.mark.parametrize(("images", "validated"), [({"a": 5, "b": 5}, 2), ({"a": 1, "b": 4, "c": 30}, 4)])
+def test_few_images_are_split_by_class(example, images, validated):
+    labels = [index for index, count in enumerate(images.values()) for _ in range(count)]
+    parts = example.split(example.datasets.Dataset.from_dict({"label": labels}))
+    assert len(parts["validation"]) == validated and len(parts["train"]) == len(labels) - validated
+    assert set(parts["train"]["label"]) == set(range(len(images)))
+
+
+def test_a_damaged_image_is_named(example, folder, tmp_path):
+    damaged = Path(folder) / "red" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:900])
+    settings = {"model": str(example.hf_models.default_checkpoint()), "image_size": 64, "num_train_epochs": 1}
+    with pytest.raises(example.InputError, match=r"red/3.png: cannot be read completely"):
+        example.finetune(folder, tmp_path / "model", resume=False, **settings)
+
+
+def test_deeper_layers_learn_faster_and_frozen_stages_stay(example):
+    model = AutoModelForImageClassification.from_pretrained(example.hf_models.default_checkpoint())
+    depths = list(model.config.depths)
+    decay = importlib.import_module("layer_decay")
+    rate_of = {
+        parameter: group["lr"]
+        for group in decay.parameter_groups(model, depths, 1.0, 0.05, layer_decay=0.5)
+        for parameter in group["params"]
+    }
+    named = dict(model.named_parameters())
+    rates = {name: rate_of[parameter] for name, parameter in named.items()}
+    last = sum(depths) + 1
+    assert rates["classifier.weight"] == 1
+    assert rates["flash_internimage.embeddings.conv1.weight"] == 0.5**last
+    assert rates[f"flash_internimage.encoder.stages.2.layers.{depths[2] - 1}.mlp.fc1.weight"] == 0.5
+    assert rates["flash_internimage.encoder.stages.1.downsample.conv.weight"] == 0.5 ** (last - 1 - depths[0])
+    decay.freeze(model, depths, 2)
+    trained = {name for name, parameter in named.items() if parameter.requires_grad}
+    assert trained == {name for name in named if "stages.2" in name or "pooler" in name or "classifier" in name}

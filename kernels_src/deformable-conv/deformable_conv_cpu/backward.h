@@ -4,7 +4,7 @@
 
 #include "forward.h"
 
-namespace deformable_conv::DEFORMABLE_CONV_PATH {
+namespace deformable_conv::CPU_PATH {
 
 constexpr int kMostGroups = 4;  // of a task: enough to keep dependent additions apart, few enough to stay in the cache
 
@@ -209,14 +209,15 @@ void backward_tasks(const Problem<T>& p, const Gradients<T>& gradients, int64_t 
   using V = typename Path<T>::Vector;
   using A = Compute<T>;
   const int64_t padded = round_up(p.channels, V::size), capacity = round_up(p.points, V::size);
-  const Buffer<A> sums(p.height * p.width * gradients.group_block * padded);
-  const Buffer<A> workspace(kMostGroups * (capacity * Samples<A>::kRows + padded));
+  Buffer<A> sum_buffer, workspace_buffer;
+  A* const sums = sum_buffer.at_least(p.height * p.width * gradients.group_block * padded);
+  A* const workspace = workspace_buffer.at_least(kMostGroups * (capacity * Samples<A>::kRows + padded));
   const int64_t blocks = (p.groups + gradients.group_block - 1) / gradients.group_block;
   for (int64_t task = begin; task < end; ++task) {
     const int64_t group = task % blocks * gradients.group_block, left = p.groups - group;
     backward_task<V, kChannels / V::size, kPoints>(p, gradients, task / blocks, group,
                                                    int(left < gradients.group_block ? left : gradients.group_block),
-                                                   sums.get(), workspace.get());
+                                                   sums, workspace);
   }
 }
 
@@ -237,4 +238,10 @@ void backward(const Problem<T>& p, const Gradients<T>& gradients, int64_t begin,
   backward_tasks<0, 0>(p, gradients, begin, end);
 }
 
-}  // namespace deformable_conv::DEFORMABLE_CONV_PATH
+#define INSTANTIATE(T)                                               \
+  template void forward<T>(const Problem<T>&, T*, int64_t, int64_t); \
+  template void backward<T>(const Problem<T>&, const Gradients<T>&, int64_t, int64_t);
+FOR_EACH_TYPE(INSTANTIATE)
+#undef INSTANTIATE
+
+}  // namespace deformable_conv::CPU_PATH

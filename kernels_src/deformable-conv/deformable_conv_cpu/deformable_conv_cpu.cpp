@@ -1,11 +1,9 @@
 // From tensors to the compute paths: the sampling grid, the split into tasks.
-#include "deformable_conv_cpu.h"
-
 #include <algorithm>
 
-#include "arguments.h"
-#include "cpu_path.h"
-#include "deformable_aggregate.h"
+#include "common/cpu_path.h"
+#include "deformable_conv_operator/checks.h"
+#include "deformable_conv_operator/deformable_aggregate.h"
 #include "problem.h"
 
 namespace deformable_conv {
@@ -45,32 +43,9 @@ Problem<T> make_problem(const Tensor& value, const Tensor& offset, const Tensor&
   return p;
 }
 
-template <typename T>
-void run_forward(CpuPath path, const Problem<T>& p, T* output, int64_t begin, int64_t end) {
-  switch (path) {
-#if defined(__x86_64__)
-    case CpuPath::avx512:
-      return avx512::forward(p, output, begin, end);
-    case CpuPath::avx2:
-      return avx2::forward(p, output, begin, end);
-#endif
-    default:
-      return portable::forward(p, output, begin, end);
-  }
-}
-
-template <typename T>
-void run_backward(CpuPath path, const Problem<T>& p, const Gradients<T>& gradients, int64_t begin, int64_t end) {
-  switch (path) {
-#if defined(__x86_64__)
-    case CpuPath::avx512:
-      return avx512::backward(p, gradients, begin, end);
-    case CpuPath::avx2:
-      return avx2::backward(p, gradients, begin, end);
-#endif
-    default:
-      return portable::backward(p, gradients, begin, end);
-  }
+CpuPath choose_path() {
+  static const CpuPaths paths("DEFORMABLE_CONV_CPU_PATH", {CpuPath::avx512, CpuPath::avx2, CpuPath::portable});
+  return paths.choose();
 }
 
 }  // namespace
@@ -92,15 +67,16 @@ Tensor deformable_aggregate_forward(const Tensor& value, const Tensor& offset, c
   const Tensor regular = with_regular_pixels(value);
   const Tensor offsets = with_contiguous_points(offset), weights = with_contiguous_points(weight);
   const CpuPath path = choose_path();
-  dispatch(value.scalar_type(), [&](auto zero) {
+  dispatch_type("value", value, [&](auto zero) {
     using T = decltype(zero);
     const Grid<Compute<T>> grid(geometry);
     const Problem<T> problem = make_problem<T>(regular, offsets, weights, geometry, grid);
     T* out = static_cast<T*>(output.mutable_data_ptr());
     // a task of some 256 units takes some 10 microseconds, about what it costs to wake a thread
     const int64_t grain = std::max<int64_t>(1, 256 / problem.groups);
+    const auto forward = ON_CPU_PATH(path, forward<T>);
     torch::stable::parallel_for(0, problem.batch * problem.out_height * problem.out_width, grain,
-                                [&](int64_t begin, int64_t end) { run_forward(path, problem, out, begin, end); });
+                                [&](int64_t begin, int64_t end) { forward(problem, out, begin, end); });
   });
   return output;
 }
@@ -124,7 +100,7 @@ std::tuple<Tensor, Tensor, Tensor> deformable_aggregate_backward(
   const Tensor gradient = torch::stable::contiguous(grad_output), regular = with_regular_pixels(value);
   const Tensor offsets = with_contiguous_points(offset), weights = with_contiguous_points(weight);
   const CpuPath path = choose_path();
-  dispatch(value.scalar_type(), [&](auto zero) {
+  dispatch_type("value", value, [&](auto zero) {
     using T = decltype(zero);
     const Grid<Compute<T>> grid(geometry);
     const Problem<T> problem = make_problem<T>(regular, offsets, weights, geometry, grid);
@@ -135,20 +111,11 @@ std::tuple<Tensor, Tensor, Tensor> deformable_aggregate_backward(
     const int64_t threads = torch::stable::get_num_threads();
     const auto blocks = [&] { return (problem.groups + gradients.group_block - 1) / gradients.group_block; };
     while (gradients.group_block > 1 && problem.batch * blocks() < threads) gradients.group_block /= 2;
-    torch::stable::parallel_for(0, problem.batch * blocks(), 1, [&](int64_t begin, int64_t end) {
-      run_backward(path, problem, gradients, begin, end);
-    });
+    const auto backward = ON_CPU_PATH(path, backward<T>);
+    torch::stable::parallel_for(0, problem.batch * blocks(), 1,
+                                [&](int64_t begin, int64_t end) { backward(problem, gradients, begin, end); });
   });
   return {grad_value, grad_offset, grad_weight};
 }
 
-std::string cpu_path() {
-  switch (choose_path()) {
-    case CpuPath::avx512:
-      return "avx512";
-    case CpuPath::avx2:
-      return "avx2";
-    default:
-      return "portable";
-  }
-}
+std::string cpu_path() { return name_of(choose_path()); }

@@ -4,10 +4,9 @@
 
 #include "sampling.h"
 
-namespace deformable_conv::DEFORMABLE_CONV_PATH {
+namespace deformable_conv::CPU_PATH {
 
-constexpr int kAhead =
-    6;  // units located before they are needed: their arithmetic hides behind the reads of the others
+constexpr int kAhead = 6;      // units located before they are needed: their arithmetic hides behind others' reads
 constexpr int kFarAhead = 24;  // units whose streams are fetched before they are located
 constexpr int64_t kCacheBytes = 512 << 10;
 constexpr int kRing = 8;  // a power of two above kAhead
@@ -114,9 +113,10 @@ void forward_units(const Problem<T>& p, T* output, int64_t begin, int64_t end) {
   const Sampler<T, V, kPoints> sampler(p);
   const Steps steps(p);
   const int64_t capacity = sampler.capacity(), slot = capacity * Samples<A>::kForwardRows;
-  const Buffer<A> memory(slot * (kRing + 1));
-  const auto ring = [&](int64_t unit) { return Samples<A>{memory.get() + (unit & (kRing - 1)) * slot, capacity}; };
-  const Samples<A> spare{memory.get() + kRing * slot, capacity};
+  Buffer<A> buffer;
+  A* const memory = buffer.at_least(slot * (kRing + 1));
+  const auto ring = [&](int64_t unit) { return Samples<A>{memory + (unit & (kRing - 1)) * slot, capacity}; };
+  const Samples<A> spare{memory + kRing * slot, capacity};
 
   // Where the second-level cache does not hold the images, what later units need is asked for ahead: rows of pixels, in
   // whose order of use the processor sees no pattern, and the streams of offsets, weights and results, which it would
@@ -172,4 +172,4 @@ void forward(const Problem<T>& p, T* output, int64_t begin, int64_t end) {
   forward_channels<0, 0>(p, output, begin, end);
 }
 
-}  // namespace deformable_conv::DEFORMABLE_CONV_PATH
+}  // namespace deformable_conv::CPU_PATH

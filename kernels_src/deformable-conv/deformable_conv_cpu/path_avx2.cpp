@@ -1,8 +1,12 @@
 // The path for processors with AVX2, FMA and F16C (Haswell, Zen and later), compiled for them (see build.toml).
-#define DEFORMABLE_CONV_PATH avx2
-#include "vector_avx2.h"
+#define CPU_PATH avx2
+#include "common/lanes_avx2.h"
+#include "problem.h"
 
 namespace deformable_conv::avx2 {
+
+using namespace common::avx2;
+
 template <typename T>
 struct Path {
   using Vector = Floats8;
@@ -16,4 +20,3 @@ struct Path<double> {
 }  // namespace deformable_conv::avx2
 
 #include "backward.h"
-#include "instantiate.h"

@@ -1,9 +1,13 @@
 // The path for processors with AVX-512 F, BW, DQ and VL (Skylake-X, Zen 4 and later), compiled for them (see
 // build.toml).
-#define DEFORMABLE_CONV_PATH avx512
-#include "vector_avx512.h"
+#define CPU_PATH avx512
+#include "common/lanes_avx512.h"
+#include "problem.h"
 
 namespace deformable_conv::avx512 {
+
+using namespace common::avx512;
+
 template <typename T>
 struct Path {
   using Vector = Floats16;
@@ -17,4 +21,3 @@ struct Path<double> {
 }  // namespace deformable_conv::avx512
 
 #include "backward.h"
-#include "instantiate.h"

@@ -1,8 +1,12 @@
 // The path for every processor, compiled without extra instruction sets.
-#define DEFORMABLE_CONV_PATH portable
-#include "vector_lanes.h"
+#define CPU_PATH portable
+#include "common/lanes.h"
+#include "problem.h"
 
 namespace deformable_conv::portable {
+
+using namespace common::portable;
+
 // the vector of a type, and whether 3x3 kernels with 16, 32 and 64 channels are compiled apart
 template <typename T>
 struct Path {
@@ -12,4 +16,3 @@ struct Path {
 }  // namespace deformable_conv::portable
 
 #include "backward.h"
-#include "instantiate.h"

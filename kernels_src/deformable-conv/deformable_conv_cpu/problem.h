@@ -1,10 +1,8 @@
-// What the tensor-facing code hands to the compute paths: plain numbers and pointers.
-//
-// The paths are compiled with different instruction sets. Nothing here has code of its own, so that the linker can
-// never pick an AVX-512 copy of a shared inline function for a machine without AVX-512.
+// What the tensor-facing code hands to the compute paths: plain numbers and pointers, without code of their own (see
+// common/types.h).
 #pragma once
 
-#include "types.h"
+#include "deformable_conv_operator/types.h"
 
 namespace deformable_conv {
 
@@ -39,16 +37,16 @@ struct Gradients {
 
 // Each path computes the output pixels [begin, end) of the flattened (batch, out_height, out_width), or the gradient
 // tasks [begin, end) of the flattened (batch, ceil(groups / group_block)). Tasks share no output element.
-#define DEFORMABLE_CONV_DECLARE_PATH(path)                                           \
+#define DECLARE_PATH(path)                                                           \
   namespace path {                                                                   \
   template <typename T>                                                              \
   void forward(const Problem<T>&, T* output, int64_t begin, int64_t end);            \
   template <typename T>                                                              \
   void backward(const Problem<T>&, const Gradients<T>&, int64_t begin, int64_t end); \
   }
-DEFORMABLE_CONV_DECLARE_PATH(portable)
-DEFORMABLE_CONV_DECLARE_PATH(avx2)
-DEFORMABLE_CONV_DECLARE_PATH(avx512)
-#undef DEFORMABLE_CONV_DECLARE_PATH
+DECLARE_PATH(portable)
+DECLARE_PATH(avx2)
+DECLARE_PATH(avx512)
+#undef DECLARE_PATH
 
 }  // namespace deformable_conv

@@ -7,29 +7,16 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 
-#include "vector_lanes.h"
+#include "common/buffer.h"
+#include "common/lanes.h"
+#include "problem.h"
 
-namespace deformable_conv::DEFORMABLE_CONV_PATH {
+namespace deformable_conv::CPU_PATH {
+
+using namespace common::CPU_PATH;
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-// Aligned memory; its own class, because a shared inline function must not be compiled for one instruction set.
-template <typename A>
-class Buffer {
-  A* memory_;
-
- public:
-  explicit Buffer(int64_t count)
-      : memory_(static_cast<A*>(std::aligned_alloc(64, size_t(round_up(count * int64_t(sizeof(A)), 64))))) {
-    if (!memory_ && count) throw std::bad_alloc();
-  }
-  Buffer(const Buffer&) = delete;
-  ~Buffer() { std::free(memory_); }
-  A* get() const { return memory_; }
-};
 
 constexpr int64_t kRowsBelow = 3;  // about as far as most learned offsets reach
 
@@ -227,7 +214,7 @@ struct Sampler {
       (top * at_x.high).store(samples.share(1) + k);
       (bottom * at_x.low).store(samples.share(2) + k);
       (bottom * at_x.high).store(samples.share(3) + k);
-      V::store_cells(samples.cell() + k, at_x.cell, at_y.cell, width);
+      V::store_indices(samples.cell() + k, at_x.cell, at_y.cell, width);
       if (kKeep) {
         at_x.position.store(samples.row(samples.kX) + k);
         at_y.position.store(samples.row(samples.kY) + k);
@@ -255,7 +242,7 @@ struct Sampler {
         const auto missing = equal(slope[2 + corner / 2], zero) | equal(slope[corner % 2], zero);
         select(missing, zero, share).store(samples.share(corner) + k);
       }
-      V::store_cells(samples.cell() + k, at_x.cell, at_y.cell, width);
+      V::store_indices(samples.cell() + k, at_x.cell, at_y.cell, width);
       for (int i = 0; i < 4; ++i) {
         slope[i].store(samples.row(samples.kSlope + i) + k);
         hat[i].store(samples.row(samples.kHat + i) + k);
@@ -265,4 +252,4 @@ struct Sampler {
   }
 };
 
-}  // namespace deformable_conv::DEFORMABLE_CONV_PATH
+}  // namespace deformable_conv::CPU_PATH

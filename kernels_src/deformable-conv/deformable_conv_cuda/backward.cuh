@@ -55,14 +55,14 @@ struct SampleGradient {
 
 // gradients.value may be null: then only offset and weight get theirs.
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads, blocks_at_a_time<T>())
-    backward_kernel(Problem<T> p, Gradients<T> gradients, int log2_lanes) {
+__global__ void __launch_bounds__(kThreads, min_blocks_per_multiprocessor<T>())
+    backward_kernel(Problem<T> p, Gradients<T> gradients, int log2_threads) {
   using A = Compute<T>;
-  const Team team(log2_lanes);
-  const TeamUnit<T> unit(p, team);
+  const Tile tile(log2_threads);
+  const TileUnit<T> unit(p, tile);
   const int most = capacity<A>(p.points);
-  const Samples<A> samples(team, most);
-  const Weights<T> weights(p, unit, &team);
+  const Samples<A> samples(tile, most);
+  const Weights<T> weights(p, unit, &tile);
   const int64_t pixel_stride = int64_t(p.groups) * p.channels;  // of the gradient of value
   A* const grad_value =
       gradients.value && unit.exists
@@ -77,32 +77,32 @@ __global__ void __launch_bounds__(kThreads, blocks_at_a_time<T>())
   for (int sweep = first_sweep; sweep < 2; ++sweep) {
     for (int first = 0; first < p.points; first += most) {
       const int count = min(p.points - first, most);
-      samples.locate(p, unit, weights, team, first, count);
-      for (int base = 0; base < p.channels; base += team.lanes * kSize) {
-        const int channel = base + team.lane * kSize;
-        const bool works = channel < p.channels;
+      samples.locate(p, unit, weights, tile, first, count);
+      for (int base = 0; base < p.channels; base += tile.num_threads * kSize) {
+        const int channel = base + tile.thread_rank * kSize;
+        const bool active = channel < p.channels;
         A gradient[kSize] = {};
-        if (works) {
+        if (active) {
           const auto pack = Pack<T, kSize>::load(grad_output + channel);
 #pragma unroll
           for (int i = 0; i < kSize; ++i) gradient[i] = pack[i];
         }
         for (int k = 0; k < count; ++k) {
           A dots[4] = {};
-          if (works) {
+          if (active) {
             const int64_t cell = samples.cells[k];
             visit(p, samples.shares[k], unit.value + cell * p.pixel_stride + channel,
                   sweep && grad_value ? grad_value + cell * pixel_stride + channel : nullptr, pixel_stride,
                   p.width * pixel_stride, gradient, dots);
           }
-          const A dot = team.sum_four(dots);
-          A& slot = samples.dots[4 * k + team.mine()];
-          if (team.lane < 4) slot = base ? slot + dot : dot;
+          const A dot = tile.sum_four(dots);
+          A& slot = samples.dots[4 * k + tile.sum_rank()];
+          if (tile.thread_rank < 4) slot = base ? slot + dot : dot;
         }
       }
       __syncwarp();
       A weighted = 0;
-      for (int k = team.lane; k < count; k += team.lanes) {
+      for (int k = tile.thread_rank; k < count; k += tile.num_threads) {
         const Sample<T> sample(p, unit, first + k);
         const SampleGradient<T> of(sample, samples.dots + 4 * k);
         const A weight = weights[first + k];
@@ -115,9 +115,9 @@ __global__ void __launch_bounds__(kThreads, blocks_at_a_time<T>())
         narrow(factor * of.y, result.values[1]);
         result.store(gradients.offset + (unit.index * p.points + first + k) * 2);
       }
-      if (p.softmax && sweep == first_sweep) weighted_total += team.sum(weighted);
+      if (p.softmax && sweep == first_sweep) weighted_total += tile.sum(weighted);
       if (!sweep || !unit.exists) continue;
-      for (int k = team.lane; k < count; k += team.lanes) {
+      for (int k = tile.thread_rank; k < count; k += tile.num_threads) {
         const A of_weight = samples.dots[4 * k];
         narrow(p.softmax ? weights[first + k] * (of_weight - weighted_total) : of_weight,
                gradients.weight[unit.index * p.points + first + k]);

@@ -1,13 +1,7 @@
 // From tensors to the kernels.
-#include "arguments.h"
-#include "deformable_aggregate.h"
+#include "deformable_conv_operator/checks.h"
+#include "deformable_conv_operator/deformable_aggregate.h"
 #include "launch.cuh"
-
-#include <torch/csrc/stable/accelerator.h>
-
-#ifndef USE_CUDA  // with it, the header above declares this
-extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
-#endif
 
 namespace deformable_conv {
 namespace {
@@ -27,7 +21,7 @@ Problem<T> make_problem(const Tensor& value, const Tensor& offset, const Tensor&
   p.weight = static_cast<const T*>(weight.const_data_ptr()), p.weight_strides = strides_of(weight);
   p.softmax = g.softmax;
   p.kernel_height = g.kernel_size[0], p.inverse_kernel_height = 1.0f / float(g.kernel_size[0]);
-  p.left_out = g.remove_center ? g.kernel_size[0] * g.kernel_size[1] / 2 : p.points;
+  p.removed_point = g.remove_center ? g.kernel_size[0] * g.kernel_size[1] / 2 : p.points;
   p.dilation_x = g.dilation[1], p.dilation_y = g.dilation[0], p.centre_x = g.centre(1), p.centre_y = g.centre(0);
   p.origin_x = A(g.centre(1) - g.padding[1]), p.origin_y = A(g.centre(0) - g.padding[0]);
   p.stride_x = A(g.stride[1]), p.stride_y = A(g.stride[0]), p.offset_scale = A(g.offset_scale);
@@ -45,15 +39,8 @@ Tensor check_sizes(const Tensor& value, const std::vector<int64_t>& expected) {
   return std::max(regular.stride(1), regular.stride(2)) < INT32_MAX ? regular : torch::stable::contiguous(value);
 }
 
-cudaStream_t current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-void check_launch(cudaError_t error, const char* what, const Tensor& value, const std::vector<int64_t>& weight_sizes) {
-  STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error), " (value ", shape_of(sizes_of(value)),
-                  ", weight ", shape_of(weight_sizes), ")");
+std::string shapes_of(const Tensor& value, const std::vector<int64_t>& weight_sizes) {
+  return "value " + shape_of(sizes_of(value)) + ", weight " + shape_of(weight_sizes);
 }
 
 }  // namespace
@@ -75,11 +62,11 @@ Tensor deformable_aggregate_forward(const Tensor& value, const Tensor& offset, c
 
   const Tensor regular = check_sizes(value, expected);
   const Tensor offsets = with_contiguous_points(offset), weights = with_contiguous_points(weight);
-  dispatch(value.scalar_type(), [&](auto zero) {
+  dispatch_type("value", value, [&](auto zero) {
     using T = decltype(zero);
     const cudaError_t error = launch_forward(make_problem<T>(regular, offsets, weights, geometry),
                                              static_cast<T*>(output.mutable_data_ptr()), current_stream(value));
-    check_launch(error, "deformable_aggregate_forward", value, expected);
+    check_launch(error, "deformable_aggregate_forward", shapes_of(value, expected));
   });
   return output;
 }
@@ -105,14 +92,14 @@ std::tuple<Tensor, Tensor, Tensor> deformable_aggregate_backward(
   // added up in float32 at least, and rounded once
   const bool is_double = value.scalar_type() == ScalarType::Double;
   Tensor sums = torch::stable::new_zeros(value, sizes_of(value), is_double ? ScalarType::Double : ScalarType::Float);
-  dispatch(value.scalar_type(), [&](auto zero) {
+  dispatch_type("value", value, [&](auto zero) {
     using T = decltype(zero);
     const Gradients<T> gradients{
         static_cast<const T*>(gradient.const_data_ptr()), static_cast<Compute<T>*>(sums.mutable_data_ptr()),
         static_cast<T*>(grad_offset.mutable_data_ptr()), static_cast<T*>(grad_weight.mutable_data_ptr())};
     const cudaError_t error = launch_backward(make_problem<T>(regular, offsets, weights, geometry), gradients,
                                               !deterministic, current_stream(value));
-    check_launch(error, "deformable_aggregate_backward", value, expected);
+    check_launch(error, "deformable_aggregate_backward", shapes_of(value, expected));
   });
   if (sums.scalar_type() == value.scalar_type()) return {sums, grad_offset, grad_weight};
   return {torch::stable::copy_(grad_value, sums), grad_offset, grad_weight};

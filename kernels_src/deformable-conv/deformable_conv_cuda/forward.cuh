@@ -1,4 +1,4 @@
-// The forward pass: a team of lanes locates its unit's samples, then each lane adds up some channels of them.
+// The forward pass: a tile of lanes locates its unit's samples, then each lane adds up some channels of them.
 #pragma once
 
 #include "sampling.cuh"
@@ -36,32 +36,32 @@ __device__ bool has_nan(const A (&numbers)[kSize]) {
 }
 
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads, blocks_at_a_time<T>())
-    forward_kernel(Problem<T> p, T* output, int log2_lanes) {
+__global__ void __launch_bounds__(kThreads, min_blocks_per_multiprocessor<T>())
+    forward_kernel(Problem<T> p, T* output, int log2_threads) {
   using A = Compute<T>;
-  const Team team(log2_lanes);
-  const TeamUnit<T> unit(p, team);
+  const Tile tile(log2_threads);
+  const TileUnit<T> unit(p, tile);
   const int most = capacity<A>(p.points);
-  const Samples<A> samples(team, most);
-  const Weights<T> weights(p, unit, &team);
-  for (int base = 0; base < p.channels; base += team.lanes * kSize) {
-    const int channel = base + team.lane * kSize;
-    const bool works = channel < p.channels;
+  const Samples<A> samples(tile, most);
+  const Weights<T> weights(p, unit, &tile);
+  for (int base = 0; base < p.channels; base += tile.num_threads * kSize) {
+    const int channel = base + tile.thread_rank * kSize;
+    const bool active = channel < p.channels;
     A total[kSize];
     for (int exact = 0; exact < 2; ++exact) {
       for (A& x : total) x = 0;
       for (int first = 0; first < p.points; first += most) {
         const int count = min(p.points - first, most);
-        if ((base == 0 && !exact) || p.points > most) samples.locate(p, unit, weights, team, first, count);
-        if (!works) continue;
+        if ((base == 0 && !exact) || p.points > most) samples.locate(p, unit, weights, tile, first, count);
+        if (!active) continue;
         if (exact)
           accumulate<true>(p, samples, count, unit.value + channel, total);
         else
           accumulate<false>(p, samples, count, unit.value + channel, total);
       }
-      if (!__any_sync(kAllLanes, has_nan(total))) break;
+      if (!__any_sync(kFullMask, has_nan(total))) break;
     }
-    if (!works || !unit.exists) continue;
+    if (!active || !unit.exists) continue;
     Pack<T, kSize> result;
 #pragma unroll
     for (int i = 0; i < kSize; ++i) narrow(total[i], result.values[i]);

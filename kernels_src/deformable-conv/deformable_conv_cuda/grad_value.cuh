@@ -1,8 +1,8 @@
 // The gradient of value in a fixed order: what it costs to be deterministic.
 //
-// A warp owns some pixels of one image and group. It looks at all samples of them, 32 at a time and corner by corner,
-// and adds what falls on its own pixels. So each sum has one order, whoever owns it, and needs no atomics. Fixed-point
-// atomics would be faster, but have too few bits for float64 and none for numbers that are not finite.
+// A warp owns some pixels of one image and group. It looks at all samples of them, a warp at a time and corner by
+// corner, and adds what falls on its own pixels. So each sum has one order, whoever owns it, and needs no atomics.
+// Fixed-point atomics would be faster, but have too few bits for float64 and none for numbers that are not finite.
 #pragma once
 
 #include "sampling.cuh"
@@ -13,14 +13,15 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads)
     grad_value_kernel(Problem<T> p, const T* grad_output, Compute<T>* grad_value, uint32_t owners) {
   using A = Compute<T>;
-  const uint32_t warp = blockIdx.x * (kThreads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  const uint32_t warp = blockIdx.x * (kThreads / kWarpSize) + threadIdx.x / kWarpSize;
+  const uint32_t lane = threadIdx.x % kWarpSize;
   const uint32_t owner = warp % owners, group = warp / owners % p.groups;
   const int64_t image = warp / owners / p.groups;
   if (image >= p.batch) return;
   const int64_t pixels = int64_t(p.out_height) * p.out_width;
   uint32_t pixel = lane / p.points;
   int point = lane % p.points;
-  for (int64_t start = 0; start < pixels * p.points; start += 32) {
+  for (int64_t start = 0; start < pixels * p.points; start += kWarpSize) {
     const bool exists = pixel < pixels;
     const Unit<T> unit(p, image, (exists ? pixel : 0) * p.groups + group);
     const Sample<T> sample(p, unit, point);
@@ -30,19 +31,19 @@ __global__ void __launch_bounds__(kThreads)
       const int32_t at = sample.cell(p) + corner % 2 + corner / 2 * p.width;
       const bool mine = exists && sample.has(corner) && uint32_t(at) % owners == owner;
       const A share = sample.share(corner, weight);
-      for (unsigned left = __ballot_sync(kAllLanes, mine); left; left &= left - 1) {
+      for (unsigned left = __ballot_sync(kFullMask, mine); left; left &= left - 1) {
         const int source = __ffs(left) - 1;
-        const int64_t from = image * pixels + __shfl_sync(kAllLanes, pixel, source);
-        const int64_t to = image * p.height * p.width + __shfl_sync(kAllLanes, at, source);
-        const A factor = __shfl_sync(kAllLanes, share, source);
+        const int64_t from = image * pixels + __shfl_sync(kFullMask, pixel, source);
+        const int64_t to = image * p.height * p.width + __shfl_sync(kFullMask, at, source);
+        const A factor = __shfl_sync(kFullMask, share, source);
         const T* gradient = grad_output + (from * p.groups + group) * p.channels;
         A* sum = grad_value + (to * p.groups + group) * p.channels;
-        for (int channel = lane; channel < p.channels; channel += 32)
+        for (int channel = lane; channel < p.channels; channel += kWarpSize)
           sum[channel] = fma(factor, widen(gradient[channel]), sum[channel]);
       }
     }
-    pixel += 32 / p.points;
-    point += 32 % p.points;
+    pixel += kWarpSize / p.points;
+    point += kWarpSize % p.points;
     if (point >= p.points) point -= p.points, ++pixel;
   }
 }

@@ -1,6 +1,8 @@
 // Which kernel runs, and how many lanes and blocks of it.
 #pragma once
 
+#include "common/launch.cuh"
+
 #include "backward.cuh"
 #include "forward.cuh"
 #include "grad_value.cuh"
@@ -29,34 +31,22 @@ cudaError_t with_pack_size(const Problem<T>& p, const void* output, F f) {
   return f(std::integral_constant<int, 1>());
 }
 
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int shared_bytes, cudaStream_t stream,
-                   Arguments... arguments) {
-  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(unsigned(blocks));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
-  return error == cudaSuccess ? error : cudaGetLastError();  // which forgets it: it is not another launch's
-}
-
-// A team for each unit, with lanes for all its channels if a warp has them
+// A tile for each unit, with lanes for all its channels if a warp has them
 template <typename T, typename... Parameters, typename... Arguments>
-cudaError_t launch_teams(void (*kernel)(Parameters...), const Problem<T>& p, int pack_size, int log2_lanes,
+cudaError_t launch_tiles(void (*kernel)(Parameters...), const Problem<T>& p, int pack_size, int log2_threads,
                          bool with_dots, cudaStream_t stream, Arguments... arguments) {
   using A = Compute<T>;
-  while (log2_lanes < 5 && pack_size << log2_lanes < p.channels) ++log2_lanes;
-  const int teams = kThreads >> log2_lanes;
-  const int shared_bytes = teams * capacity<A>(p.points) * Samples<A>::bytes(with_dots);
-  return launch(kernel, p.batch * image_blocks(p, teams), shared_bytes, stream, p, arguments..., log2_lanes);
+  while (log2_threads < 5 && pack_size << log2_threads < p.channels) ++log2_threads;
+  const int tiles = kThreads >> log2_threads;
+  const int shared_bytes = tiles * capacity<A>(p.points) * Samples<A>::bytes(with_dots);
+  return launch(kernel, p.batch * image_blocks(p, tiles), kThreads, shared_bytes, stream, p, arguments...,
+                log2_threads);
 }
 
 template <typename T>
 cudaError_t launch_forward(const Problem<T>& p, T* output, cudaStream_t stream) {
   return with_pack_size<16>(p, output, [&](auto size) {
-    return launch_teams(&forward_kernel<T, size()>, p, size(), 0, false, stream, output);
+    return launch_tiles(&forward_kernel<T, size()>, p, size(), 0, false, stream, output);
   });
 }
 
@@ -68,15 +58,15 @@ cudaError_t launch_backward(const Problem<T>& p, Gradients<T> gradients, bool at
   Compute<T>* const grad_value = gradients.value;
   if (!atomics) gradients.value = nullptr;
   const cudaError_t error = with_pack_size<kMost>(p, gradients.output, [&](auto size) {
-    return launch_teams(&backward_kernel<T, size()>, p, size(), 2, true, stream, gradients);
+    return launch_tiles(&backward_kernel<T, size()>, p, size(), 2, true, stream, gradients);
   });
   if (atomics || error != cudaSuccess) return error;
 
-  constexpr int kWarps = kThreads / 32, kEnoughWarps = 4096;  // about what a large GPU runs at once
+  constexpr int kWarps = kThreads / kWarpSize, kEnoughWarps = 4096;  // about what a large GPU runs at once
   uint32_t owners = kWarps;
   while (owners < 256 && p.batch * p.groups * owners < kEnoughWarps) owners *= 2;
-  return launch(&grad_value_kernel<T>, p.batch * p.groups * owners / kWarps, 0, stream, p, gradients.output, grad_value,
-                owners);
+  return launch(&grad_value_kernel<T>, p.batch * p.groups * owners / kWarps, kThreads, 0, stream, p, gradients.output,
+                grad_value, owners);
 }
 
 }  // namespace deformable_conv

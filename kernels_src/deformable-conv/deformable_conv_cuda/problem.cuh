@@ -21,19 +21,19 @@ struct Problem {
   bool softmax;
   // Point k of the output at (row, column) samples value at
   //   x = column * stride_x + origin_x + (grid_x(k) + offset_x) * offset_scale, y alike;
-  // points run column by column, without `left_out`
-  int32_t kernel_height, left_out, dilation_x, dilation_y, centre_x, centre_y;
+  // points run column by column, without `removed_point`
+  int32_t kernel_height, removed_point, dilation_x, dilation_y, centre_x, centre_y;
   float inverse_kernel_height;
   Compute<T> origin_x, origin_y, stride_x, stride_y, offset_scale;
 
   // Where point k lies, relative to the kernel's centre
   __device__ int32_t grid_x(int32_t k) const { return kernel_column(k) * dilation_x - centre_x; }
   __device__ int32_t grid_y(int32_t k) const {
-    return (k + (k >= left_out) - kernel_column(k) * kernel_height) * dilation_y - centre_y;
+    return (k + (k >= removed_point) - kernel_column(k) * kernel_height) * dilation_y - centre_y;
   }
   // exact for fewer than 2^22 points, and faster than a division
   __device__ int32_t kernel_column(int32_t k) const {
-    return int32_t((float(k + (k >= left_out)) + 0.5f) * inverse_kernel_height);
+    return int32_t((float(k + (k >= removed_point)) + 0.5f) * inverse_kernel_height);
   }
 
   // A unit is one output pixel and group: what has samples of its own.

@@ -16,7 +16,7 @@ __device__ bool is_missing(A share) {
   return share == 0 && signbit(share);
 }
 
-// Points of a unit located at a time: what shared memory holds. Odd numbers keep teams in different banks.
+// Points of a unit located at a time: what shared memory holds. Odd numbers keep tiles in different banks.
 template <typename A>
 __host__ __device__ constexpr int capacity(int points) {
   constexpr int kMost = sizeof(A) == 8 ? 7 : 15;
@@ -53,21 +53,22 @@ struct Unit {
 
 // Blocks of one image. Each image has blocks of its own, so that no result depends on what else is in the batch.
 template <typename T>
-__host__ __device__ uint32_t image_blocks(const Problem<T>& p, int teams) {
-  return (p.image_units() + teams - 1) / teams;
+__host__ __device__ uint32_t image_blocks(const Problem<T>& p, int tiles) {
+  return (p.image_units() + tiles - 1) / tiles;
 }
 
-// The unit of a team
+// The unit of a tile
 template <typename T>
-struct TeamUnit : Unit<T> {
-  bool exists;  // a team without a unit does what the image's last one does, and writes nothing
+struct TileUnit : Unit<T> {
+  bool exists;  // a tile without a unit does what the image's last one does, and writes nothing
 
-  __device__ TeamUnit(const Problem<T>& p, const Team& team) : TeamUnit(p, team, image_blocks(p, team.teams())) {}
+  __device__ TileUnit(const Problem<T>& p, const Tile& tile)
+      : TileUnit(p, tile, image_blocks(p, tile.meta_group_size())) {}
 
  private:
-  __device__ TeamUnit(const Problem<T>& p, const Team& team, uint32_t blocks)
-      : TeamUnit(p, blockIdx.x / blocks, blockIdx.x % blocks * team.teams() + team.index) {}
-  __device__ TeamUnit(const Problem<T>& p, uint32_t image, uint32_t unit)
+  __device__ TileUnit(const Problem<T>& p, const Tile& tile, uint32_t blocks)
+      : TileUnit(p, blockIdx.x / blocks, blockIdx.x % blocks * tile.meta_group_size() + tile.meta_group_rank) {}
+  __device__ TileUnit(const Problem<T>& p, uint32_t image, uint32_t unit)
       : Unit<T>(p, image, min(unit, p.image_units() - 1)), exists(unit < p.image_units()) {}
 };
 
@@ -79,17 +80,17 @@ struct Weights {
   bool softmax;
   A shift = 0, factor = 1;
 
-  // The lanes of `team` share the work; without a team a lane does it alone.
-  __device__ Weights(const Problem<T>& p, const Unit<T>& unit, const Team* team)
+  // The lanes of `tile` share the work; without a tile a lane does it alone.
+  __device__ Weights(const Problem<T>& p, const Unit<T>& unit, const Tile* tile)
       : weight(unit.weight), softmax(p.softmax) {
     if (!softmax) return;
-    const int first = team ? team->lane : 0, step = team ? team->lanes : 1;
+    const int first = tile ? tile->thread_rank : 0, step = tile ? tile->num_threads : 1;
     shift = -INFINITY;
     for_points(first, step, p.points, [&](A x) { shift = fmax(shift, x); });
-    if (team) shift = team->max(shift);
+    if (tile) shift = tile->max(shift);
     A total = 0;
     for_points(first, step, p.points, [&](A x) { total += exp(x - shift); });
-    if (team) total = team->sum(total);
+    if (tile) total = tile->sum(total);
     factor = 1 / total;
   }
   __device__ A operator()(T x) const { return softmax ? exp(widen(x) - shift) * factor : widen(x); }
@@ -148,7 +149,7 @@ struct Sample {
   }
 };
 
-// What a team keeps of its samples in shared memory
+// What a tile keeps of its samples in shared memory
 template <typename A>
 struct Samples {
   struct alignas(16) Shares {
@@ -160,25 +161,25 @@ struct Samples {
 
   static constexpr int bytes(bool with_dots) { return sizeof(Shares) * (with_dots ? 2 : 1) + sizeof(int32_t); }
 
-  __device__ Samples(const Team& team, int capacity) {
-    const int teams = team.teams(), mine = team.index * capacity;
+  __device__ Samples(const Tile& tile, int capacity) {
+    const int tiles = tile.meta_group_size(), mine = tile.meta_group_rank * capacity;
     Shares* const first = reinterpret_cast<Shares*>(shared_memory());
-    int32_t* const first_cell = reinterpret_cast<int32_t*>(first + teams * capacity);
+    int32_t* const first_cell = reinterpret_cast<int32_t*>(first + tiles * capacity);
     shares = first + mine;
     cells = first_cell + mine;
-    dots = reinterpret_cast<A*>(first_cell + teams * capacity) + mine * 4;
+    dots = reinterpret_cast<A*>(first_cell + tiles * capacity) + mine * 4;
   }
 
   // The points [first, first + count), each by one lane
   template <typename T>
-  __device__ void locate(const Problem<T>& p, const Unit<T>& unit, const Weights<T>& weights, const Team& team,
+  __device__ void locate(const Problem<T>& p, const Unit<T>& unit, const Weights<T>& weights, const Tile& tile,
                          int first, int count) const {
     __syncwarp();  // the samples before these have been read
-    for (int start = team.lane; start < count; start += kTogether * team.lanes) {
+    for (int start = tile.thread_rank; start < count; start += kTogether * tile.num_threads) {
       T x[kTogether], y[kTogether], weight[kTogether];
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
-        const int k = start + i * team.lanes;
+        const int k = start + i * tile.num_threads;
         if (k >= count) continue;
         x[i] = unit.offset[2 * (first + k)];
         y[i] = unit.offset[2 * (first + k) + 1];
@@ -186,7 +187,7 @@ struct Samples {
       }
 #pragma unroll
       for (int i = 0; i < kTogether; ++i) {
-        const int k = start + i * team.lanes;
+        const int k = start + i * tile.num_threads;
         if (k >= count) continue;
         const Sample<T> sample(p, unit, first + k, x[i], y[i]);
         const A normalised = weights(weight[i]);

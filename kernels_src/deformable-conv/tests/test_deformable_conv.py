@@ -1,46 +1,10 @@
-"""Tests of the kernel on its own, loaded as a user loads it.
-
-Build it first; `LOCAL_KERNELS=hf-models/deformable-conv=PATH` tests a build that lies elsewhere.
-"""
-
-import os
-import sys
-from pathlib import Path
+"""Tests of the kernel on its own; see ../../conftest.py for what they run on."""
 
 import pytest
 import torch
-from kernels import get_kernel, get_local_kernel
 
-REPO_ID = "hf-models/deformable-conv"
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-
-
-def needs_gpu(name):
-    return pytest.param(name, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
-
-
-@pytest.fixture(scope="session", params=["cpu", needs_gpu("cuda")])
-def device(request):
-    return request.param
-
-
-@pytest.fixture(scope="session")
-def kernel(device):
-    if f"{REPO_ID}=" in os.environ.get("LOCAL_KERNELS", ""):
-        return get_kernel(REPO_ID, revision="v1", backend=device)
-    return get_local_kernel(Path(__file__).resolve().parents[1], backend=device)
-
-
-@pytest.fixture
-def operators(kernel):
-    return sys.modules[f"{kernel.__name__}._ops"].ops
-
-
-@pytest.fixture
-def deterministic():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+PATHS = ["avx512", "avx2", "portable", "cuda"]
 
 
 def make_inputs(device, dtype=torch.float64, channels=4, kernel_size=3):
@@ -76,24 +40,12 @@ def gradients(kernel, inputs, **options):
     return [out.detach(), *(tensor.grad for tensor in inputs)]
 
 
-@pytest.fixture(params=["avx512", "avx2", "portable", "cuda"])
-def path(request, device, monkeypatch):
-    """What the device runs: a GPU its own, a processor each that it has."""
-    if (request.param == "cuda") != (device == "cuda"):
-        pytest.skip(f"not for {device}")
-    monkeypatch.setenv("DEFORMABLE_CONV_CPU_PATH", request.param)
-
-
+@pytest.mark.parametrize("path", PATHS, indirect=True)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("channels", "kernel_size"), [(16, 3), (32, 3), (64, 3), (5, 3), (20, 5)])
 def test_forward(kernel, device, path, dtype, channels, kernel_size):
     inputs = make_inputs(device, dtype, channels, kernel_size)
-    try:
-        out = kernel.deformable_aggregate(*inputs, kernel_size=kernel_size, padding=kernel_size // 2)
-    except RuntimeError as error:
-        if "this processor does not run" not in str(error):
-            raise
-        pytest.skip(str(error).splitlines()[0])
+    out = kernel.deformable_aggregate(*inputs, kernel_size=kernel_size, padding=kernel_size // 2)
     expected = one_sample_at_a_time(*(t.double().cpu() for t in inputs), kernel_size, kernel_size // 2)
     tolerance = torch.finfo(dtype).eps
     torch.testing.assert_close(out.double().cpu(), expected, rtol=tolerance, atol=tolerance * 50)

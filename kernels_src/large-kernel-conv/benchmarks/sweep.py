@@ -90,11 +90,11 @@ def summary(path=RESULTS):
     device, kernel, version, date = (", ".join(sorted({row[name] for row in rows})) for name in (*CONDITIONS, "date"))
     return (
         f"{len(rows)} shapes, float32 and bfloat16, one thread ({device}; torch {version}, {kernel}, {date}):\n\n"
-        f"- With the layout given, for input and output, the public function takes at most {1 / min(given):.2f} of "
-        f"the time of PyTorch's best, which may convert to the other layout and back. It is slower than {SLOWER}x of "
-        f"PyTorch's speed in {_count(given)} of {len(given)} cases.\n"
-        f"- With the layout free to choose, for both, it takes at most {1 / min(free):.2f} of the time; slower than "
-        f"{SLOWER}x: {_count(free)} of {len(free)}.\n"
+        "- Where input and output must have a given memory layout, the public function is at least "
+        f"{min(given):.2f}x as fast as PyTorch's best, which may convert to the other layout and back. It is less "
+        f"than {SLOWER}x as fast in {_count(given)} of {len(given)} cases.\n"
+        f"- Where both may choose their layout, it is at least {min(free):.2f}x as fast. It is less than {SLOWER}x as "
+        f"fast in {_count(free)} of {len(free)} cases.\n"
     )
 
 

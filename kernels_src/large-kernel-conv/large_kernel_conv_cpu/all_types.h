@@ -3,7 +3,7 @@
 
 #include "convolve_fourier.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 template <typename T>
 void convolve(const Convolution<T>& p, int64_t begin, int64_t end) {
@@ -13,15 +13,12 @@ void convolve(const Convolution<T>& p, int64_t begin, int64_t end) {
     convolve_directly(p, begin, end);
 }
 
-#define LARGE_KERNEL_CONV_INSTANTIATE(T)                                             \
+#define INSTANTIATE(T)                                                               \
   template int64_t channel_block<T>();                                               \
   template void convolve<T>(const Convolution<T>&, int64_t, int64_t);                \
   template void differentiate_weight<T>(const WeightGradient<T>&, int64_t, int64_t); \
   template void differentiate_bias<T>(const BiasGradient<T>&, int64_t, int64_t);
-LARGE_KERNEL_CONV_INSTANTIATE(float)
-LARGE_KERNEL_CONV_INSTANTIATE(double)
-LARGE_KERNEL_CONV_INSTANTIATE(BFloat16)
-LARGE_KERNEL_CONV_INSTANTIATE(Half)
-#undef LARGE_KERNEL_CONV_INSTANTIATE
+FOR_EACH_TYPE(INSTANTIATE)
+#undef INSTANTIATE
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

@@ -14,7 +14,7 @@
 #include <utility>
 
 #include "amx.h"
-#include "lanes.h"
+#include "channel_lanes.h"
 
 namespace large_kernel_conv::amx {
 

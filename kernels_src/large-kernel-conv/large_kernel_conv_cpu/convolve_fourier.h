@@ -9,7 +9,7 @@
 #include "fourier_rule.h"
 #include "tasks.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 // What comes out with numbers that are not finite is convolved again directly: on this way they reach whole rows, and
 // large numbers may overflow.
@@ -83,4 +83,4 @@ void convolve_by_fourier(const Convolution<T>& p, int64_t begin, int64_t end) {
   }
 }
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

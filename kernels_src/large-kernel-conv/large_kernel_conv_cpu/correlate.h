@@ -14,9 +14,9 @@
 
 #include <algorithm>
 
-#include "lanes.h"
+#include "channel_lanes.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 template <class V>
 struct Correlation {
@@ -149,4 +149,4 @@ void correlate(const Correlation<V>& c) {
   });
 }
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

@@ -8,9 +8,9 @@
 
 #include <cmath>
 
-#include "lanes.h"
+#include "channel_lanes.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 // Complex numbers, one for each channel of a block; correlate() takes them as pixels, and conjugates the kernel.
 template <class V>
@@ -146,4 +146,4 @@ class Transform {
   }
 };
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

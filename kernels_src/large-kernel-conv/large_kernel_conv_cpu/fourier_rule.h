@@ -5,7 +5,7 @@
 
 #include "problem.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 // The part of a kernel that meets the image reaches so far on each side.
 struct Reach {
@@ -36,4 +36,4 @@ inline bool fourier_is_faster(const Geometry& g, int taps_at_once) {
   return fourier < direct && length * g.height * 128 < kMostBytes;
 }
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

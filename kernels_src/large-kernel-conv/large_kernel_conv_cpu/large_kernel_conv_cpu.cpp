@@ -1,12 +1,10 @@
 // From tensors to the compute paths: checks, strides, the split into tasks.
-#include "large_kernel_conv_cpu.h"
-
 #include <algorithm>
 #include <type_traits>
 
-#include "arguments.h"
-#include "cpu_path.h"
-#include "depthwise_conv2d.h"
+#include "common/cpu_path.h"
+#include "large_kernel_conv_operator/checks.h"
+#include "large_kernel_conv_operator/depthwise_conv2d.h"
 #include "problem.h"
 
 namespace large_kernel_conv {
@@ -22,27 +20,25 @@ struct Path {  // the functions of one path
   int64_t blocks(const Geometry& g) const { return (g.channels + channel_block() - 1) / channel_block(); }
 };
 
+CpuPath choose_path() {
+  static const CpuPaths paths("LARGE_KERNEL_CONV_CPU_PATH",
+                              {CpuPath::amx, CpuPath::avx512_bf16, CpuPath::avx512, CpuPath::avx2, CpuPath::portable});
+  return paths.choose();
+}
+
 template <typename T>
 Path<T> path_of() {
-#define LARGE_KERNEL_CONV_PATH_OF(path) \
-  return { path::channel_block<T>, path::convolve<T>, path::differentiate_weight<T>, path::differentiate_bias<T> }
-  switch (choose_path()) {
+  const CpuPath path = choose_path();
+  Path<T> functions{ON_CPU_PATH(path, channel_block<T>), ON_CPU_PATH(path, convolve<T>),
+                    ON_CPU_PATH(path, differentiate_weight<T>), ON_CPU_PATH(path, differentiate_bias<T>)};
 #if defined(__x86_64__)
-    case CpuPath::avx512_bf16:
-      if constexpr (std::is_same_v<T, BFloat16>)
-        return {avx512::channel_block<T>, avx512_bf16::convolve<T>, avx512_bf16::differentiate_weight<T>,
-                avx512::differentiate_bias<T>};
-      [[fallthrough]];
-    case CpuPath::amx:
-    case CpuPath::avx512:
-      LARGE_KERNEL_CONV_PATH_OF(avx512);
-    case CpuPath::avx2:
-      LARGE_KERNEL_CONV_PATH_OF(avx2);
+  if constexpr (std::is_same_v<T, BFloat16>)
+    if (path == CpuPath::avx512_bf16) {  // its own tasks are those of avx512
+      functions.convolve = avx512_bf16::convolve<T>;
+      functions.differentiate_weight = avx512_bf16::differentiate_weight<T>;
+    }
 #endif
-    default:
-      LARGE_KERNEL_CONV_PATH_OF(portable);
-  }
-#undef LARGE_KERNEL_CONV_PATH_OF
+  return functions;
 }
 
 // Chunks of `rows` for each of `tasks`, so that every thread has work: four tasks a thread even out their differences.
@@ -94,7 +90,7 @@ Tensor depthwise_conv2d_forward(const Tensor& input, const Tensor& weight, const
   std::optional<Tensor> numbers;
   if (bias) numbers = torch::stable::contiguous(*bias);
   if (output.numel() == 0) return output;
-  dispatch_type(input.scalar_type(), [&](auto zero) {
+  dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);
     run_convolution<T>(path_of<T>(), {size, view_of<T>(input), weight_view_of<T>(weight),
                                       numbers ? static_cast<const T*>(numbers->const_data_ptr()) : nullptr,
@@ -108,7 +104,7 @@ Tensor depthwise_conv2d_backward_weight(const Tensor& grad_output, const Tensor&
   const Geometry size = check_backward_weight(grad_output, input, kernel_size);
   Tensor grad_weight = torch::stable::new_empty(input, {size.channels, 1, size.kernel_height, size.kernel_width});
   if (input.numel() == 0) return torch::stable::zero_(grad_weight);
-  dispatch_type(input.scalar_type(), [&](auto zero) {
+  dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);
     const Path<T> path = path_of<T>();
     const int64_t tasks = path.blocks(size), chunks = chunks_for(tasks, size.kernel_height);
@@ -125,7 +121,7 @@ Tensor depthwise_conv2d_backward_bias(const Tensor& grad_output) {
   const Geometry size = geometry_of("grad_output", grad_output, {1, 1});
   Tensor grad_bias = torch::stable::new_empty(grad_output, {size.channels});
   if (grad_output.numel() == 0) return torch::stable::zero_(grad_bias);
-  dispatch_type(grad_output.scalar_type(), [&](auto zero) {
+  dispatch_type("grad_output", grad_output, [&](auto zero) {
     using T = decltype(zero);
     const Path<T> path = path_of<T>();
     const BiasGradient<T> problem{size, view_of<T>(grad_output), static_cast<T*>(grad_bias.mutable_data_ptr())};
@@ -135,4 +131,4 @@ Tensor depthwise_conv2d_backward_bias(const Tensor& grad_output) {
   return grad_bias;
 }
 
-std::string cpu_path() { return kPathNames[int(choose_path())]; }
+std::string cpu_path() { return name_of(choose_path()); }

@@ -5,7 +5,7 @@
 
 #include "transpose.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 // Call f(first number, pixels) for the rows [first, last): once where they follow each other like pixels.
 template <typename T, typename F>
@@ -83,4 +83,4 @@ void unpack(const typename V::Scalar* in, const View<T>& view, int64_t channels,
   });
 }
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

@@ -8,14 +8,14 @@
 
 #include "pack.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 struct PairLanes {
   static constexpr int size = 16, kRows = 3, kColumns = 8, kTaps = 2;
   static constexpr bool kFiniteOnly = true;
   using Scalar = float;
   using Element = uint32_t;  // the left number in the low half
-  using Factor = Lanes<uint32_t, size, kRows, kColumns>;
+  using Factor = ChannelLanes<uint32_t, size, kRows, kColumns>;
   __m512 v;
 
   static ALWAYS_INLINE PairLanes zero() { return {_mm512_setzero_ps()}; }
@@ -94,4 +94,4 @@ bool pack_kernel(const View<const BFloat16>& view, int64_t channels, int64_t fir
   return !unusable;
 }
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

@@ -1,3 +1,3 @@
 // The path for bfloat16 on processors with AMX (Sapphire Rapids and later); it is compiled for AVX-512 too.
-#define LARGE_KERNEL_CONV_PATH amx
+#define CPU_PATH amx
 #include "amx_convolve.h"

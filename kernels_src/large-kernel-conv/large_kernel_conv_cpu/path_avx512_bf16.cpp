@@ -1,6 +1,6 @@
 // The path for bfloat16 on processors with AVX-512 BF16 (Cooper Lake, Zen 4 and later), compiled for them (see
 // build.toml).
-#define LARGE_KERNEL_CONV_PATH avx512_bf16
+#define CPU_PATH avx512_bf16
 #include "pairs.h"
 
 namespace large_kernel_conv::avx512_bf16 {

@@ -1,10 +1,8 @@
-// What the tensor-facing code hands to the compute paths: plain numbers and pointers.
-//
-// The paths are compiled with different instruction sets. Nothing here has code of its own, so that the linker can
-// never pick an AVX-512 copy of a shared inline function for a machine without AVX-512.
+// What the tensor-facing code hands to the compute paths: plain numbers and pointers, without code of their own (see
+// common/types.h).
 #pragma once
 
-#include "types.h"
+#include "large_kernel_conv_operator/types.h"
 
 namespace large_kernel_conv {
 
@@ -36,7 +34,7 @@ struct BiasGradient {
 
 // Each path says how many channels it has in a block, and computes the tasks [begin, end); those of the gradient of
 // the bias are the channel blocks.
-#define LARGE_KERNEL_CONV_DECLARE_PATH(path)                                       \
+#define DECLARE_PATH(path)                                                         \
   namespace path {                                                                 \
   template <typename T>                                                            \
   int64_t channel_block();                                                         \
@@ -47,11 +45,11 @@ struct BiasGradient {
   template <typename T>                                                            \
   void differentiate_bias(const BiasGradient<T>&, int64_t begin, int64_t end);     \
   }
-LARGE_KERNEL_CONV_DECLARE_PATH(portable)
-LARGE_KERNEL_CONV_DECLARE_PATH(avx2)
-LARGE_KERNEL_CONV_DECLARE_PATH(avx512)
-LARGE_KERNEL_CONV_DECLARE_PATH(avx512_bf16)  // convolution and gradient of the weight in bfloat16, in tasks of avx512
-#undef LARGE_KERNEL_CONV_DECLARE_PATH
+DECLARE_PATH(portable)
+DECLARE_PATH(avx2)
+DECLARE_PATH(avx512)
+DECLARE_PATH(avx512_bf16)  // convolution and gradient of the weight in bfloat16, in tasks of avx512
+#undef DECLARE_PATH
 
 template <typename T>
 using Convolve = void (*)(const Convolution<T>&, int64_t begin, int64_t end);

@@ -4,7 +4,7 @@
 #include "correlate.h"
 #include "pack.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 // Packed pixels that should stay in the second-level cache, in bytes
 constexpr int64_t kBandBytes = 256 << 10;
@@ -126,4 +126,4 @@ void differentiate_bias(const BiasGradient<T>& p, int64_t begin, int64_t end) {
   }
 }
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

@@ -5,9 +5,9 @@
 #include <immintrin.h>
 #endif
 
-#include "lanes.h"
+#include "channel_lanes.h"
 
-namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH {
+namespace large_kernel_conv::CPU_PATH {
 
 template <typename A, int N>
 ALWAYS_INLINE void transpose(const A (&rows)[N][N], A* out, int64_t pixels) {
@@ -49,4 +49,4 @@ ALWAYS_INLINE void transpose(const A (&rows)[N][N], A* out, int64_t pixels) {
     for (int c = 0; c < N; ++c) out[x * N + c] = rows[c][x];
 }
 
-}  // namespace large_kernel_conv::LARGE_KERNEL_CONV_PATH
+}  // namespace large_kernel_conv::CPU_PATH

@@ -59,7 +59,7 @@ struct ConvolutionBlock {
 
 // On CUDA cores. Shared memory: planes of the inputs, of the weights, of the outputs.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>) convolve_strips(Convolution<T> p) {
+__global__ void __launch_bounds__(kThreads, kMinBlocksPerMultiprocessor<T>) convolve_on_cuda_cores(Convolution<T> p) {
   const ConvolutionBlock<T> block(p);
   const Tiling& size = p.size;
   const int pad = size.pad_width(), shift = Correlation<T>::shift(pad);
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) convolve_strips(Convolut
   const Correlation<T> correlation{{in.data, p.in},    block.region,      {kernels.data, p.kernel},
                                    size.kernel_height, size.pad_height(), pad};
   const Region& tile = block.tile;
-  const int down = parts_of(tile.rows, kStripRows), strips = strips_of(tile.rows, tile.columns);
+  const int down = ceil_div(tile.rows, kStripRows), strips = strips_of(tile.rows, tile.columns);
   bool nan = false;
   for (int strip = threadIdx.x; strip < block.channels * strips; strip += blockDim.x) {
     const int row = strip % down * kStripRows, column = strip % strips / down * kStripColumns, c = strip / strips;
@@ -113,7 +113,7 @@ __host__ __device__ inline int pairs_of(int kernel_width) { return kPairsBefore 
 // Those from `first` to `last`
 template <typename T>
 __device__ void fill_pairs(uint32_t* pairs, const T* weights, int64_t step, int size, int first, int last) {
-  for (int i = first + int(threadIdx.x % kLanes); i <= last; i += kLanes) {
+  for (int i = first + int(threadIdx.x % kWarpSize); i <= last; i += kWarpSize) {
     const uint32_t low = unsigned(i) < unsigned(size) ? weights[i * step].bits : 0;
     const uint32_t high = unsigned(i + 1) < unsigned(size) ? weights[(i + 1) * step].bits : 0;
     pairs[i] = low | high << 16;
@@ -122,7 +122,7 @@ __device__ void fill_pairs(uint32_t* pairs, const T* weights, int64_t step, int 
 
 // Shared memory: a row of zeros, planes of the inputs, of the outputs, pairs of weights.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>) convolve_matrices(Convolution<T> p) {
+__global__ void __launch_bounds__(kThreads, kMinBlocksPerMultiprocessor<T>) convolve_on_tensor_cores(Convolution<T> p) {
   const ConvolutionBlock<T> block(p);
   const Tiling& size = p.size;
   const Region &tile = block.tile, &region = block.region;
@@ -134,18 +134,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) convolve_matrices(Convol
   load_tile(p.input, block.image, block.channel, block.channels, region, in);
   __syncthreads();
 
-  const int warp = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
+  const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
   uint32_t* const pairs =
       reinterpret_cast<uint32_t*>(out.at(size.chunk, 0, 0)) + warp * 2 * pairs_of(size.kernel_width) + kPairsBefore;
   const int c = warp % size.chunk, top = warp / size.chunk * kWarpRows;  // in the tile
   const int y = tile.row + top;
-  const bool works = c < block.channels && top < tile.rows;
-  const int columns = parts_of(tile.columns, 8);  // in eights
+  const bool active = c < block.channels && top < tile.rows;
+  const int columns = ceil_div(tile.columns, 8);  // in eights
   // The distances of 16 columns of input from 8 of output: those that have weights, and the least and greatest here
   const int least = max(-pad - 15, region.column - tile.column - 8 * (columns - 1));
   const int greatest = min(pad + 7, region.column + round_up(region.columns, 16) - 16 - tile.column);
-  const int first = works ? max(0, size.pad_height() - (y + min(kWarpRows, tile.rows - top) - 1)) : 0;
-  const int last = works ? min(size.kernel_height, size.height + size.pad_height() - y) : 0;
+  const int first = active ? max(0, size.pad_height() - (y + min(kWarpRows, tile.rows - top) - 1)) : 0;
+  const int last = active ? min(size.kernel_height, size.height + size.pad_height() - y) : 0;
 
   float total[2][kWarpColumns / 8][4] = {};
   for (int a = first; a < last; ++a) {
@@ -174,19 +174,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) convolve_matrices(Convol
       load_weights(weights[0], distance);
       load_weights(weights[1], distance - 8);
       uint32_t pixels[2][4];
-      load_matrices<false>(pixels[0], rows[0] + column);
-      if (top + 16 < tile.rows) load_matrices<false>(pixels[1], rows[1] + column);
+      ldmatrix<false>(pixels[0], rows[0] + column);
+      if (top + 16 < tile.rows) ldmatrix<false>(pixels[1], rows[1] + column);
 #pragma unroll
       for (int t = 0; t < kWarpColumns / 8; ++t) {
         if (t >= columns || distance - 8 * t < least || distance - 8 * t > greatest) continue;
-        multiply_add<T>(total[0][t], pixels[0], weights[t]);
-        if (top + 16 < tile.rows) multiply_add<T>(total[1][t], pixels[1], weights[t]);
+        mma<T>(total[0][t], pixels[0], weights[t]);
+        if (top + 16 < tile.rows) mma<T>(total[1][t], pixels[1], weights[t]);
       }
     }
   }
 
   bool nan = false;
-  const float bias = works && p.bias ? widen(p.bias[block.channel + c]) : 0;
+  const float bias = active && p.bias ? widen(p.bias[block.channel + c]) : 0;
 #pragma unroll
   for (int half = 0; half < 2; ++half)
 #pragma unroll
@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) convolve_matrices(Convol
 #pragma unroll
       for (int i = 0; i < 4; i += 2) {
         const int row = top + 16 * half + lane / 4 + i * 4, column = 8 * t + lane % 4 * 2;
-        if (!works || row >= tile.rows || column >= tile.columns) continue;
+        if (!active || row >= tile.rows || column >= tile.columns) continue;
         const float left = total[half][t][i] + bias, right = total[half][t][i + 1] + bias;
         nan |= left != left || right != right;
         Pack<T, 2> both;

@@ -1,15 +1,9 @@
 // From tensors to the kernels.
 #include <algorithm>
 
-#include "arguments.h"
-#include "depthwise_conv2d.h"
+#include "large_kernel_conv_operator/checks.h"
+#include "large_kernel_conv_operator/depthwise_conv2d.h"
 #include "launch.cuh"
-
-#include <torch/csrc/stable/accelerator.h>
-
-#ifndef USE_CUDA  // with it, the header above declares this
-extern "C" AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
-#endif
 
 namespace large_kernel_conv {
 namespace {
@@ -28,15 +22,8 @@ Tiling tiling_of(const Geometry& g) {
   return size;
 }
 
-cudaStream_t current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-void check_launch(cudaError_t error, const char* what, const Tensor& input, const Geometry& g) {
-  STD_TORCH_CHECK(error == cudaSuccess, what, ": ", cudaGetErrorString(error), " (input ", shape_of(sizes_of(input)),
-                  ", kernel_size ", shape_of({g.kernel_height, g.kernel_width}), ")");
+std::string shapes_of(const Tensor& input, const Geometry& g) {
+  return "input " + shape_of(sizes_of(input)) + ", kernel_size " + shape_of({g.kernel_height, g.kernel_width});
 }
 
 // Summed in float32 at least, and rounded once
@@ -59,13 +46,13 @@ Tensor depthwise_conv2d_forward(const Tensor& input, const Tensor& weight, const
   if (output.numel() == 0) return output;
   std::optional<Tensor> numbers;
   if (bias) numbers = torch::stable::contiguous(*bias);
-  dispatch_type(input.scalar_type(), [&](auto zero) {
+  dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);
     Convolution<T> p{};
     p.size = tiling_of(geometry);
     p.input.view = view_of<T>(input), p.weight = weight_view_of<T>(weight), p.output.view = mutable_view_of<T>(output);
     p.bias = numbers ? static_cast<const T*>(numbers->const_data_ptr()) : nullptr;
-    check_launch(launch_convolution(p, current_stream(input)), "depthwise_conv2d_forward", input, geometry);
+    check_launch(launch_convolution(p, current_stream(input)), "depthwise_conv2d_forward", shapes_of(input, geometry));
   });
   return output;
 }
@@ -77,7 +64,7 @@ Tensor depthwise_conv2d_backward_weight(const Tensor& grad_output, const Tensor&
   const std::vector<int64_t> shape = {geometry.channels, 1, geometry.kernel_height, geometry.kernel_width};
   if (input.numel() == 0) return torch::stable::new_zeros(input, shape);
   std::optional<Tensor> sums;
-  dispatch_type(input.scalar_type(), [&](auto zero) {
+  dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);
     WeightGradient<T> p{};
     p.size = tiling_of(geometry);
@@ -88,7 +75,7 @@ Tensor depthwise_conv2d_backward_weight(const Tensor& grad_output, const Tensor&
       return static_cast<Compute<T>*>(sums->mutable_data_ptr());
     };
     const cudaError_t error = launch_weight_gradient(p, current_stream(input), make_sums);
-    check_launch(error, "depthwise_conv2d_backward_weight", input, geometry);
+    check_launch(error, "depthwise_conv2d_backward_weight", shapes_of(input, geometry));
   });
   return sum_over(*sums, {0}, input.scalar_type());
 }

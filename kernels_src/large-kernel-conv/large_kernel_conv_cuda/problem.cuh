@@ -31,12 +31,12 @@ struct Tiling {
 
   __host__ __device__ int pad_height() const { return kernel_height / 2; }
   __host__ __device__ int pad_width() const { return kernel_width / 2; }
-  __host__ __device__ int chunks() const { return parts_of(channels, chunk); }
-  __host__ __device__ int tiles() const { return parts_of(height, tile_rows) * parts_of(width, tile_columns); }
-  __host__ __device__ int64_t units() const { return batch * tiles(); }  // tiles of one chunk of channels
+  __host__ __device__ int chunks() const { return ceil_div(channels, chunk); }
+  __host__ __device__ int tiles() const { return ceil_div(height, tile_rows) * ceil_div(width, tile_columns); }
+  __host__ __device__ int64_t batch_tiles() const { return batch * tiles(); }  // of all images
 
   __device__ Region tile(int index) const {
-    const int across = parts_of(width, tile_columns);
+    const int across = ceil_div(width, tile_columns);
     const int row = index / across * tile_rows, column = index % across * tile_columns;
     return {row, min(tile_rows, height - row), column, min(tile_columns, width - column)};
   }
@@ -73,7 +73,7 @@ struct Convolution {
   Extent in, out, kernel;  // in shared memory
 };
 
-// Each of the splits adds up its share of the units, in `sums` of its own: (splits, parts of columns, C, KH, KW).
+// Each of the splits adds up its share of the tiles, in `sums` of its own: (splits, parts of columns, C, KH, KW).
 template <typename T>
 struct WeightGradient {
   Tiling size;

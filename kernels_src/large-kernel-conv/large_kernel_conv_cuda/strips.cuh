@@ -16,7 +16,7 @@ namespace large_kernel_conv {
 constexpr int kStripRows = 3, kStripColumns = 8;
 
 __host__ __device__ inline int strips_of(int rows, int columns) {
-  return parts_of(rows, kStripRows) * parts_of(columns, kStripColumns);
+  return ceil_div(rows, kStripRows) * ceil_div(columns, kStripColumns);
 }
 
 template <typename T>

@@ -1,10 +1,17 @@
-// The gradient of the weight. A block adds up some of it, for some channels, over its split of the units; what the
-// splits have is added up afterwards. So each sum has one order, and needs no atomics.
+// The gradient of the weight. A block adds up some of it, for some channels, over its split of the tiles of all images;
+// what the splits have is added up afterwards. So each sum has one order, and needs no atomics.
 #pragma once
 
 #include "strips.cuh"
 
 namespace large_kernel_conv {
+
+// The tiles [begin, end) of all images that one split has
+struct Split {
+  int64_t begin, end;
+  __device__ Split(const Tiling& size, int split, int splits)
+      : begin(size.batch_tiles() * split / splits), end(size.batch_tiles() * (split + 1) / splits) {}
+};
 
 // Part of one number of the gradient from the pixels inside the image only, as exact_output: over the pixels of the
 // split that are [first, last) steps of 16 columns from their pixel of the input.
@@ -13,9 +20,10 @@ __device__ Compute<T> exact_gradient(const WeightGradient<T>& p, int split, int 
                                      int last) {
   const Tiling& size = p.size;
   Compute<T> total = 0;
-  for (int64_t unit = size.units() * split / p.splits; unit < size.units() * (split + 1) / p.splits; ++unit) {
-    const Region tile = size.tile(int(unit % size.tiles()));
-    const int64_t image = unit / size.tiles();
+  const Split range(size, split, p.splits);
+  for (int64_t index = range.begin; index < range.end; ++index) {
+    const Region tile = size.tile(int(index % size.tiles()));
+    const int64_t image = index / size.tiles();
     for (int i = 0; i < tile.rows * tile.columns; ++i) {
       const int row = tile.row + i / tile.columns, column = tile.column + i % tile.columns;
       const int y = row + a - size.pad_height(), x = column + b - size.pad_width();
@@ -32,36 +40,36 @@ __device__ Compute<T> exact_gradient(const WeightGradient<T>& p, int split, int 
 struct GradientBlock {
   int channel, channels;  // first one and number
   int part, split;
-  int64_t begin, end;  // units
 
-  __device__ GradientBlock(const Tiling& size, int parts, int splits) {
+  __device__ GradientBlock(const Tiling& size, int parts) {
     const int rest = blockIdx.x / size.chunks();
     channel = int(blockIdx.x % size.chunks()) * size.chunk;
     channels = min(size.chunk, size.channels - channel);
     part = rest % parts, split = rest / parts;
-    begin = size.units() * split / splits, end = size.units() * (split + 1) / splits;
   }
 };
 
 // On CUDA cores: a thread has one strip of the gradient, for which the gradient of the output is the kernel. Shared
 // memory: planes of the input, of the gradient of the output.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_strips(WeightGradient<T> p) {
+__global__ void __launch_bounds__(kThreads, kMinBlocksPerMultiprocessor<T>)
+    differentiate_on_cuda_cores(WeightGradient<T> p) {
   const Tiling& size = p.size;
-  const int strips = strips_of(size.kernel_height, size.kernel_width), down = parts_of(size.kernel_height, kStripRows);
-  const GradientBlock block(size, parts_of(strips * size.chunk, blockDim.x), p.splits);
+  const int strips = strips_of(size.kernel_height, size.kernel_width), down = ceil_div(size.kernel_height, kStripRows);
+  const GradientBlock block(size, ceil_div(strips * size.chunk, blockDim.x));
   const int pad_row = size.pad_height(), pad_column = size.pad_width(), shift = Correlation<T>::shift(pad_column);
   const Planes<T> in{reinterpret_cast<T*>(shared_memory()), p.in}, out{in.at(size.chunk, 0, 0), p.out};
   const int strip = block.part * blockDim.x + threadIdx.x, c = strip / strips;
   const int row = strip % down * kStripRows, column = strip % strips / down * kStripColumns;
   T total[kStripRows][kStripColumns] = {};
-  for (int64_t unit = block.begin; unit < block.end; ++unit) {
-    const Region tile = size.tile(int(unit % size.tiles())), region = size.around(tile, pad_row, pad_row);
+  const Split range(size, block.split, p.splits);
+  for (int64_t index = range.begin; index < range.end; ++index) {
+    const Region tile = size.tile(int(index % size.tiles())), region = size.around(tile, pad_row, pad_row);
     __syncthreads();
     clear(in.data, int((out.at(size.chunk, 0, 0) - in.data) * sizeof(T)));
     __syncthreads();
-    load_tile(p.input, unit / size.tiles(), block.channel, block.channels, region, Planes<T>{in.data + shift, p.in});
-    load_tile(p.grad_output, unit / size.tiles(), block.channel, block.channels, tile,
+    load_tile(p.input, index / size.tiles(), block.channel, block.channels, region, Planes<T>{in.data + shift, p.in});
+    load_tile(p.grad_output, index / size.tiles(), block.channel, block.channels, tile,
               Planes<T>{out.at(0, kStripRows - 1, 0), p.out});
     __syncthreads();
     const Correlation<T> correlation{{in.data, p.in},         region, {out.data, p.out}, tile.rows, pad_row - tile.row,
@@ -94,8 +102,8 @@ constexpr int kWarpKernelRows = 3, kStepsOfPart = 3;
 
 struct ColumnSteps {
   int most;  // how far apart columns are, at most
-  __host__ __device__ explicit ColumnSteps(int kernel_width) : most(parts_of(kernel_width / 2, 16)) {}
-  __host__ __device__ int parts() const { return parts_of(2 * most + 1, kStepsOfPart); }
+  __host__ __device__ explicit ColumnSteps(int kernel_width) : most(ceil_div(kernel_width / 2, 16)) {}
+  __host__ __device__ int parts() const { return ceil_div(2 * most + 1, kStepsOfPart); }
   __host__ __device__ int first(int part) const { return part * kStepsOfPart - most; }
 };
 
@@ -105,32 +113,34 @@ __host__ __device__ inline int kernel_rows_of_part(int chunk) { return kWarps / 
 // Shared memory: a row of zeros, planes of the input, of the gradient of the output; in the end, a warp's products for
 // one kernel row.
 template <typename T>
-__global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(WeightGradient<T> p) {
+__global__ void __launch_bounds__(kThreads, kMinBlocksPerMultiprocessor<T>)
+    differentiate_on_tensor_cores(WeightGradient<T> p) {
   const Tiling& size = p.size;
   const ColumnSteps steps(size.kernel_width);
-  const int kernel_rows = kernel_rows_of_part(size.chunk), row_parts = parts_of(size.kernel_height, kernel_rows);
-  const GradientBlock block(size, row_parts * steps.parts(), p.splits);
+  const int kernel_rows = kernel_rows_of_part(size.chunk), row_parts = ceil_div(size.kernel_height, kernel_rows);
+  const GradientBlock block(size, row_parts * steps.parts());
   const int column_part = block.part / row_parts, first_step = steps.first(column_part);
   const int block_row = block.part % row_parts * kernel_rows;
   const int last_row = min(size.kernel_height, block_row + kernel_rows) - 1;
   T* const zeros = reinterpret_cast<T*>(shared_memory());
   const int zero_elements = max(p.in.stride, p.out.stride);
   const Planes<T> in{zeros + zero_elements, p.in}, out{in.at(size.chunk, 0, 0), p.out};
-  const int warp = threadIdx.x / kLanes, lane = threadIdx.x % kLanes;
+  const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
   const int c = warp % size.chunk, warp_row = block_row + warp / size.chunk * kWarpKernelRows;
-  const bool works = c < block.channels && warp_row < size.kernel_height;
+  const bool active = c < block.channels && warp_row < size.kernel_height;
 
   float total[kWarpKernelRows][kStepsOfPart][2][4] = {};
-  for (int64_t unit = block.begin; unit < block.end; ++unit) {
-    const Region tile = size.tile(int(unit % size.tiles()));
+  const Split range(size, block.split, p.splits);
+  for (int64_t index = range.begin; index < range.end; ++index) {
+    const Region tile = size.tile(int(index % size.tiles()));
     const Region region = size.around(tile, size.pad_height() - block_row, last_row - size.pad_height());
     __syncthreads();
     clear(zeros, int((out.at(size.chunk, 0, 0) - zeros) * sizeof(T)));
     __syncthreads();
-    load_tile(p.input, unit / size.tiles(), block.channel, block.channels, region, in);
-    load_tile(p.grad_output, unit / size.tiles(), block.channel, block.channels, tile, out);
+    load_tile(p.input, index / size.tiles(), block.channel, block.channels, region, in);
+    load_tile(p.grad_output, index / size.tiles(), block.channel, block.channels, tile, out);
     __syncthreads();
-    if (!works) continue;
+    if (!active) continue;
     for (int y = 0; y < tile.rows; y += 16) {
       const int out_row = y + lane % 16;
       const T* const gradients = (out_row < tile.rows ? out.at(c, out_row, 0) : zeros) + lane / 16 * 8;
@@ -142,7 +152,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(W
       }
       for (int x = 0; x < tile.columns; x += 16) {
         uint32_t both[4];
-        load_matrices<true>(both, gradients + x);
+        ldmatrix<true>(both, gradients + x);
         const uint32_t gradient[2][2] = {{both[0], both[1]}, {both[2], both[3]}};
 #pragma unroll
         for (int step = 0; step < kStepsOfPart; ++step) {
@@ -152,9 +162,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(W
           for (int a = 0; a < kWarpKernelRows; ++a) {
             if (warp_row + a >= size.kernel_height) continue;
             uint32_t pixel[4];
-            load_matrices<true>(pixel, pixels[a] + column);
-            multiply_add<T>(total[a][step][0], pixel, gradient[0]);
-            multiply_add<T>(total[a][step][1], pixel, gradient[1]);
+            ldmatrix<true>(pixel, pixels[a] + column);
+            mma<T>(total[a][step][0], pixel, gradient[0]);
+            mma<T>(total[a][step][1], pixel, gradient[1]);
           }
         }
       }
@@ -166,7 +176,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(W
   float* const products = reinterpret_cast<float*>(shared_memory()) + warp * kStepsOfPart * 256;
 #pragma unroll
   for (int a = 0; a < kWarpKernelRows; ++a) {
-    if (!works || warp_row + a >= size.kernel_height) break;
+    if (!active || warp_row + a >= size.kernel_height) break;
     __syncwarp();
 #pragma unroll
     for (int step = 0; step < kStepsOfPart; ++step)
@@ -176,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>) differentiate_matrices(W
         for (int i = 0; i < 4; ++i)
           products[(step * 16 + lane / 4 + i / 2 * 8) * 16 + half * 8 + lane % 4 * 2 + i % 2] = total[a][step][half][i];
     __syncwarp();
-    for (int b = lane; b < size.kernel_width; b += kLanes) {
+    for (int b = lane; b < size.kernel_width; b += kWarpSize) {
       float sum = 0;
       for (int x = 0; x < 16; ++x) {
         const int distance = x + b - size.pad_width() - 16 * first_step;  // of x' from the first step's first column

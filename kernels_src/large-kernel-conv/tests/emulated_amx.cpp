@@ -2,7 +2,7 @@
 #define LARGE_KERNEL_CONV_EMULATE_AMX
 #include "path_amx.cpp"
 
-using namespace large_kernel_conv;
+namespace large_kernel_conv {
 
 // Images, weight and output are contiguous in (N, C, H, W) layout, or in (N, H, W, C) layout with channels_last.
 extern "C" void convolve(const BFloat16* input, const BFloat16* weight, const BFloat16* bias, BFloat16* output,
@@ -18,3 +18,5 @@ extern "C" void convolve(const BFloat16* input, const BFloat16* weight, const BF
   const int64_t blocks = (g.channels + amx::kChannelBlock - 1) / amx::kChannelBlock;
   amx::convolve(problem, 0, blocks * chunks, portable::convolve<BFloat16>);
 }
+
+}  // namespace large_kernel_conv

@@ -1,38 +1,10 @@
-"""Tests of the kernel on its own, loaded as a user loads it.
-
-Build it first; `LOCAL_KERNELS=hf-models/large-kernel-conv=PATH` tests a build that lies elsewhere.
-"""
-
-import os
-import sys
-from pathlib import Path
+"""Tests of the kernel on its own; see ../../conftest.py for what they run on."""
 
 import pytest
 import torch
-from kernels import get_kernel, get_local_kernel
 
-REPO_ID = "hf-models/large-kernel-conv"
-
-
-def needs_gpu(name):
-    return pytest.param(name, marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"))
-
-
-@pytest.fixture(scope="session", params=["cpu", needs_gpu("cuda")])
-def device(request):
-    return request.param
-
-
-@pytest.fixture(scope="session")
-def kernel(device):
-    if f"{REPO_ID}=" in os.environ.get("LOCAL_KERNELS", ""):
-        return get_kernel(REPO_ID, revision="v1", backend=device)
-    return get_local_kernel(Path(__file__).resolve().parents[1], backend=device)
-
-
-@pytest.fixture
-def operators(kernel):
-    return sys.modules[f"{kernel.__name__}._ops"].ops
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+PATHS = ["amx", "avx512_bf16", "avx512", "avx2", "portable", "cuda"]
 
 
 def make_inputs(device, dtype=torch.float64, channels=3, size=(6, 5), kernel_size=(7, 5)):
@@ -52,25 +24,13 @@ def one_tap_at_a_time(input, weight, bias):
     return out
 
 
-@pytest.fixture(params=["amx", "avx512_bf16", "avx512", "avx2", "portable", "cuda"])
-def path(request, device, monkeypatch):
-    """What the device runs: a GPU its own, a processor each that it has."""
-    if (request.param == "cuda") != (device == "cuda"):
-        pytest.skip(f"not for {device}")
-    monkeypatch.setenv("LARGE_KERNEL_CONV_CPU_PATH", request.param)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("path", PATHS, indirect=True)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(("channels", "kernel_size"), [(16, (31, 31)), (35, (13, 15)), (5, (7, 51))])
 def test_forward(kernel, operators, device, path, dtype, layout, channels, kernel_size):
     inputs = make_inputs(device, dtype, channels, (19, 17), kernel_size)
-    try:
-        out = operators.depthwise_conv2d_forward(inputs[0].to(memory_format=layout), *inputs[1:])
-    except RuntimeError as error:
-        if "this processor does not run" not in str(error):
-            raise
-        pytest.skip(str(error).splitlines()[0])
+    out = operators.depthwise_conv2d_forward(inputs[0].to(memory_format=layout), *inputs[1:])
     expected = one_tap_at_a_time(*(tensor.double() for tensor in inputs))
     epsilon = torch.finfo(dtype).eps
     torch.testing.assert_close(out.double(), expected, rtol=epsilon, atol=50 * epsilon * expected.abs().max().item())
@@ -96,7 +56,7 @@ def gradients(function, inputs):
     return [out.detach(), *(tensor.grad for tensor in inputs)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("size", "kernel_size"), [((14, 14), (27, 27)), ((70, 45), (31, 13)), ((9, 80), (13, 51))])
 def test_gradients_of_every_dtype(kernel, device, dtype, size, kernel_size):
     inputs = make_inputs(device, dtype, 17, size, kernel_size)

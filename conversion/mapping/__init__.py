@@ -1,0 +1,1 @@
+"""What a family's or a head's part of the conversion is written with."""

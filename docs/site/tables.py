@@ -1,0 +1,117 @@
+"""Renders the tables of the README, the pages and the kernels' cards from the zoo and the measurements: `make tables`.
+
+Each table stands between two comments, which name it. The tests compare every table with what is rendered here.
+"""
+
+import re
+import runpy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from hf_models.evaluate.accuracy_table import accuracy_table
+from hf_models.evaluate.speed import tables
+from hf_models.zoo import find_checkpoint, list_models
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+CARDS = {name: ROOT / "kernels_src" / name / "CARD.md" for name in ("deformable-conv", "large-kernel-conv")}
+sweep = runpy.run_path(str(CARDS["large-kernel-conv"].parent / "benchmarks" / "sweep.py"))
+OPERATORS = {
+    "flash_internimage": "deformable convolution DCNv4",
+    "internimage": "deformable convolution DCNv3",
+    "replknet": "depthwise convolutions up to 31 x 31",
+    "smt": "scale-aware modulation, then attention",
+}
+
+
+def families_table() -> str:
+    """A row for each family: what it can be had as, and the best that its authors report."""
+    table = [["family", "operator", "paper", "original code", "checkpoints", "parameters", "top-1", "mIoU"]]
+    models = [find_checkpoint(name) for name in list_models()]
+    for family in dict.fromkeys(model.family for model in models):
+        ours = [model for model in models if model.family == family]
+        classifiers = [model for model in ours if model.task == "image-classification"]
+        sizes = [model.parameters for model in classifiers if model.parameters]
+        top1 = [model.reported["top1"] for model in classifiers if _reports(model, "top1", "ImageNet-1K")]
+        miou = [model.reported["miou"] for model in ours if _reports(model, "miou", "ADE20K")]
+        table.append(
+            [
+                classifiers[0].title.rpartition("-")[0],
+                OPERATORS.get(family, ""),
+                _link(f"arXiv {classifiers[0].paper.rpartition('/')[2]}", classifiers[0].paper),
+                _link(classifiers[0].repository.rpartition("github.com/")[2], classifiers[0].repository),
+                str(len(ours)),
+                f"{min(sizes) / 1e6:,.0f} to {max(sizes) / 1e6:,.0f} M",
+                f"{max(top1)}" if top1 else "",
+                f"{max(miou)}" if miou else "",
+            ]
+        )
+    return _markdown(table, text_columns=4)
+
+
+def _reports(model, metric: str, data: str) -> bool:
+    return metric in model.reported and model.test_set == data
+
+
+def classifiers_table() -> str:
+    """Every classifier of the zoo as a row of Markdown."""
+    table = [["checkpoint", "model", "trained on", "parameters", "image", "top-1"]]
+    for model in map(find_checkpoint, list_models(task="image-classification")):
+        parameters = f"{model.parameters:,}" if model.parameters else ""
+        top1 = str(model.reported.get("top1", ""))
+        if top1 and model.test_set != "ImageNet-1K":
+            top1 = f"{top1} ({model.test_set})"
+        about = [_link(f"`{model.name}`", model.url), model.title, ", ".join(model.training_data)]
+        table.append([*about, parameters, str(model.preprocessing.size), top1])
+    return _markdown(table, text_columns=3)
+
+
+def segmenters_table() -> str:
+    """Every segmentation checkpoint of the zoo as a row of Markdown."""
+    table = [["checkpoint", "model", "trained on", "parameters", "short side", "mIoU", "mIoU, several scales"]]
+    for model in map(find_checkpoint, list_models(task="image-segmentation")):
+        miou = [str(model.reported.get(metric, "")) for metric in ("miou", "miou_ms")]
+        about = [_link(f"`{model.name}`", model.url), model.title, model.training_data[-1], f"{model.parameters:,}"]
+        table.append([*about, str(model.preprocessing.short_edge), *miou])
+    return _markdown(table, text_columns=3)
+
+
+def _link(text: str, url: str) -> str:
+    return f"[{text}]({url})"
+
+
+def _markdown(table: list[list[str]], text_columns: int) -> str:
+    return f"{tables.markdown(table, text_columns)}\n"
+
+
+SHORT = {"direction": "forward", "dtype": "float32", "threads": "1"}
+TABLES: list[tuple[Path, str, Callable[[], str]]] = [
+    (ROOT / "README.md", "families", families_table),
+    (DOCS / "models.md", "families", families_table),
+    (DOCS / "models.md", "classifiers", classifiers_table),
+    (DOCS / "segmentation.md", "segmentation models", segmenters_table),
+    (DOCS / "evaluation.md", "accuracy", accuracy_table),
+    (DOCS / "speed.md", "speed of models", tables.models_table),
+    (DOCS / "speed.md", "speed of RepLKNet-31B", tables.originals_table),
+    (DOCS / "export.md", "speed of exported models", tables.exports_table),
+    *(
+        (DOCS / "speed.md", f"speed of {name}", partial(tables.operators_table, operator=name, **SHORT))
+        for name in CARDS
+    ),
+    *((card, f"speed of {name}", partial(tables.operators_table, operator=name)) for name, card in CARDS.items()),
+    *((path, "sweep", sweep["summary"]) for path in (DOCS / "speed.md", CARDS["large-kernel-conv"])),
+]
+
+
+def between_markers(name: str) -> re.Pattern:
+    """Finds the opening comment, the table and the closing comment."""
+    return re.compile(
+        rf"(<!-- {name}: rendered from [^\n]* by `make tables` -->\n)(.*?)(<!-- end of {name} -->)", re.S
+    )
+
+
+if __name__ == "__main__":
+    for path, name, render in TABLES:
+        text = path.read_text(encoding="utf-8")
+        path.write_text(between_markers(name).sub(rf"\g<1>{render()}\g<3>", text), encoding="utf-8")

@@ -1,6 +1,0 @@
-#pragma once
-
-#include <string>
-
-// The compute path that runs now: avx512, avx2 or portable
-std::string cpu_path();

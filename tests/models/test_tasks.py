@@ -1,0 +1,35 @@
+"""What a model is for is said by the Auto classes that its config names."""
+
+import pytest
+import transformers
+from transformers import AutoConfig
+
+from hf_models.auto import FAMILIES
+from hf_models.inference.tasks import TASKS, auto_class_of, model_class_of, task_of
+from hf_models.remote_code import STOCK_SEGMENTERS, auto_map_of
+from hf_models.segmentation.registration import SEGMENTERS
+
+BACKBONES = [config.model_type for config, *_ in FAMILIES]
+HEADS = [config.model_type for config, _ in SEGMENTERS] + list(STOCK_SEGMENTERS)
+
+
+@pytest.mark.parametrize("model_type", [*BACKBONES, *HEADS])
+def test_a_config_names_the_auto_classes_that_know_it(model_type):
+    """What `trust_remote_code=True` finds without the package is what is registered with it."""
+    config = AutoConfig.for_model(model_type)
+    auto_map = auto_map_of(config)
+    assert auto_map.pop("AutoConfig").endswith(f"{type(config).__name__}")
+    for auto_class, reference in auto_map.items():
+        registered = getattr(transformers, auto_class)._model_mapping[type(config)]
+        assert reference.split(".")[1].removeprefix("Hub") == registered.__name__
+    assert auto_class_of(config).__name__ in auto_map
+    assert model_class_of(config) is auto_class_of(config)._model_mapping[type(config)]
+    assert "auto_classes" not in config.to_dict()
+
+
+def test_task_of():
+    assert {task_of(AutoConfig.for_model(model_type)) for model_type in BACKBONES} == {"image-classification"}
+    assert {task_of(AutoConfig.for_model(model_type)) for model_type in HEADS} == {"image-segmentation"}
+    assert task_of(AutoConfig.for_model("vit")) == "image-classification"
+    assert task_of(AutoConfig.for_model("bert")) is None and auto_map_of(AutoConfig.for_model("bert")) == {}
+    assert set(TASKS.values()) <= transformers.pipelines.SUPPORTED_TASKS.keys()
