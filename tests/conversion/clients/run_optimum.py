@@ -12,13 +12,14 @@ from PIL import Image
 from transformers import AutoImageProcessor, pipeline
 
 folder, task, path = sys.argv[1:]
-classes = {"image-classification": ORTModelForImageClassification, "image-segmentation": ORTModelForSemanticSegmentation}
+classifies = task == "image-classification"
+model_class = ORTModelForImageClassification if classifies else ORTModelForSemanticSegmentation
 image = Image.open(path).convert("RGB")
-model, processor = classes[task].from_pretrained(folder), AutoImageProcessor.from_pretrained(folder, use_fast=False)
+model, processor = model_class.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder, use_fast=False)
 inputs = processor(image, return_tensors="pt")
 logits = model(**inputs).logits
 answer = {"pixel_values": inputs.pixel_values.flatten().tolist(), "logits": logits.flatten().tolist()}
-if task == "image-classification":
+if classifies:
     answer["says"] = pipeline(task, model=model, image_processor=processor)(image, top_k=2)
 else:
     masks = pipeline(task, model=model, image_processor=processor)(image)
