@@ -49,7 +49,8 @@ def convert(
         original_config: JSON file with the arguments of the original constructor, or with the `model` dict of an mmseg
             config, for other checkpoints.
         weights: `"model"` or `"ema"`, where a training checkpoint holds both.
-        dtype: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint.
+        dtype: What the files store: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint. Models
+            load in float32.
         max_shard_size: Largest weight file, such as `"5GB"`.
         overwrite: Replace `output` if it is a model repository.
         dry_run: Do everything but write.
@@ -83,7 +84,7 @@ def convert(
     with appearing(output, transfer.nbytes, overwrite) as folder:
         write_shards(folder, shards, transfer, progress)
         plan.config.architectures = [plan.model_class.__name__]
-        plan.config.dtype = target
+        plan.config.dtype = torch.float32  # transformers computes and trains in it, whatever the files store
         save_config(plan.config, folder)
         _image_processor(found, plan).save_pretrained(folder)
         card = render_card(plan.published, plan.config, conversion=provenance(report))

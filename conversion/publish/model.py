@@ -19,7 +19,7 @@ from hf_models.remote_code import SOURCES, auto_map_of, code_files
 from ..report import REPORT
 from ..verify import verify
 from ..writing.expected import cast_floating, model_tensors
-from ..writing.shards import INDEX, check_shards, check_values, read_shards
+from ..writing.shards import INDEX, check_shards, check_values, read_shards, stored_dtype
 from .repository import Content, Repository, check_repo_id, hub_errors
 
 CARD = "README.md"
@@ -132,7 +132,7 @@ def _checked_config(folder: Path, progress: bool) -> PreTrainedConfig:
     if not (folder / REPORT).is_file():
         expected, _ = model_tensors(_model_class(folder, config), config)
         shards = read_shards(folder)
-        check_shards(folder, shards, cast_floating(expected, config.dtype or torch.float32))
+        check_shards(folder, shards, cast_floating(expected, stored_dtype(folder, shards)))
         check_values(folder, shards, progress)
     return config
 
