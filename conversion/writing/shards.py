@@ -159,7 +159,7 @@ def open_shard(path: Path) -> Iterator[safe_open]:
 
 
 def stored_dtype(folder: Path, shards: dict[str, list[str]]) -> torch.dtype:
-    """The floating-point type of the tensors in files; float32 where there are several, so that `check_shards` says it."""
+    """The floating-point type of the tensors in files; float32 for a mixture, which `check_shards` refuses."""
     found = set()
     for file, names in shards.items():
         with open_shard(folder / file) as shard:

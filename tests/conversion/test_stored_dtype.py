@@ -1,4 +1,4 @@
-"""What files store does not leak into use: folders of float16 weights load, train and are published as float32 models."""
+"""What files store does not leak into use: folders of float16 weights load and train as float32 models."""
 
 import shutil
 
