@@ -12,7 +12,7 @@ from hf_models.errors import InputError, reason
 from hf_models.inference.files import read_json
 from hf_models.inference.tasks import model_class_of
 from hf_models.model_cards import render_card
-from hf_models.remote_code import SOURCES, auto_map_of, code_files, stock_classes
+from hf_models.remote_code import auto_map_of, code_files, stock_classes
 
 from ..report import REPORT
 from ..verify import verify
@@ -22,7 +22,10 @@ from .repository import Content, Repository, check_repo_id, hub_errors
 
 CARD = "README.md"
 PROCESSOR = "preprocessor_config.json"
-OUR_PROCESSOR = "image_processing_imagenet"
+OUR_PROCESSORS = {  # class -> file
+    "ImageNetImageProcessor": "image_processing_imagenet",
+    "SemanticMask2FormerImageProcessor": "image_processing_mask2former",
+}
 FOLDER = "path/to/this/folder"  # what the examples of a card load
 PIN = re.compile(r'revision="([0-9a-f]{40})"')
 
@@ -93,9 +96,9 @@ def folder_content(folder: Path, progress: bool) -> tuple[Content, str]:
     stored, processor = read_json(folder / "config.json"), read_json(folder / PROCESSOR)
     auto_map = auto_map_of(config)
     code = {path.name: path.read_bytes() for path in code_files(auto_map)}
-    if processor.get("image_processor_type") == "ImageNetImageProcessor":
-        code |= {f"{OUR_PROCESSOR}.py": (SOURCES / f"{OUR_PROCESSOR}.py").read_bytes()}
-        processor["auto_map"] = {"AutoImageProcessor": f"{OUR_PROCESSOR}.ImageNetImageProcessor"}
+    if (name := processor.get("image_processor_type")) in OUR_PROCESSORS:
+        processor["auto_map"] = {"AutoImageProcessor": f"{OUR_PROCESSORS[name]}.{name}"}
+        code |= {path.name: path.read_bytes() for path in code_files(processor["auto_map"])}
     weights = [folder / file for file in read_shards(folder)]
     others = [folder / name for name in (INDEX, REPORT) if (folder / name).is_file()]
     content = {
