@@ -9,7 +9,6 @@ from transformers.utils import logging
 from hf_models.errors import InputError, reason
 from hf_models.inference.loading import DTYPES
 from hf_models.model_cards import render_card
-from hf_models.remote_code import save_config
 
 from .plan import Plan, make_plan
 from .progress import progress_bar, sha256
@@ -49,7 +48,8 @@ def convert(
         original_config: JSON file with the arguments of the original constructor, or with the `model` dict of an mmseg
             config, for other checkpoints.
         weights: `"model"` or `"ema"`, where a training checkpoint holds both.
-        dtype: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint.
+        dtype: What the files store: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint.
+            Models load in float32.
         max_shard_size: Largest weight file, such as `"5GB"`.
         overwrite: Replace `output` if it is a model repository.
         dry_run: Do everything but write.
@@ -83,8 +83,8 @@ def convert(
     with appearing(output, transfer.nbytes, overwrite) as folder:
         write_shards(folder, shards, transfer, progress)
         plan.config.architectures = [plan.model_class.__name__]
-        plan.config.dtype = target
-        save_config(plan.config, folder)
+        plan.config.dtype = torch.float32  # transformers computes and trains in it, whatever the files store
+        plan.config.save_pretrained(folder)
         _image_processor(found, plan).save_pretrained(folder)
         card = render_card(plan.published, plan.config, conversion=provenance(report))
         (folder / "README.md").write_text(card, encoding="utf-8")

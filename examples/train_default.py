@@ -266,7 +266,9 @@ def export(model: PreTrainedModel, wnids: list[str], output: Path) -> None:
     names = wnid_names()
     model.config.id2label = {i: names[wnid] for i, wnid in enumerate(wnids)}
     model.config.label2id = {name: i for i, name in model.config.id2label.items()}
-    model.half().save_pretrained(output)
+    # half the size on disk; the config keeps the model's float32, in which it is used and fine-tuned
+    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    model.save_pretrained(output, state_dict=state)
     image_processor().save_pretrained(output)
 
 

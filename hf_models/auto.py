@@ -8,6 +8,7 @@ from transformers import (
     AutoModelForImageClassification,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from .configuration_flash_internimage import FlashInternImageConfig
 from .configuration_internimage import InternImageConfig
@@ -22,6 +23,7 @@ from .modeling_flash_internimage import (
 from .modeling_internimage import InternImageBackbone, InternImageForImageClassification, InternImageModel
 from .modeling_replknet import RepLKNetBackbone, RepLKNetForImageClassification, RepLKNetModel
 from .modeling_smt import SMTBackbone, SMTForImageClassification, SMTModel
+from .remote_code import save_code_with_stock_models
 
 # A new backbone is one line here. No other file lists the families.
 FAMILIES = [
@@ -36,7 +38,8 @@ def register_families(replace: bool = True) -> None:
     """Make the Auto classes know every family and its image processor.
 
     Args:
-        replace: Whether a family that they know already is registered anew.
+        replace: Whether a family that they know already is registered anew; where this file comes from a repository it
+            is not, and transformers stays as it is.
     """
     for config, model, classifier, backbone in FAMILIES:
         if not replace and config.model_type in CONFIG_MAPPING:
@@ -48,3 +51,8 @@ def register_families(replace: bool = True) -> None:
         # the one class stands for both backends, so that an installed torchvision changes nothing
         processors = {"pil": ImageNetImageProcessor, "torchvision": ImageNetImageProcessor}
         AutoImageProcessor.register(config, image_processor_classes=processors, exist_ok=True)
+        # Pipelines look for a video processor too, and take the name of our image processor for remote code that they
+        # ask the user about. They do not where a family is known to have none.
+        VIDEO_PROCESSOR_MAPPING.register(config, {}, exist_ok=True)
+    if replace:
+        save_code_with_stock_models()

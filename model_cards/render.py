@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from hf_models.evaluate.accuracy_table import REPORTED, measured_rows
 from hf_models.inference.tasks import task_of
+from hf_models.remote_code import stock_classes
 from hf_models.zoo import PublishedCheckpoint
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
@@ -71,12 +72,13 @@ def render_card(
     if measured is None:
         measured = measured_rows(model.name) if model else []
     return _render(
-        f"blocks/{task_of(config)}.md",
+        f"blocks/{task_of(config) or 'other'}.md",
         _metadata(model, config, measured),
         model=model,
         config=config,
         architecture=model.title if model else _architecture(config),
         task=task_of(config),
+        auto_class=_auto_class(config),
         terms={name: DATASETS[name][1] for name in model.training_data} if model else {},
         recipe_of=_recipe_of,
         conversion=conversion or {},
@@ -111,6 +113,12 @@ def _recipe_of(config: PreTrainedConfig) -> SegmentationRecipe:
     return SegmentationRecipe.from_dict(getattr(config, "segmentation_recipe", None) or {})
 
 
+def _auto_class(config: PreTrainedConfig) -> str | None:
+    """The Auto class for the class that was saved, where the config says which that is."""
+    classes = stock_classes(config).items()
+    return next((name for name, model in classes if model.__name__ in (config.architectures or ())), None)
+
+
 def _architecture(config: PreTrainedConfig) -> str:
     name = type(config).__name__.removesuffix("Config")
     backbone = getattr(config, "backbone_config", None)
@@ -121,7 +129,7 @@ def _metadata(
     model: PublishedCheckpoint | None, config: PreTrainedConfig, measured: list[dict[str, str]]
 ) -> ModelCardData:
     task, backbone = task_of(config), getattr(config, "backbone_config", None)
-    tags = ["vision", task, config.model_type] + ([backbone.model_type] if backbone else [])
+    tags = ["vision", *([task] if task else []), config.model_type] + ([backbone.model_type] if backbone else [])
     if model is None:
         return ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
     about = {

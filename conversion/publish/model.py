@@ -4,27 +4,28 @@ import json
 import re
 from pathlib import Path
 
-import torch
-import transformers
 from huggingface_hub import HfApi
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoBackbone, AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hf_models.errors import InputError, reason
 from hf_models.inference.files import read_json
 from hf_models.inference.tasks import model_class_of
 from hf_models.model_cards import render_card
-from hf_models.remote_code import SOURCES, auto_map_of, code_files
+from hf_models.remote_code import auto_map_of, code_files, stock_classes
 
 from ..report import REPORT
 from ..verify import verify
-from ..writing.expected import cast_floating, model_tensors
-from ..writing.shards import INDEX, check_shards, check_values, read_shards
+from ..writing.expected import cast_floating, saved_tensors
+from ..writing.shards import INDEX, check_shards, check_values, read_shards, stored_dtype
 from .repository import Content, Repository, check_repo_id, hub_errors
 
 CARD = "README.md"
 PROCESSOR = "preprocessor_config.json"
-OUR_PROCESSOR = "image_processing_imagenet"
+OUR_PROCESSORS = {  # class -> file
+    "ImageNetImageProcessor": "image_processing_imagenet",
+    "SemanticMask2FormerImageProcessor": "image_processing_mask2former",
+}
 FOLDER = "path/to/this/folder"  # what the examples of a card load
 PIN = re.compile(r'revision="([0-9a-f]{40})"')
 
@@ -95,9 +96,9 @@ def folder_content(folder: Path, progress: bool) -> tuple[Content, str]:
     stored, processor = read_json(folder / "config.json"), read_json(folder / PROCESSOR)
     auto_map = auto_map_of(config)
     code = {path.name: path.read_bytes() for path in code_files(auto_map)}
-    if processor.get("image_processor_type") == "ImageNetImageProcessor":
-        code |= {f"{OUR_PROCESSOR}.py": (SOURCES / f"{OUR_PROCESSOR}.py").read_bytes()}
-        processor["auto_map"] = {"AutoImageProcessor": f"{OUR_PROCESSOR}.ImageNetImageProcessor"}
+    if (name := processor.get("image_processor_type")) in OUR_PROCESSORS:
+        processor["auto_map"] = {"AutoImageProcessor": f"{OUR_PROCESSORS[name]}.{name}"}
+        code |= {path.name: path.read_bytes() for path in code_files(processor["auto_map"])}
     weights = [folder / file for file in read_shards(folder)]
     others = [folder / name for name in (INDEX, REPORT) if (folder / name).is_file()]
     content = {
@@ -130,19 +131,18 @@ def _checked_config(folder: Path, progress: bool) -> PreTrainedConfig:
     if not all(auto_map_of(part) for part in (config, getattr(config, "backbone_config", config))):
         raise InputError(f"{folder}: model_type {config.model_type!r} is none of this package's.")
     if not (folder / REPORT).is_file():
-        expected, _ = model_tensors(_model_class(folder, config), config)
         shards = read_shards(folder)
-        check_shards(folder, shards, cast_floating(expected, config.dtype or torch.float32))
+        expected = saved_tensors(_model_class(folder, config), config)
+        check_shards(folder, shards, cast_floating(expected, stored_dtype(folder, shards)))
         check_values(folder, shards, progress)
     return config
 
 
 def _model_class(folder: Path, config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class that a folder's weights are of: the one with a head, or another one that loads its config."""
-    names = auto_map_of(config).keys() - {"AutoConfig"}
-    classes = [getattr(transformers, name)._model_mapping[type(config)] for name in sorted(names)]
-    named = {model_class.__name__: model_class for model_class in classes}
-    architecture = (config.architectures or [model_class_of(config).__name__])[0].removeprefix("Hub")
+    classes = stock_classes(config) | {"AutoBackbone": AutoBackbone._model_mapping.get(type(config), None)}
+    named = {model_class.__name__: model_class for model_class in classes.values() if model_class}
+    architecture = (config.architectures or [getattr(model_class_of(config), "__name__", "")])[0].removeprefix("Hub")
     if architecture not in named:
         raise InputError(f"{folder}: architectures is {config.architectures}, expected one of {', '.join(named)}.")
     return named[architecture]

@@ -158,6 +158,16 @@ def open_shard(path: Path) -> Iterator[safe_open]:
         raise InputError(f"{path}: damaged ({reason(error)}). Convert it again.") from error
 
 
+def stored_dtype(folder: Path, shards: dict[str, list[str]]) -> torch.dtype:
+    """The floating-point type of the tensors in files; float32 for a mixture, which `check_shards` refuses."""
+    found = set()
+    for file, names in shards.items():
+        with open_shard(folder / file) as shard:
+            found |= {shard.get_tensor(name).dtype for name in names}
+    floating = {dtype for dtype in found if dtype.is_floating_point}
+    return floating.pop() if len(floating) == 1 else torch.float32
+
+
 def check_shards(folder: Path, shards: dict[str, list[str]], expected: dict[str, torch.Tensor]) -> None:
     """Check that the files hold exactly the model's tensors: names, shapes, types.
 

@@ -3,8 +3,10 @@
 import transformers
 from transformers import PreTrainedConfig
 
-# Auto class of models with a head -> their pipeline tag on the Hub. Where several load a config, the first is taken.
+# Auto class of models with a head -> their pipeline tag on the Hub. Where several load a config, the one for the class
+# that was saved is taken, or else the first.
 TASKS = {
+    "AutoModelForObjectDetection": "object-detection",
     "AutoModelForUniversalSegmentation": "image-segmentation",
     "AutoModelForSemanticSegmentation": "image-segmentation",
     "AutoModelForImageClassification": "image-classification",
@@ -12,9 +14,12 @@ TASKS = {
 
 
 def auto_class_of(config: PreTrainedConfig) -> type | None:
-    """The Auto class that loads models with this config and a head; `None` where none of `TASKS` does."""
+    """The Auto class of `TASKS` that loads models with this config and a head; `None` where none does."""
     auto_classes = (getattr(transformers, name) for name in TASKS)
-    return next((auto_class for auto_class in auto_classes if type(config) in auto_class._model_mapping), None)
+    fitting = [auto_class for auto_class in auto_classes if type(config) in auto_class._model_mapping]
+    saved = [name.removeprefix("Hub") for name in config.architectures or ()]
+    named = (auto_class for auto_class in fitting if auto_class._model_mapping[type(config)].__name__ in saved)
+    return next(named, fitting[0] if fitting else None)
 
 
 def task_of(config: PreTrainedConfig) -> str | None:

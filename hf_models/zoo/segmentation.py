@@ -88,7 +88,9 @@ def stock_image_processor(recipe: SegmentationRecipe, head: str, reduce_labels: 
         head: `model_type` of the model.
         reduce_labels: Whether masks count from 1, with 0 for pixels to ignore.
     """
-    from transformers import Mask2FormerImageProcessorPil, SegformerImageProcessorPil
+    from transformers import SegformerImageProcessorPil
+
+    from ..image_processing_mask2former import SemanticMask2FormerImageProcessor
 
     shared = {
         "size": {"shortest_edge": recipe.short_edge, "longest_edge": recipe.long_edge},
@@ -98,5 +100,6 @@ def stock_image_processor(recipe: SegmentationRecipe, head: str, reduce_labels: 
         "do_reduce_labels": reduce_labels,
     }
     if head == "mask2former":
-        return Mask2FormerImageProcessorPil(**shared, size_divisor=recipe.size_divisor or 32, ignore_index=255)
+        size_divisor = recipe.size_divisor or 32
+        return SemanticMask2FormerImageProcessor(**shared, size_divisor=size_divisor, ignore_index=255)
     return SegformerImageProcessorPil(**shared)

@@ -146,6 +146,9 @@ def test_dtype_and_shards(dtype, tmp_path):
     assert set(index["weight_map"]) == set(written) == set(report["written"])
     for ours, theirs in report["written"].items():
         assert torch.equal(written[ours], original[theirs].to(getattr(torch, dtype)))
-    assert AutoModelForImageClassification.from_pretrained(output).dtype == getattr(torch, dtype)
+    for default in ({}, {"dtype": "auto"}):  # what is stored does not leak into use
+        assert AutoModelForImageClassification.from_pretrained(output, **default).dtype == torch.float32
+    half = AutoModelForImageClassification.from_pretrained(output, dtype=getattr(torch, dtype))
+    assert half.dtype == getattr(torch, dtype)
     assert verify(output, source=tmp_path / "original.pth", progress=False)["files"] == len(report["files"])
     assert report["notes"][0] == f"values were cast from float32 to {dtype}"

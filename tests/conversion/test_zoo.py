@@ -132,7 +132,7 @@ def test_image_processor(name, tmp_path):
     [
         ("upernet_internimage_t_512_160k_ade20k", (512, 678), "SegformerImageProcessor"),
         ("segformer_internimage_l_512x1024_80k_mapillary", (1024, 1357), "SegformerImageProcessor"),
-        ("mask2former_flash_internimage_s_640_160k_ade20k_ss", (640, 864), "Mask2FormerImageProcessor"),
+        ("mask2former_flash_internimage_s_640_160k_ade20k_ss", (640, 864), "SemanticMask2FormerImageProcessor"),
     ],
 )
 def test_image_processor_of_a_segmenter(name, size, saved_type, tmp_path):

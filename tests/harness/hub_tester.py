@@ -14,13 +14,13 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForSemanticSegmentation,
     AutoModelForUniversalSegmentation,
-    Mask2FormerImageProcessorPil,
     PreTrainedModel,
     SegformerImageProcessorPil,
 )
 
 from hf_models.auto import FAMILIES
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
+from hf_models.image_processing_mask2former import SemanticMask2FormerImageProcessor
 
 TINY = {
     "internimage": {"hidden_sizes": (16, 32, 64, 128), "depths": (1, 1, 1, 1), "groups": (2, 4, 8, 16)},
@@ -81,7 +81,7 @@ def tiny_model(name: str, **kwargs) -> PreTrainedModel:
 def image_processor(name: str):
     """An image processor for 64 x 64 pixels."""
     if name == "mask2former":
-        return Mask2FormerImageProcessorPil(size={"height": 64, "width": 64}, ignore_index=255)
+        return SemanticMask2FormerImageProcessor(size={"height": 64, "width": 64}, ignore_index=255)
     if name in SEGMENTERS:
         return SegformerImageProcessorPil(size={"height": 64, "width": 64})
     return ImageNetImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64})

@@ -5,18 +5,21 @@ import transformers
 from transformers import AutoConfig
 
 from hf_models.auto import FAMILIES
+from hf_models.configuration_internimage import InternImageConfig
 from hf_models.inference.tasks import TASKS, auto_class_of, model_class_of, task_of
-from hf_models.remote_code import STOCK_SEGMENTERS, auto_map_of
+from hf_models.remote_code import auto_map_of
 from hf_models.segmentation.registration import SEGMENTERS
 
 BACKBONES = [config.model_type for config, *_ in FAMILIES]
-HEADS = [config.model_type for config, _ in SEGMENTERS] + list(STOCK_SEGMENTERS)
+HEADS = [config.model_type for config, _ in SEGMENTERS] + ["upernet", "mask2former"]
+DETECTORS = ["detr", "deformable_detr", "rt_detr"]
 
 
-@pytest.mark.parametrize("model_type", [*BACKBONES, *HEADS])
+@pytest.mark.parametrize("model_type", [*BACKBONES, *HEADS, *DETECTORS])
 def test_a_config_names_the_auto_classes_that_know_it(model_type):
     """What `trust_remote_code=True` finds without the package is what is registered with it."""
-    config = AutoConfig.for_model(model_type)
+    backbone = {} if model_type in BACKBONES else {"backbone_config": InternImageConfig(out_features=["stage4"])}
+    config = AutoConfig.for_model(model_type, **backbone)
     auto_map = auto_map_of(config)
     assert auto_map.pop("AutoConfig").endswith(f"{type(config).__name__}")
     for auto_class, reference in auto_map.items():
@@ -30,6 +33,10 @@ def test_a_config_names_the_auto_classes_that_know_it(model_type):
 def test_task_of():
     assert {task_of(AutoConfig.for_model(model_type)) for model_type in BACKBONES} == {"image-classification"}
     assert {task_of(AutoConfig.for_model(model_type)) for model_type in HEADS} == {"image-segmentation"}
+    assert {task_of(AutoConfig.for_model(model_type)) for model_type in DETECTORS} == {"object-detection"}
+    panoptic = AutoConfig.for_model("detr", architectures=["DetrForSegmentation"])
+    assert task_of(panoptic) == "image-segmentation"  # of several classes for one config, the one that was saved
     assert task_of(AutoConfig.for_model("vit")) == "image-classification"
     assert task_of(AutoConfig.for_model("bert")) is None and auto_map_of(AutoConfig.for_model("bert")) == {}
+    assert auto_map_of(AutoConfig.for_model("upernet")) == {}, "its backbone is not from here"
     assert set(TASKS.values()) <= transformers.pipelines.SUPPORTED_TASKS.keys()

@@ -45,7 +45,6 @@ from hf_models.cli import app
 from hf_models.configuration_toy import ToyConfig
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 from hf_models.modeling_toy import ToyForImageClassification
-from hf_models.remote_code import save_config
 
 model = ToyForImageClassification(ToyConfig(num_labels=5, image_size=64))
 model.save_pretrained("model")
@@ -80,7 +79,6 @@ backbone.out_features = backbone.stage_names[1:]
 config = UperNetConfig(backbone_config=backbone, hidden_size=16, num_labels=4, use_auxiliary_head=False)
 segmenter = UperNetForSemanticSegmentation(config)
 segmenter.save_pretrained("segmenter")
-save_config(segmenter.config, "segmenter")
 """
 
 USE_WITHOUT_PACKAGE = """

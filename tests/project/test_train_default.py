@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -71,7 +72,8 @@ def test_killed_training_goes_on_to_the_same_weights(data, tmp_path):
     assert steps_of(tmp_path / "killed-run") == steps_of(tmp_path / "unbroken-run") == [*range(2, 21, 2)]
 
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "killed")
-    assert next(model.parameters()).dtype == torch.float16
+    assert load_file(tmp_path / "killed/model.safetensors")["classifier.weight"].dtype == torch.float16
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert list(model.config.id2label.values()) == ["goldfish, Carassius auratus", "acorn"]
     photo = Image.open(BytesIO(noise_png(0)))
     pixel_values = AutoImageProcessor.from_pretrained(tmp_path / "killed")(photo, return_tensors="pt").pixel_values
