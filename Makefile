@@ -1,6 +1,7 @@
 # Everything runs in $(VENV), which the first target that needs it creates.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN = $(VENV)/bin
 READY = $(VENV)/.installed
 KERNELS = $(VENV)/share/hf_models/kernels/.built
@@ -41,7 +42,7 @@ lint: $(READY)  ## check style, format and the contracts between the rooms
 	cd build/lint && PYTHONPATH=. $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml --no-cache
 
 docs: $(READY)  ## build the documentation into build/docs; a broken link fails
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 tables: $(READY)  ## render the tables of the README, the documentation and the kernels' cards anew
@@ -58,9 +59,9 @@ space: wheel  ## lay out all that a Space of the Hub needs, in dist/space
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
 
 # without a C++ compiler this fails and is passed over: the models run on the PyTorch reference

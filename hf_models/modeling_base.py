@@ -157,6 +157,7 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
     """Base of `<Family>Backbone`: the feature maps of the chosen stages, for detection and segmentation heads."""
 
     has_attentions = False
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)pooler\.", r"^classifier\.", r"^metadata_head\."]  # a classifier's
 
     def __init__(self, config: HierarchicalConfig):
         super().__init__(config)

@@ -10,7 +10,7 @@ from ..errors import InputError, printable
 from .common import Device, Verbose, one_line_errors
 
 app = typer.Typer(
-    help="Accuracy on ImageNet and ADE20K, through the image processor and the model that users load.\n\n"
+    help="Measure accuracy on ImageNet and ADE20K. The image processor and the model are those that users load.\n\n"
     "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate COMMAND. Every image counts once, "
     "whatever the number of processes and the batch size.",
     no_args_is_help=True,
@@ -54,7 +54,7 @@ def evaluate_imagenet(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure top-1 and top-5 accuracy on images of ImageNet-1K's classes."""
+    """Measure top-1 and top-5 accuracy on ImageNet-1K's classes."""
     with one_line_errors(verbose, model):
         from hf_models.evaluate.imagenet import evaluate_imagenet
         from hf_models.evaluate.settings import Settings
@@ -105,7 +105,7 @@ def evaluate_ade20k(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure mIoU, mAcc and aAcc, as mmsegmentation defines them, and the IoU of each class."""
+    """Measure mIoU, mAcc and aAcc, and the IoU of each class. They are defined as in mmsegmentation."""
     with one_line_errors(verbose, model):
         from hf_models.evaluate.ade20k import Inference, evaluate_ade20k
         from hf_models.evaluate.settings import Settings
@@ -143,7 +143,7 @@ def evaluate_table(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Set measured beside reported numbers, as Markdown; differences above 0.1 are in bold."""
+    """Print measured beside reported numbers. The table is Markdown; differences above 0.1 are in bold."""
     with one_line_errors(verbose):
         from hf_models.evaluate.accuracy_table import FILES, accuracy_table
 

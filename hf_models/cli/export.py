@@ -22,7 +22,7 @@ def export(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Export a model to ONNX or torch.export, checked against PyTorch."""
+    """Export a model to ONNX or torch.export. The outputs are compared with those of PyTorch."""
     with one_line_errors(verbose):
         from hf_models.conversion.export import export
 
