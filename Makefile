@@ -7,7 +7,7 @@ READY = $(VENV)/.installed
 KERNELS = $(VENV)/share/hf_models/kernels/.built
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-.PHONY: help demo gallery test test-slow test-browser test-transformers fuzz lint docs tables wheel space clean
+.PHONY: help demo gallery test test-slow test-browser test-clients test-transformers fuzz lint docs tables wheel space clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,6 +30,13 @@ fuzz: $(READY)  ## feed 100,000 damaged files to the readers (half an hour)
 test-browser: $(KERNELS)  ## run the tests of the demo in the Chromium of this machine
 	$(BIN)/python -m pip install --editable '.[demo]' playwright
 	$(PYTEST) tests/cli/test_demo.py
+
+test-clients: $(KERNELS)  ## run exported models in optimum, transformers.js and the Chromium of this machine
+	$(PYTHON) -m venv build/optimum
+	build/optimum/bin/pip install optimum-onnx==0.1.0 transformers==4.57.6 onnxruntime
+	cd examples/browser && npm install --ignore-scripts
+	$(BIN)/python -m pip install playwright
+	HF_MODELS_OPTIMUM_PYTHON=$(CURDIR)/build/optimum/bin/python $(PYTEST) tests/conversion/test_export_clients.py
 
 test-transformers: $(KERNELS)  ## run transformers' own common tests against every family
 	$(BIN)/python tests/transformers_suite/run.py
