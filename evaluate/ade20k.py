@@ -9,7 +9,7 @@ from PIL import Image
 from hf_models.errors import InputError
 from hf_models.inference.images import read_image
 from hf_models.inference.names import model_folder
-from hf_models.segmentation import recipe_of, segmenter_class, semantic_scores
+from hf_models.segmentation import recipe_of, segmenter_class, semantic_labels
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from .checkpoint import Loaded, load
@@ -26,7 +26,7 @@ RECORD = np.dtype("<u4")  # an image has fewer than 2**32 pixels
 
 @dataclass(frozen=True)
 class Inference:
-    """How the model looks at an image, where it differs from the recipe of its authors; see [`semantic_scores`].
+    """How the model looks at an image, where it differs from the recipe of its authors; see [`semantic_labels`].
 
     Args:
         mode: "whole" or "slide"; `None` for what the recipe says.
@@ -146,9 +146,8 @@ class ADE20KEvaluation(Evaluation):
         records = []
         for image, mask in batch:
             look = {"scales": self.inference.scales, "flip": self.inference.flip}
-            scores = semantic_scores(self.model, image, self.recipe, **look)
-            self.check_finite(scores)
-            records.append(areas(scores.argmax(dim=0).cpu(), mask, NUM_LABELS).numpy().astype(RECORD).tobytes())
+            labels = semantic_labels(self.model, image, self.recipe, **look).cpu()
+            records.append(areas(labels, mask, NUM_LABELS).numpy().astype(RECORD).tobytes())
         return records
 
     def reduce(self, records: list[bytes]) -> Outcome:

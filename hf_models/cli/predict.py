@@ -47,11 +47,14 @@ def segment(
 ) -> None:
     """Draw the class of every pixel over an image. It is found as in the authors' test; the shares are printed."""
     with one_line_errors(verbose, model):
-        from ..segmentation.overlay import segment_image
+        from ..segmentation.overlay import SHOWN, segment_image
 
         classes = segment_image(image, model, out, alpha=alpha, multi_scale=multi_scale, device=device)
     if as_json:
         print(json.dumps(classes))
         return
-    for entry in classes:
+    shown = [entry for entry in classes if entry["share"] >= SHOWN]
+    for entry in shown:
         print(f"{entry['share']:6.1%}  {printable(entry['label'])}")
+    if others := len(classes) - len(shown):
+        print(f"and {others} {'other' if others == 1 else 'others'} below {SHOWN:.1%}")

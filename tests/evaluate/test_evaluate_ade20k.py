@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from hf_models.cli import app
 from hf_models.evaluate import ade20k
 from hf_models.evaluate.segmentation_metrics import metrics as mean_metrics
-from hf_models.segmentation.predict import prepare_image
+from hf_models.segmentation.preparation import prepare_image
 
 from ..harness.evaluation_tester import RECIPE, SIZES, make_folder, make_model
 

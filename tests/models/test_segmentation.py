@@ -34,7 +34,8 @@ from hf_models.errors import InputError
 from hf_models.modeling_smt import SMTForImageClassification
 from hf_models.segmentation import load_segmenter, semantic_scores
 from hf_models.segmentation.overlay import segment_image
-from hf_models.segmentation.predict import class_scores, prepare_image, resize_8_bit, windows
+from hf_models.segmentation.predict import class_scores, windows
+from hf_models.segmentation.preparation import prepare_image, resize_8_bit
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from ..harness.segmentation_tester import CLASSES, FIXTURES, checkpoint, write_checkpoint
