@@ -12,7 +12,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .deformable_aggregate import deformable_aggregate, sample_positions
-from .layers import DepthwiseConv, XavierLinear, ZeroLinear
+from .layers import DepthwiseConv, XavierLinear, ZeroLinear, split_last
 
 
 def _packed_size(size: int) -> int:
@@ -29,7 +29,8 @@ class CenterFeatureScale(ZeroLinear):
     def forward(self, features: torch.Tensor, value: torch.Tensor, aggregated: torch.Tensor) -> torch.Tensor:
         """Predict the gate from `features` and blend; all (N, H, W, C)."""
         gate = super().forward(features).sigmoid()
-        gate = gate.repeat_interleave(self.in_features // self.out_features, dim=-1)  # (N, H, W, G) -> (N, H, W, C)
+        # (N, H, W, G) -> (N, H, W, G, D) -> (N, H, W, C), what `repeat_interleave` does, but not in older ONNX exports
+        gate = gate[..., None].expand(*gate.shape, self.in_features // self.out_features).flatten(-2)
         return aggregated * (1 - gate) + value * gate
 
 
@@ -80,8 +81,8 @@ class DCNv3(nn.Module):
     def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The features, and the offsets and the weights before softmax that are predicted from them."""
         features = self.activation(self.norm(self.depthwise_conv(hidden_states)))
-        offset = self.offset(features).unflatten(-1, (self.groups, -1, 2))  # (N, H, W, G, K, 2)
-        weight = self.mask(features).unflatten(-1, (self.groups, -1))  # (N, H, W, G, K)
+        offset = split_last(self.offset(features), self.groups, -1, 2)  # (N, H, W, G, K, 2)
+        weight = split_last(self.mask(features), self.groups, -1)  # (N, H, W, G, K)
         return features, offset, weight
 
     def sampling_points(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -94,7 +95,7 @@ class DCNv3(nn.Module):
         value = self.input_proj(hidden_states)
         features, offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
-            value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
+            split_last(value, self.groups, -1),  # (N, H, W, G, D)
             offset,
             weight,
             softmax=True,
@@ -157,8 +158,8 @@ class DCNv4(nn.Module):
         """Offsets (N, H, W, G, K, 2) and weights (N, H, W, G, K)."""
         packed = self.offset_mask(self.depthwise_conv(hidden_states))
         # each group's row is x0 y0 x1 y1 ... m0 m1 ...; the padding at the end of the packed row stays unread
-        packed = packed[..., : self.groups * self.points * 3].unflatten(-1, (self.groups, -1))
-        return packed[..., : self.points * 2].unflatten(-1, (-1, 2)), packed[..., self.points * 2 :]
+        packed = split_last(packed[..., : self.groups * self.points * 3], self.groups, -1)
+        return split_last(packed[..., : self.points * 2], -1, 2), packed[..., self.points * 2 :]
 
     def sampling_points(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """For an input (N, H, W, C): x and y of every sample in its pixels, and weight, (N, H, W, G, K) each."""
@@ -170,7 +171,7 @@ class DCNv4(nn.Module):
         value = self.value_proj(hidden_states)
         offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
-            value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
+            split_last(value, self.groups, -1),  # (N, H, W, G, D)
             offset,
             weight,
             **self.aggregate_args,

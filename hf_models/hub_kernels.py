@@ -60,8 +60,8 @@ def status() -> list[KernelStatus]:
 def get_function(kernel: str, name: str, device: str) -> Callable | None:
     """A function of a compiled kernel, `None` where the PyTorch reference is to run.
 
-    Cheap after the first call. torch.compile traces through it: the decision is a constant to it. While torch.export
-    or the ONNX exporter runs there is no kernel: an exported program must run where none is installed.
+    Cheap after the first call. torch.compile traces through it: the decision is a constant to it. While a program is
+    recorded there is no kernel: the program must run where none is installed.
 
     Args:
         kernel: Name of the kernel, such as "deformable-conv".
@@ -71,9 +71,14 @@ def get_function(kernel: str, name: str, device: str) -> Callable | None:
     Raises:
         InputError: `HF_MODELS_KERNELS` is "require" and there is no kernel, or is no mode.
     """
-    if torch.compiler.is_exporting():
+    if is_recording():
         return None
     return getattr(_modules[kernel, device], name) if _has_kernel(kernel, device) else None
+
+
+def is_recording() -> bool:
+    """Whether torch.export, torch.jit.trace or an ONNX exporter records a program that is to run elsewhere."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def build_command(device: str) -> str:

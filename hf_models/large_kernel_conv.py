@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .hub_kernels import get_function
+from .hub_kernels import get_function, is_recording
 from .layers import PointwiseConv2d
 
 
@@ -203,7 +203,7 @@ class ReparameterizableLargeKernelConv(nn.Module):
         Not where a branch has batch statistics, or something that its weights do not tell: hooks, weights that lie
         elsewhere until its own `forward` is called (offloading), or an adapter in place of a layer.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.training:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or is_recording() or self.training:
             return False
         branches = [branch for branch in (self.large, self.small) if branch is not None]
         return all(_is_plain(module) for branch in branches for module in branch.modules())

@@ -6,6 +6,11 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 
+def split_last(tensor: torch.Tensor, *sizes: int) -> torch.Tensor:
+    """(..., C) -> (..., *sizes), without `unflatten`, in which the older ONNX exporter fixes the batch size."""
+    return tensor.view(*tensor.shape[:-1], *sizes)
+
+
 class DropPath(nn.Module):
     """Stochastic depth (https://arxiv.org/abs/1603.09382): drops a residual branch for whole samples while training.
 

@@ -10,7 +10,7 @@ from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
 from .internimage_metadata import MetadataForImageClassification, metadata_head
-from .layers import ConvPooler, DropPath, LayerNorm2d, Linear, residual_scale
+from .layers import ConvPooler, DropPath, LayerNorm2d, Linear, residual_scale, split_last
 from .modeling_base import (
     HierarchicalBackbone,
     HierarchicalEncoder,
@@ -176,7 +176,7 @@ class InternImageQueryPooler(nn.Module):
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
         # (N, L, C) -> (N, L, heads, C / heads) -> (N, heads, L, C / heads)
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return split_last(tokens, self.num_heads, -1).transpose(1, 2)
 
     def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Takes the stage outputs, each (batch_size, channels, height, width); returns (batch_size, output_size)."""

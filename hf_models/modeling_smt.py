@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
-from .layers import DepthwiseConv, DropPath, GlobalAveragePooler, LayerNorm2d, Linear, residual_scale
+from .layers import DepthwiseConv, DropPath, GlobalAveragePooler, LayerNorm2d, Linear, residual_scale, split_last
 from .modeling_base import (
     HierarchicalBackbone,
     HierarchicalEncoder,
@@ -86,7 +86,7 @@ class SMTAttention(nn.Module):
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
         # (N, H, W, C) -> (N, H * W, heads, C / heads) -> (N, heads, H * W, C / heads)
-        return tokens.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return split_last(tokens.flatten(1, 2), self.num_heads, -1).transpose(1, 2)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
