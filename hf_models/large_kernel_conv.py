@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .hub_kernels import get_function, is_recording
+from .execution import is_transformed, is_untouched, only_computes
+from .hub_kernels import get_function
 from .layers import PointwiseConv2d
 
 
@@ -24,10 +25,12 @@ def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
     Returns:
         (N, C, H, W).
     """
-    if torch.is_autocast_enabled(input.device.type):  # autocast knows F.conv2d, but not a kernel
-        dtype = torch.get_autocast_dtype(input.device.type)
+    device = input.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # autocast knows F.conv2d, but not a kernel
+        dtype = torch.get_autocast_dtype(device)
         input, weight, bias = (None if tensor is None else tensor.to(dtype) for tensor in (input, weight, bias))
-    kernel = get_function("large-kernel-conv", "depthwise_conv2d", input.device.type)
+    kernel = get_function("large-kernel-conv", "depthwise_conv2d", device, input, weight, bias)
     return (kernel or depthwise_conv2d_reference)(input, weight, bias)
 
 
@@ -40,7 +43,7 @@ def depthwise_conv2d_reference(
     13x13. Elsewhere the layout is the caller's: nothing was measured that would be worth a copy of the map.
     """
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    if input.device.type == "cpu":
+    if input.device.type == "cpu" and not is_transformed():  # vmap knows no memory format
         input = input.contiguous(memory_format=torch.channels_last)
     return F.conv2d(input, weight, bias, padding=padding, groups=weight.shape[0])
 
