@@ -41,15 +41,14 @@ def are_plain(*tensors: torch.Tensor | None) -> bool:
     return torch.compiler.is_compiling() or all(type(tensor) in _PLAIN_TENSORS for tensor in tensors)
 
 
-def only_computes(device: str) -> bool:
-    """Whether nothing but numbers is wanted of what is called: no gradient, no program, no count, no other dtype."""
+def only_computes() -> bool:
+    """Whether nothing but numbers is wanted of what is called: no gradient, no program, no count."""
     return not (
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
         or is_recording()
         or is_transformed()
         or is_observed()
-        or torch.is_autocast_enabled(device)
     )
 
 
