@@ -9,8 +9,10 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.modules import module as all_modules
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.flop_counter import flop_registry
 
-_PLAIN_TENSORS = (torch.Tensor, nn.Parameter, type(None))
+_PLAIN_TENSORS = frozenset((torch.Tensor, nn.Parameter, type(None)))
 # as PyTorch defines them: profilers put others in their place
 _DEFINITIONS = {
     nn.Linear: (nn.Linear.forward, "linear", F.linear),
@@ -36,19 +38,24 @@ def is_observed() -> bool:
     return torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0
 
 
+def has_stale_counter() -> bool:
+    """Whether a FLOP counter runs that was made before some formula was registered, which it does not know then."""
+    if not is_observed():
+        return False
+    counters = (getattr(mode, "counter", mode) for mode in _get_current_dispatch_mode_stack())
+    known = [counter.flop_registry for counter in counters if hasattr(counter, "flop_registry")]
+    return any(flop_registry.keys() - registry.keys() for registry in known)
+
+
 def are_plain(*tensors: torch.Tensor | None) -> bool:
     """Whether none is of a subclass: quantised, distributed and fake tensors know PyTorch's operators only."""
-    return torch.compiler.is_compiling() or all(type(tensor) in _PLAIN_TENSORS for tensor in tensors)
+    return torch.compiler.is_compiling() or _PLAIN_TENSORS.issuperset(map(type, tensors))
 
 
 def only_computes() -> bool:
     """Whether nothing but numbers is wanted of what is called: no gradient, no program, no count."""
     return not (
-        torch.is_grad_enabled()
-        or torch.compiler.is_compiling()
-        or is_recording()
-        or is_transformed()
-        or is_observed()
+        torch.is_grad_enabled() or torch.compiler.is_compiling() or is_recording() or is_transformed() or is_observed()
     )
 
 
@@ -71,4 +78,4 @@ def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
         or all_modules._has_any_global_hook()
         or kind.forward is not forward
         or getattr(F, name) is not function
-    ) and are_plain(layer.weight, layer.bias)
+    ) and are_plain(*layer._parameters.values())

@@ -18,7 +18,7 @@ from types import ModuleType
 import torch
 
 from .errors import InputError
-from .execution import are_plain, is_recording, is_transformed
+from .execution import are_plain, has_stale_counter, is_recording, is_transformed
 from .kernel_places import NOT_BUILT, NOT_NAMED, Place, find_kernel
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,8 @@ def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | N
     """A function of a compiled kernel, `None` where the PyTorch reference is to run.
 
     Every operator asks here, and so every operator is right in every mode of PyTorch: a kernel computes numbers and
-    gradients, the reference all else. That is what is recorded as a program (it must run where no kernel is installed),
-    transformed by torch.func, or differentiated forwards, and what is computed with tensors of a subclass.
+    gradients, the reference all else. All else is what is recorded as a program (which must run where no kernel is
+    installed), transformed by torch.func, differentiated forwards, or computed with tensors of a subclass.
 
     Cheap after the first call. torch.compile traces through it: the decision is a constant to it.
 
@@ -78,7 +78,9 @@ def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | N
     """
     if is_recording() or is_transformed() or not are_plain(*tensors):
         return None
-    return getattr(_modules[kernel, device], name) if _has_kernel(kernel, device) else None
+    if not _has_kernel(kernel, device) or has_stale_counter():
+        return None
+    return getattr(_modules[kernel, device], name)
 
 
 def set_reference(kernel: str, reference: Callable) -> None:

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .execution import is_transformed, is_untouched, only_computes
+from .execution import is_untouched, only_computes
 from .hub_kernels import get_function
-from .layers import pointwise_conv
+from .layers import channels_last, pointwise_conv
 
 
 def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -43,8 +43,8 @@ def depthwise_conv2d_reference(
     13x13. Elsewhere the layout is the caller's: nothing was measured that would be worth a copy of the map.
     """
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    if input.device.type == "cpu" and not is_transformed():  # vmap knows no memory format
-        input = input.contiguous(memory_format=torch.channels_last)
+    if input.device.type == "cpu":
+        input = channels_last(input)
     return F.conv2d(input, weight, bias, padding=padding, groups=weight.shape[0])
 
 
@@ -97,7 +97,17 @@ class LargeKernelDepthwiseConv2d(nn.Conv2d):
             out_channels, groups = in_channels, in_channels
             padding = tuple(side // 2 for side in kernel_size)
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
         )
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -165,8 +175,8 @@ class ConvNorm(nn.Module):
         """
         if type(self.conv) is not nn.Conv2d or self.conv._forward_pre_hooks:
             raise ValueError(
-                f"{type(self.conv).__name__}: a convolution with an adapter, a parametrisation or hooks that change its "
-                "weight cannot be merged; make the change permanent first (such as `merge_and_unload` of peft)"
+                f"{type(self.conv).__name__}: a convolution whose weight an adapter, a parametrisation or a hook changes "
+                "cannot be merged; make the change permanent first, as `merge_and_unload` of peft does"
             )
         if isinstance(self.norm, nn.Identity):
             return self.conv.weight.clone(), self.conv.bias.clone()

@@ -1,8 +1,8 @@
 """Layers that several families share.
 
 A layer that PyTorch has is PyTorch's: `type(layer) is nn.Linear`, as tools that replace or change layers expect it
-(quantisation, adapters, pruning, hooks). What is special is done by the module that owns it, in two ways: a layer that
-starts differently is marked by [`starting_with`], and functions such as [`linear`] compute what calling the layer does,
+(quantisation, adapters, pruning, hooks). The module that owns a layer does what is special: it marks a layer that
+starts differently by [`starting_with`], and calls a layer through functions such as [`linear`], which compute the same
 in less time where nobody would notice.
 """
 
@@ -13,7 +13,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from .execution import is_untouched, only_computes
+from .execution import is_transformed, is_untouched, only_computes
 
 
 def split_last(tensor: torch.Tensor, *sizes: int) -> torch.Tensor:
@@ -43,11 +43,15 @@ class DropPath(nn.Module):
         return f"rate={self.rate}"
 
 
-def on_channels_last(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """Apply a layer that takes (N, H, W, C), such as nn.LayerNorm, to a map (N, C, H, W).
+def channels_last(hidden_states: torch.Tensor) -> torch.Tensor:
+    """A map (N, C, H, W) in the memory layout in which convolutions and linear layers are fast."""
+    if is_transformed():  # vmap knows no layouts
+        return hidden_states
+    return hidden_states.contiguous(memory_format=torch.channels_last)
 
-    The result is laid out channels-last, the layout in which convolutions and linear layers are fast.
-    """
+
+def on_channels_last(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """Apply a layer that takes (N, H, W, C), such as nn.LayerNorm, to a map (N, C, H, W); the result is channels-last."""
     return layer(hidden_states.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -143,8 +147,8 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., out_features).
     """
-    if only_computes() and is_untouched(layer, nn.Linear) and _is_for_onednn(hidden_states, layer.weight):
-        return torch.ops.mkldnn._linear_pointwise(hidden_states, layer.weight, layer.bias, "none", [], "")
+    if only_computes() and is_untouched(layer, nn.Linear) and _is_for_onednn(hidden_states, weight := layer.weight):
+        return torch.ops.mkldnn._linear_pointwise(hidden_states, weight, layer.bias, "none", [], "")
     return layer(hidden_states)
 
 
@@ -175,7 +179,8 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
 def _is_for_onednn(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         type(hidden_states) is torch.Tensor
-        and hidden_states.device.type == weight.device.type == "cpu"
+        and hidden_states.is_cpu
+        and weight.is_cpu
         and hidden_states.dtype == weight.dtype
         and weight.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_autocast_enabled("cpu")

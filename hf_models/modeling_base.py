@@ -22,7 +22,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_base import HierarchicalConfig
-from .layers import LayerScale, initialize_linear
+from .layers import LayerScale, channels_last, initialize_linear
 
 
 class HierarchicalStage(nn.Module):
@@ -81,8 +81,7 @@ class HierarchicalPreTrainedModel(PreTrainedModel):
                 f"(config.num_channels), got {got}"
             )
         weight = next(self.embeddings.parameters())
-        pixel_values = pixel_values.to(weight.dtype).contiguous(memory_format=torch.channels_last)
-        return self.encoder(self.embeddings(pixel_values))
+        return self.encoder(self.embeddings(channels_last(pixel_values.to(weight.dtype))))
 
 
 class HierarchicalModel(HierarchicalPreTrainedModel):
