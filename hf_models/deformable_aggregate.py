@@ -8,7 +8,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from .hub_kernels import get_function, is_recording
+from .execution import is_observed, is_recording, is_transformed
+from .hub_kernels import get_function, set_reference
 
 Pair = int | tuple[int, int]
 
@@ -61,6 +62,7 @@ def deformable_aggregate(
     Points run column by column: k = k_x * kernel_height + k_y. A sample whose position is not finite adds nothing.
 
     A compiled kernel computes it where there is one (see `hf-models kernels status`), else the PyTorch reference.
+    Either can be differentiated and transformed in every way that PyTorch has (see docs/kernels.md).
 
     Args:
         value: (N, H, W, G, D), the features in G groups of D channels.
@@ -79,7 +81,7 @@ def deformable_aggregate(
         ValueError: A shape does not fit the others.
         TypeError: The dtypes differ.
     """
-    kernel = get_function("deformable-conv", "deformable_aggregate", value.device.type)
+    kernel = get_function("deformable-conv", "deformable_aggregate", value.device.type, value, offset, weight)
     return (kernel or deformable_aggregate_reference)(
         value,
         offset,
@@ -189,8 +191,13 @@ def _bilinear_sum(value, x, y, weight):
     share = torch.where(exists, (share_y * weight)[:, None] * share_x, 0)
 
     row, share = (tensor.flatten(0, 1).movedim(0, -2).flatten(1) for tensor in (row, share))  # (bags, 4 K)
-    if is_recording():  # what `embedding_bag` does, which other runtimes compute in a loop over the bags
+    # What `embedding_bag` does: other runtimes compute that in a loop over the bags, it has neither second derivatives
+    # nor forward ones, and no FLOP counter knows it.
+    if is_recording() or is_transformed() or is_observed():
         out = torch.bmm(share[:, None], table[row])
     else:
         out = F.embedding_bag(row, table, per_sample_weights=share, mode="sum")
     return out.view(batch, height_out, width_out, groups * channels)
+
+
+set_reference("deformable-conv", deformable_aggregate_reference)

@@ -9,7 +9,7 @@ from kernels import get_local_kernel
 from torch import nn
 from torch.nn import functional as F
 
-from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, depthwise_conv2d_reference
+from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, depthwise_conv2d, depthwise_conv2d_reference
 
 from ..harness.kernel_builder import KERNELS_SRC, cpu_variant
 from ..harness.kernel_tester import CompiledKernel, EmulatedKernel, KernelTester, load_module, shifted
@@ -45,6 +45,8 @@ def make_case(batch, channels, size, kernel_size, dtype, layout=torch.contiguous
 
 class LargeKernelConv(KernelTester):
     kernel_name, function_name, layer = "large-kernel-conv", "depthwise_conv2d", "LargeKernelDepthwiseConv2d"
+    operator = staticmethod(depthwise_conv2d)
+    counted = staticmethod(depthwise_conv2d_reference)
     inputs = ("input", "weight", "bias")
     batched = ("input",)
     cpu_paths = ("amx", "avx512_bf16", "avx512", "avx2", "portable")
