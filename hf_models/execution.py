@@ -9,6 +9,8 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.modules import module as all_modules
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.flop_counter import flop_registry
 
@@ -35,7 +37,12 @@ def is_observed() -> bool:
     """Whether a mode of PyTorch sees every operator that runs, as the one that counts FLOPs does."""
     if torch.compiler.is_compiling():
         return False
-    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._len_torch_function_stack() > 0
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    # that of `torch.set_default_device` only makes new tensors elsewhere
+    return torch._C._len_torch_function_stack() > 0 and any(
+        type(mode) is not DeviceContext for mode in _get_current_function_mode_stack()
+    )
 
 
 def has_stale_counter() -> bool:

@@ -153,11 +153,12 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=folded
         )
-        self.convolve = type(self.conv).__call__
         if kernel_size == stride == groups == 1:
             self.convolve = pointwise_conv
         elif _is_depthwise_of_same_size(self.conv):
             self.convolve = large_kernel_conv
+        else:
+            self.convolve = _call
         self.norm = nn.Identity() if folded else nn.BatchNorm2d(out_channels, eps=eps)
         self.activation = nn.Identity() if activation is None else activation
 
@@ -193,6 +194,10 @@ class ConvNorm(nn.Module):
         dtype = self.conv.weight.dtype
         self.conv.weight, self.conv.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
         self.norm = nn.Identity()
+
+
+def _call(conv: nn.Module, input: torch.Tensor) -> torch.Tensor:
+    return conv(input)
 
 
 def _is_batch_norm(module: nn.Module) -> bool:

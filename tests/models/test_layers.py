@@ -204,6 +204,12 @@ class Computed(nn.Module):
         return self.computed(self.layer, x)
 
 
+def test_a_default_device_changes_nothing(computed):
+    with torch.device("cpu"):
+        _, by_onednn = run(computed, LAYERS[computed](), inputs_of(computed))
+    assert by_onednn
+
+
 def test_transformations_and_programs(computed):
     layer, inputs = LAYERS[computed](), inputs_of(computed)
     with torch.no_grad():

@@ -204,6 +204,27 @@ class TestLayer:
         out.sum().backward()
         assert layer.weight.grad.dtype == torch.float32
 
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"padding": (7, 6), "groups": 16},
+            {"padding": "same", "groups": 16, "bias": False},
+            {"padding": 6, "groups": 16},
+            {"groups": 16, "stride": 2},
+            {"padding": (14, 12), "groups": 16, "dilation": 2},
+            {"padding": (7, 6), "groups": 16, "padding_mode": "reflect"},
+            {"padding": 2},
+            {"padding": (7, 6), "groups": 4},
+        ],
+    )
+    def test_arguments_are_those_of_conv2d(self, layer, options):
+        """Whatever the kernel does not compute is PyTorch's, so that adapters can build on the class."""
+        layer = type(layer)(16, 16, (15, 13), **options)
+        conv = nn.Conv2d(16, 16, (15, 13), **options)
+        conv.load_state_dict(layer.state_dict())
+        for input in (random_inputs(channels=16, size=(30, 28))[0], random_inputs(channels=16, size=(30, 28))[0][0]):
+            torch.testing.assert_close(layer(input), conv(input), rtol=1e-4, atol=1e-4)
+
     def test_even_kernels_are_an_error(self):
         with pytest.raises(ValueError, match=r"kernel_size: expected odd numbers, got \(3, 4\)"):
             LargeKernelDepthwiseConv2d(2, (3, 4))
