@@ -12,7 +12,8 @@ from hf_models.model_cards import render_card
 
 from .plan import Plan, make_plan
 from .progress import progress_bar, sha256
-from .reading.checkpoint import Checkpoint, open_checkpoint, some
+from .reading.checkpoint import Checkpoint, open_checkpoint
+from .reading.containers import some
 from .reading.source import Source, find_source
 from .report import REPORT, hash_source, make_report, provenance, write_json
 from .writing.expected import cast_floating
@@ -70,12 +71,11 @@ def convert(
     check_output(output, source, overwrite)
     found = find_source(source)
     hashes = hash_source(found, allow_unknown, progress)  # what is damaged is not even looked into
-    checkpoint = open_checkpoint(found, weights)
-    plan = make_plan(checkpoint, name, original_config)
-    target = _choose_dtype(checkpoint, dtype)
-    transfer = Transfer(checkpoint, plan.key_map, plan.constants, cast_floating(plan.expected, target))
+    plan = make_plan(open_checkpoint(found, weights), name, original_config)
+    target = _choose_dtype(plan.checkpoint, dtype)
+    transfer = Transfer(plan.checkpoint, plan.key_map, plan.constants, cast_floating(plan.expected, target))
     shards = split(transfer.expected, max_shard_size)
-    report = make_report(checkpoint, plan, target, hashes)
+    report = make_report(plan, target, hashes)
     if dry_run:
         for _ in transfer.checked_batches(transfer.expected):
             pass

@@ -17,8 +17,9 @@ from .mapping.convertible import Convertible
 from .mapping.facts import Facts, differences
 from .mapping.key_map import KeyMap
 from .matching import advice, check_not_refused, find_published, fitting, published_config
-from .reading.checkpoint import Checkpoint, some
-from .registry import find_convertible
+from .reading.checkpoint import Checkpoint
+from .reading.containers import some
+from .registry import recognise
 from .writing.expected import model_tensors
 
 # what transformers adds to upstream's config.json
@@ -31,6 +32,7 @@ class Plan:
 
     Args:
         convertible: What it is: family and head.
+        checkpoint: The checkpoint, with its tensors by the names of the original network.
         config: Config of the converted model.
         published: The published checkpoint that it is, if it is one.
         config_from: Where the config comes from, in words.
@@ -41,6 +43,7 @@ class Plan:
     """
 
     convertible: Convertible
+    checkpoint: Checkpoint
     config: PreTrainedConfig
     published: PublishedCheckpoint | None
     config_from: str
@@ -67,7 +70,7 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     """
     label = checkpoint.source.given
     check_not_refused(label, name)
-    convertible = find_convertible(checkpoint)
+    convertible, checkpoint = recognise(checkpoint)
     key_map = key_map_of(convertible, checkpoint)
     shown = convertible.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
     original, where = _original_arguments(checkpoint, convertible, original_config)
@@ -91,7 +94,7 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     expected, buffers = model_tensors(convertible.model_class_of(config), config)
     constants = convertible.constants(config)
     _check_tensors(label, checkpoint, key_map, expected, constants)
-    return Plan(convertible, config, published, config_from, key_map, constants, expected, buffers)
+    return Plan(convertible, checkpoint, config, published, config_from, key_map, constants, expected, buffers)
 
 
 def key_map_of(convertible: Convertible, checkpoint: Checkpoint) -> KeyMap:

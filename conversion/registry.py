@@ -1,5 +1,6 @@
 """Which families and heads can be converted, and which of them a checkpoint or a config is of."""
 
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -12,7 +13,9 @@ from .backbones.family import Family
 from .heads import HEADS
 from .heads.head import BACKBONE, BackboneWithHead
 from .mapping.convertible import Convertible
-from .reading.checkpoint import Checkpoint, some
+from .reading.checkpoint import Checkpoint
+from .reading.containers import some
+from .reading.names import inside, owner_of
 
 BACKBONES = f"{__package__}.backbones"
 # a registered family's part lies in the file named after its model_type; one without originals has none
@@ -24,26 +27,42 @@ FAMILIES: dict[str, Family] = {
 ANY_HEAD = ("decode_head.", "neck.", "rpn_head.", "roi_head.", "bbox_head.")
 
 
-def find_convertible(checkpoint: Checkpoint) -> Convertible:
-    """The family by whose signature a checkpoint can be told, with the head that it has.
+def recognise(checkpoint: Checkpoint) -> tuple[Convertible, Checkpoint]:
+    """The family by whose signature a checkpoint can be told, with the head that it has; and its tensors by its names.
 
     Raises:
-        InputError: It is none of them.
+        InputError: It is none of them, or holds several sets of weights.
     """
-    given, names = checkpoint.source.given, checkpoint.tensors
+    given = checkpoint.source.given
     for family in FAMILIES.values():
-        if any(name == family.signature or name.endswith(f".{family.signature}") for name in names):
-            if f"{BACKBONE}{family.signature}" not in names:
-                return family
-            if head := next((head for head in HEADS if head.signature in names), None):
-                return BackboneWithHead(family, head)
-            if any(name.startswith(ANY_HEAD) for name in names):
-                raise InputError(
-                    f"{given}: {family.model_type} with a head that cannot be converted. "
-                    f"Those that can are: {', '.join(head.title for head in HEADS)}."
-                )
-            return family
-    raise InputError(f"{given}: not a checkpoint of {', '.join(FAMILIES)}. Its first keys are {some(names)}.")
+        found = owner_of(given, checkpoint.tensors, family.signature, checkpoint.chosen)
+        if found is None:
+            continue
+        owner, kind = found
+        names, dropped = inside(checkpoint.tensors, owner, ANY_HEAD)
+        weights = kind if kind == "ema" else checkpoint.weights
+        if f"{BACKBONE}{family.signature}" not in names:
+            return family, checkpoint.renamed(family.original_names(names), dropped, weights=weights)
+        checkpoint = checkpoint.renamed(names, dropped, weights=weights)
+        if head := next((head for head in HEADS if head.signature in names), None):
+            return BackboneWithHead(family, head), checkpoint
+        raise InputError(
+            f"{given}: {family.model_type} with a head that cannot be converted. "
+            f"Those that can are: {', '.join(head.title for head in HEADS)}."
+        )
+    raise InputError(
+        f"{given}: not a checkpoint of {', '.join(FAMILIES)}{_looks_like(checkpoint.tensors)}. "
+        f"Its first keys are {some(checkpoint.tensors)}."
+    )
+
+
+def _looks_like(names: Iterable[str]) -> str:
+    """What a checkpoint of another kind is, where its names show it."""
+    if any(".lora_" in name for name in names):
+        return ", but an adapter (LoRA): merge it into its model and save that"
+    if any(name.startswith(tuple(f"{model_type}." for model_type in FAMILIES)) for name in names):
+        return ", but of a converted model: load it with AutoModel"
+    return ""
 
 
 def convertible_of(config: PreTrainedConfig) -> Convertible | None:

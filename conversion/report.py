@@ -15,7 +15,6 @@ from hf_models.errors import InputError, reason
 
 from .plan import Plan
 from .progress import progress_bar, sha256
-from .reading.checkpoint import Checkpoint
 from .reading.source import Source
 
 REPORT = "conversion_report.json"
@@ -61,9 +60,9 @@ def published_sha256(path: Path) -> str | None:
     return digits and digits[1]
 
 
-def make_report(checkpoint: Checkpoint, plan: Plan, dtype: torch.dtype, files: list[dict]) -> dict:
+def make_report(plan: Plan, dtype: torch.dtype, files: list[dict]) -> dict:
     """Everything about a conversion but the files that it wrote."""
-    source = checkpoint.source
+    checkpoint, source = plan.checkpoint, plan.checkpoint.source
     floating = [tensor for tensor in checkpoint.tensors.values() if tensor.is_floating_point()]
     cast = {str(tensor.dtype).removeprefix("torch.") for tensor in floating if tensor.dtype != dtype}
     target = str(dtype).removeprefix("torch.")

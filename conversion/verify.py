@@ -14,7 +14,7 @@ from .plan import key_map_of
 from .progress import progress_bar, sha256
 from .reading.checkpoint import open_checkpoint
 from .reading.source import find_source
-from .registry import FAMILIES, HEADS, convertible_of, find_convertible
+from .registry import FAMILIES, HEADS, convertible_of, recognise
 from .report import REPORT, hash_source
 from .writing.expected import cast_floating, model_tensors
 from .writing.shards import Transfer, check_shards, check_values, compare_shards, read_shards
@@ -73,7 +73,8 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
             raise InputError(
                 f"{source}: not the file that {folder} was converted from (sha256 differs from {REPORT})."
             )
-        key_map = key_map_of(find_convertible(checkpoint), checkpoint)
+        convertible, checkpoint = recognise(checkpoint)
+        key_map = key_map_of(convertible, checkpoint)
         transfer = Transfer(checkpoint, key_map, convertible.constants(config), expected)
         compare_shards(folder, shards, transfer, progress)
     return {

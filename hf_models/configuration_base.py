@@ -40,8 +40,8 @@ class HierarchicalConfig(CodeCarrier, BackboneConfigMixin, PreTrainedConfig):
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
     hidden_act: str = "gelu"
-    initializer_range: float = 0.02
-    drop_path_rate: float = 0.0
+    initializer_range: float | int = 0.02
+    drop_path_rate: float | int = 0.0
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 

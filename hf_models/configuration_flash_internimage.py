@@ -27,17 +27,17 @@ class FlashInternImageConfig(HierarchicalConfig):
 
     depths: list[int] | tuple[int, ...] = (4, 4, 18, 4)
     groups: list[int] | tuple[int, ...] = (4, 8, 16, 32)
-    mlp_ratio: float = 4.0
+    mlp_ratio: float | int = 4.0
     depthwise_kernel_size: int | None = None
-    offset_scale: float = 1.0
+    offset_scale: float | int = 1.0
     post_norm: bool = False
-    layer_scale_init_value: float | None = None
+    layer_scale_init_value: float | int | None = None
     mlp_output_bias: bool = False
     dcn_output_bias: bool = False
-    pooler_expansion: float = 1.5
-    drop_path_rate: float = 0.1
-    layer_norm_eps: float = 1e-6
-    batch_norm_eps: float = 1e-5
+    pooler_expansion: float | int = 1.5
+    drop_path_rate: float | int = 0.1
+    layer_norm_eps: float | int = 1e-6
+    batch_norm_eps: float | int = 1e-5
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -28,10 +28,10 @@ class RepLKNetConfig(HierarchicalConfig):
     depths: list[int] | tuple[int, ...] = (2, 2, 18, 2)
     kernel_sizes: list[int] | tuple[int, ...] = (31, 29, 27, 13)
     small_kernel_size: int | None = 5
-    bottleneck_ratio: float = 1.0
-    mlp_ratio: float = 4.0
-    drop_path_rate: float = 0.5
-    batch_norm_eps: float = 1e-5
+    bottleneck_ratio: float | int = 1.0
+    mlp_ratio: float | int = 4.0
+    drop_path_rate: float | int = 0.5
+    batch_norm_eps: float | int = 1e-5
     reparameterized: bool = False
     batch_norm_folded: bool = False
     normalize_features: bool = False

@@ -29,8 +29,8 @@ class SegformerHeadConfig(CodeCarrier, PreTrainedConfig):
 
     backbone_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 256
-    classifier_dropout_prob: float = 0.1
-    initializer_range: float = 0.02
+    classifier_dropout_prob: float | int = 0.1
+    initializer_range: float | int = 0.02
     loss_ignore_index: int = 255
 
     def __post_init__(self, **kwargs):

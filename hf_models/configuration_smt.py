@@ -37,16 +37,16 @@ class SMTConfig(HierarchicalConfig):
     num_modulation_heads: int = 4
     num_attention_heads: list[int] | tuple[int, ...] = (1, 1, 8, 16)
     expand_ratio: int = 2
-    mlp_ratios: list[int | float] | tuple[int | float, ...] = (4, 4, 4, 2)
+    mlp_ratios: list[float | int] | tuple[float | int, ...] = (4, 4, 4, 2)
     stem_kernel_size: int = 3
     qkv_bias: bool = True
-    layer_scale_init_value: float | None = None
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    drop_path_rate: float = 0.1
-    layer_norm_eps: float = 1e-6
-    embedding_norm_eps: float = 1e-5
-    batch_norm_eps: float = 1e-5
+    layer_scale_init_value: float | int | None = None
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.1
+    layer_norm_eps: float | int = 1e-6
+    embedding_norm_eps: float | int = 1e-5
+    batch_norm_eps: float | int = 1e-5
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

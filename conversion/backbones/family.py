@@ -1,7 +1,8 @@
 """A family's part of the conversion; with its classifier it is what a checkpoint can be converted to."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class Family:
             checkpoint does not show is left out or `None`.
         facts_of_config: The same facts as a config states them.
         adopt: Changes a config to the form that the weights are in, where one network has several.
+        aliases: First part of names in republished files -> that of the original names, which are not there then.
         heads: First parts of the names (ours) that lie outside the base model.
         counted: Fields of the config that count layers, each of which has tensors.
     """
@@ -39,6 +41,7 @@ class Family:
     facts_of_weights: Callable[[Shapes], Facts]
     facts_of_config: Callable[[Any], Facts]
     adopt: Callable[[Any, Facts], None] = lambda config, facts: None
+    aliases: Mapping[str, str] = field(default_factory=dict)
     heads: tuple[str, ...] = ("classifier.",)
     counted: tuple[str, ...] = ("depths",)
 
@@ -56,6 +59,13 @@ class Family:
 
     def model_class_of(self, config: PreTrainedConfig) -> type[PreTrainedModel]:
         return self.model_class
+
+    def original_names(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Names of a classifier, new -> given, with those of republished files as the original has them."""
+        for alias, own in self.aliases.items():
+            if not any(new.startswith(own) for new in names):
+                names = {re.sub(f"^{re.escape(alias)}", own, new): given for new, given in names.items()}
+        return dict(names)
 
     def rename(self, names: Iterable[str]) -> dict[str, str]:
         """Names of the original -> names inside the base model, those of the heads as they are."""

@@ -19,10 +19,6 @@ def _layer(match: re.Match) -> str:
 
 
 RULES = (
-    # OpenMMLab republishes these weights under names of its own
-    Rule(r"^backbone\.stages\.3\.norm\.", "norm.", optional=True),
-    Rule(r"^backbone\.", "", optional=True),
-    Rule(r"^head\.fc\.", "head.", optional=True),
     Rule(r"^stem\.(\d+)\.", r"embeddings.layers.\1."),
     Rule(r"^transitions\.(\d+)\.", lambda match: f"encoder.stages.{int(match[1]) + 1}.downsample."),
     Rule(r"^stages\.(\d+)\.blocks\.(\d+)\.", _layer),
@@ -112,6 +108,7 @@ FAMILY = Family(
     model_class=RepLKNetForImageClassification,
     signature="stem.0.conv.weight",
     rules=RULES,
+    aliases={"stages.3.norm.": "norm."},  # OpenMMLab republishes these weights so
     config_from_original=_config_from_original,
     facts_of_weights=_facts_of_weights,
     facts_of_config=_facts_of_config,
