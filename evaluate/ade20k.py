@@ -105,7 +105,7 @@ def evaluate_ade20k(
     settings.check()
     inference.check()
     source = open_ade20k(data, split, revision, image_column, mask_column)
-    selection = check_images(source, split, subset, limit)
+    selection = check_images(source, subset, limit)
     loaded = load(model, segmenter_class(model_folder(model)), settings.dtype)
     return run(ADE20KEvaluation(loaded, selection, inference, reduce_zero_label), settings)
 

@@ -9,6 +9,7 @@ from hf_models.inference.files import check_path
 from hf_models.segmentation import masks
 
 from .images import IMAGE_SUFFIXES, ImageData, Sample, Selection, from_files, limited
+from .splits import VALIDATION
 from .tables import mask_content, open_tables
 
 FULL = "ADE20K validation"
@@ -46,14 +47,13 @@ def open_ade20k(
     for image, mask in pairs:
         if not mask.is_file():
             raise InputError(f"{mask}: no such file, the mask of {image.name}. Nothing evaluated.")
-    return from_files(f"{root.name} {folder.name}", root, pairs)
+    return from_files(f"{root.name} {folder.name}", root, pairs, folder.name)
 
 
-def check_images(data: ImageData, split: str | None, subset: bool, limit: int | None) -> Selection:
+def check_images(data: ImageData, subset: bool, limit: int | None) -> Selection:
     """Refuse to take anything else for the validation set.
 
     Args:
-        split: As given to [`open_ade20k`].
         subset: Accept another number of images; the result is then called a subset's.
         limit: How many of the images are evaluated; `None` for all.
 
@@ -65,7 +65,7 @@ def check_images(data: ImageData, split: str | None, subset: bool, limit: int | 
         count = sum(1 for _ in data.targets())
     if count == 0:
         raise InputError(f"{data.name}: no images. Nothing evaluated.")
-    if count == NUM_IMAGES and limit is None and split in (None, "validation"):
+    if count == NUM_IMAGES and limit is None and data.split in (None, *VALIDATION):
         return Selection(data, FULL, "", count, limit)
     if not subset and limit is None:
         found = "an unknown number of" if count is None else f"{count:,}"

@@ -35,7 +35,7 @@ def read_mask(
         num_labels: Number of classes, at most 255.
         reduce_zero_label: The file holds 0 where nothing is labelled, and the classes from 1; otherwise the classes
             from 0, and `IGNORED`.
-        name: What errors call the file; by default its path.
+        name: What errors call the file; by default its path, if there is one.
 
     Returns:
         (height, width) in uint8: classes from 0, and `IGNORED` where nothing is labelled. It is turned as the EXIF
@@ -44,19 +44,19 @@ def read_mask(
     Raises:
         InputError: The file cannot be read, has several channels, holds other labels, or does not say which it means.
     """
-    name = name or file
+    name = name or (file if isinstance(file, Path) else "mask")
     try:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
-            stored = image.tile[0] if image.tile else None
-            image.load()
+            codec, _, _, form = image.tile[0]
+            image = ImageOps.exif_transpose(image)
     except Exception as error:  # Pillow's formats raise anything where a file is damaged
         raise InputError(f"{name}: cannot be read completely ({reason(error)}). Fetch the file again.") from None
-    if image.format == "JPEG":
+    if "jpeg" in (codec, image.info.get("compression")):
         raise InputError(f"{name}: a JPEG file, which does not keep class numbers. Save masks as PNG.")
     if image.mode == "F" or len(image.getbands()) > 1:
         raise InputError(f"{name}: mode {image.mode}, a mask has one channel of class numbers.")
-    image = ImageOps.exif_transpose(image)
-    readings = _palette_readings(image, name) if image.mode == "P" else _grey_readings(image, stored)
+    form = form if isinstance(form, tuple) else (form,)
+    readings = _palette_readings(image, name) if image.mode == "P" else _grey_readings(image, codec, form, name)
     first, last = (1, num_labels) if reduce_zero_label else (0, num_labels - 1)
     ignored = 0 if reduce_zero_label else IGNORED
     outside = [mask[(mask != ignored) & ((mask < first) | (mask > last))] for mask in readings]
@@ -71,23 +71,23 @@ def read_mask(
     return np.where(mask == ignored, IGNORED, mask - first).astype(np.uint8)
 
 
-def _grey_readings(image: Image.Image, stored: tuple) -> list[np.ndarray]:
+def _grey_readings(image: Image.Image, codec: str, form: tuple, name: str | Path) -> list[np.ndarray]:
     """What the values of a greyscale image may be, in 32 bits: one array, or two that differ.
 
     Args:
-        image: As Pillow loads it: with few bits as shades from 0 to 255 or as booleans, and with 0 for black.
-        stored: How Pillow describes the pixels in the file; the arguments contain their form, such as "L;4".
+        image: As Pillow loads it: with few bits as shades from 0 to 255 or as booleans.
+        codec: Pillow's name for what decodes the file.
+        form: How Pillow describes the pixels in the file, such as `("L;4",)`.
     """
     mask = np.asarray(image).astype(np.int32)
-    arguments = stored[3] if isinstance(stored[3], tuple) else (stored[3],)
-    if stored[0] in ("ppm", "ppm_plain") and len(arguments) > 1:  # the file states its largest value
-        return [(mask * (arguments[1] / (255 if arguments[1] <= 255 else 65535))).round().astype(np.int32)]
-    kind, _, form = next(part for part in arguments if isinstance(part, str)).partition(";")
+    if codec in ("ppm", "ppm_plain") and len(form) > 1:  # the file states its largest value
+        return [(mask * (form[1] / (255 if form[1] <= 255 else 65535))).round().astype(np.int32)]
+    kind, _, packing = next((part for part in form if isinstance(part, str)), "").partition(";")
     if kind not in ("1", "L"):
         return [mask]
-    if "I" in form:  # 0 is white
-        mask = (1 if kind == "1" else 255) - mask
-    bits = "1" if kind == "1" else form[:1]
+    if "I" in packing:
+        raise InputError(f"{name}: 0 is white in it, and some tools read its numbers from the other end. {AS_GREY}")
+    bits = "1" if kind == "1" else packing[:1]
     if bits not in FACTORS:
         return [mask]
     values = mask if bits == "1" else mask // FACTORS[bits]
@@ -112,12 +112,12 @@ def _palette_readings(image: Image.Image, name: str | Path) -> list[np.ndarray]:
         *(list(class_colours(names).values()) for names in LABEL_SETS),
     ]
     if not any(_in_order(colours, order) for order in known):
-        for order in known:
-            if set(colours.values()) <= set(order):
-                index, colour = next(iter(colours.items()))
-                raise InputError(
-                    f"{name}: its palette was renumbered: {index} has the colour of {order.index(colour)}. {AS_GREY}"
-                )
+        for order in (order for order in known if set(colours.values()) <= set(order)):
+            places = {index: order.index(colour) for index, colour in colours.items()}
+            index = next(index for index, place in places.items() if place != index)
+            raise InputError(
+                f"{name}: its palette was renumbered: {index} has the colour of {places[index]}. {AS_GREY}"
+            )
     return [indices]
 
 
