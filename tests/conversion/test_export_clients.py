@@ -16,7 +16,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForSemanticSegmentation, SegformerImageProcessor
+from transformers import (
+    AutoConfig,
+    AutoModelForSemanticSegmentation,
+    AutoModelForUniversalSegmentation,
+    SegformerImageProcessor,
+)
 
 from hf_models.conversion.export import export
 from hf_models.inference import classify_images
@@ -130,6 +135,31 @@ def test_transformers_js_says_the_same_on_the_same_pixels(exported, task):
     else:
         assert sum(answer["says"].values()) == 96 * 128
         assert set(answer["says"]) <= set(CLASSES)
+
+
+@needs_javascript
+def test_transformers_js_runs_a_mask2former(tmp_path):
+    pytest.importorskip("scipy", reason="transformers builds Mask2Former only where scipy is installed")
+    torch.manual_seed(0)
+    backbone = AutoConfig.for_model(
+        "flash_internimage",
+        depths=(1, 1, 1, 1),
+        hidden_sizes=(16, 32, 64, 128),
+        groups=(1, 2, 4, 8),
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+    widths = dict.fromkeys(("feature_size", "mask_feature_size", "hidden_dim"), 32)  # the fewest that there can be
+    layers = {"encoder_layers": 1, "decoder_layers": 2, "num_attention_heads": 2, "num_queries": 1}
+    names = {"id2label": dict(enumerate(CLASSES)), "label2id": {name: i for i, name in enumerate(CLASSES)}}
+    config = AutoConfig.for_model("mask2former", backbone_config=backbone, **widths, **layers, **names)
+    model = AutoModelForUniversalSegmentation.from_config(config)
+    with torch.no_grad():
+        model.class_predictor.bias[1] += 9  # its one query is sure to see a tree
+    model.save_pretrained(tmp_path / "source")
+    SegformerImageProcessor(size={"height": 96, "width": 128}).save_pretrained(tmp_path / "source")
+    export(str(tmp_path / "source"), tmp_path / "exported")
+    answer = in_transformers_js(tmp_path / "exported", "image-segmentation")
+    assert answer["says"] == {"tree": 96 * 128}
 
 
 @needs_javascript
