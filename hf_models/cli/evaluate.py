@@ -10,7 +10,7 @@ from ..errors import InputError, printable
 from .common import Device, Verbose, one_line_errors
 
 app = typer.Typer(
-    help="Measure accuracy on ImageNet, ADE20K and classes of your own. The image processor and the model are those that "
+    help="Measure accuracy on ImageNet, ADE20K and classes of your own. Image processor and model are those that "
     "users load.\n\n"
     "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate COMMAND. Every image counts once, "
     "whatever the number of processes and the batch size.",
