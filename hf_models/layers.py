@@ -89,7 +89,7 @@ class LayerScale(nn.Module):
     def __init__(self, channels: int, initial_value: float):
         super().__init__()
         self.initial_value = initial_value
-        self.scale = nn.Parameter(torch.full((channels,), initial_value))
+        self.scale = nn.Parameter(torch.full((channels,), float(initial_value)))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns a tensor (..., channels)."""
