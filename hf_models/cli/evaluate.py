@@ -101,7 +101,7 @@ def evaluate_classes(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure top-1, balanced and top-5 accuracy, and recall and precision of each class, on classes of your own."""
+    """Measure accuracy on classes of your own, over all and for each."""
     with one_line_errors(verbose, model):
         from hf_models.evaluate.classes import evaluate_classes
         from hf_models.evaluate.settings import Settings
