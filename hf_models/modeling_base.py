@@ -21,6 +21,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_base import HierarchicalConfig
 from .layers import LayerScale, XavierLinear, ZeroLinear
+from .saved_weights import OneSetOfWeights
 
 
 class HierarchicalStage(nn.Module):
@@ -43,7 +44,7 @@ class HierarchicalEncoder(nn.Module):
         return feature_maps
 
 
-class HierarchicalPreTrainedModel(PreTrainedModel):
+class HierarchicalPreTrainedModel(OneSetOfWeights, PreTrainedModel):
     """Weight handling of all families; a family adds its config class, prefix and initialisation."""
 
     config: HierarchicalConfig
