@@ -10,9 +10,10 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_aligned_upernet import AlignedUperNetConfig
+from .saved_weights import OneSetOfWeights
 
 
-class AlignedUperNetForSemanticSegmentation(UperNetForSemanticSegmentation):
+class AlignedUperNetForSemanticSegmentation(OneSetOfWeights, UperNetForSemanticSegmentation):
     """`UperNetForSemanticSegmentation` in which every bilinear resize aligns the corner pixels."""
 
     config: AlignedUperNetConfig

@@ -23,6 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_base import HierarchicalConfig
 from .layers import LayerScale, channels_last, initialize_linear
+from .saved_weights import OneSetOfWeights
 
 
 class HierarchicalStage(nn.Module):
@@ -45,7 +46,7 @@ class HierarchicalEncoder(nn.Module):
         return feature_maps
 
 
-class HierarchicalPreTrainedModel(PreTrainedModel):
+class HierarchicalPreTrainedModel(OneSetOfWeights, PreTrainedModel):
     """Weight handling of all families; a family adds its config class, prefix and initialisation."""
 
     config: HierarchicalConfig

@@ -14,6 +14,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_segformer_head import SegformerHeadConfig
+from .saved_weights import OneSetOfWeights
 
 
 class ConvNormReLU(nn.Module):
@@ -49,7 +50,7 @@ class SegformerHead(nn.Module):
         return self.classifier(self.dropout(self.fusion(torch.cat(projected, dim=1))))
 
 
-class SegformerHeadForSemanticSegmentation(PreTrainedModel):
+class SegformerHeadForSemanticSegmentation(OneSetOfWeights, PreTrainedModel):
     """Any backbone with the SegFormer head of mmseg."""
 
     config: SegformerHeadConfig

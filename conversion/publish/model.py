@@ -17,7 +17,7 @@ from hf_models.remote_code import auto_map_of, code_files, stock_classes
 from ..report import REPORT
 from ..verify import verify
 from ..writing.expected import cast_floating, saved_tensors
-from ..writing.shards import INDEX, check_shards, check_values, read_shards, stored_dtype
+from ..writing.shards import INDEX, WEIGHTS, check_shards, check_values, read_shards, stored_dtype
 from .repository import Content, Repository, check_repo_id, hub_errors
 
 CARD = "README.md"
@@ -100,7 +100,8 @@ def folder_content(folder: Path, progress: bool) -> tuple[Content, str]:
         processor["auto_map"] = {"AutoImageProcessor": f"{OUR_PROCESSORS[name]}.{name}"}
         code |= {path.name: path.read_bytes() for path in code_files(processor["auto_map"])}
     weights = [folder / file for file in read_shards(folder)]
-    others = [folder / name for name in (INDEX, REPORT) if (folder / name).is_file()]
+    index = [] if folder / WEIGHTS in weights else [INDEX]  # beside whole weights it is a rest
+    others = [folder / name for name in (*index, REPORT) if (folder / name).is_file()]
     content = {
         **{path.relative_to(folder).as_posix(): path for path in weights + others},
         "config.json": _json(stored | {"auto_map": auto_map}),

@@ -12,13 +12,12 @@ from hf_models.errors import InputError, reason
 from hf_models.inference.files import read_json
 from hf_models.inference.hub_requests import HUB_ID, limited_requests
 from hf_models.inference.names import check_original
-from hf_models.inference.weight_files import read_index
+from hf_models.inference.weight_files import weight_files
+from hf_models.saved_weights import WHOLE
 
 HUB_FILE = re.compile(rf"^hf://(?P<repo>{HUB_ID.pattern})/(?P<file>.+)$")
 MAX_SIDE = 10_000  # pixels
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".bin", ".pkl", ".safetensors")
-# in the order of preference; each may be sharded, with an index beside the shards
-FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass
@@ -77,15 +76,11 @@ def _folder(given: str, folder: Path) -> Source:
     if preprocessor.is_file():
         source.preprocessor = read_json(preprocessor)
         _check_preprocessor(preprocessor, source.preprocessor)
-    for name in FOLDER_WEIGHTS:
-        if (folder / f"{name}.index.json").is_file():
-            source.shard_of = read_index(folder, f"{name}.index.json")
-            source.files = sorted(set(source.shard_of.values()))
-            return source
-        if (folder / name).is_file():
-            source.files = [folder / name]
-            return source
-    raise InputError(f"{given}: holds neither {' nor '.join(FOLDER_WEIGHTS)}, whole or sharded. Fetch it again.")
+    found = weight_files(folder)
+    if found is None:
+        raise InputError(f"{given}: holds neither {' nor '.join(WHOLE)}, whole or sharded. Fetch it again.")
+    source.files, source.shard_of = found
+    return source
 
 
 def _check_preprocessor(path: Path, content: dict) -> None:

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.weight_files import read_index
+from hf_models.inference.weight_files import weight_files
 
 from ..mapping.key_map import KeyMap
 from ..progress import progress_bar
@@ -127,15 +127,12 @@ def read_shards(folder: Path) -> dict[str, list[str]]:
     Raises:
         InputError: A file is missing or damaged, lies outside the folder, or is not what the index says.
     """
-    files = {WEIGHTS}
-    weight_map = None
-    if (folder / INDEX).is_file():
-        weight_map = read_index(folder, INDEX)
-        files = {path.relative_to(folder).as_posix() for path in weight_map.values()}
-    elif not (folder / WEIGHTS).is_file():
+    stored = weight_files(folder, (WEIGHTS,))
+    if stored is None:
         raise InputError(f"{folder}: holds neither {WEIGHTS} nor {INDEX}. Convert it again.")
+    paths, weight_map = stored
     shards = {}
-    for file in sorted(files):
+    for file in sorted(path.relative_to(folder).as_posix() for path in paths):
         if file_format(folder / file) is not FileFormat.SAFETENSORS:
             raise InputError(f"{folder / file}: not a safetensors file. Convert it again.")
         with open_shard(folder / file) as shard:

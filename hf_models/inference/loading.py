@@ -13,7 +13,7 @@ from transformers.utils import logging
 from ..errors import InputError, reason
 from .hub_requests import limited_requests
 from .names import check_model
-from .weight_files import read_index
+from .weight_files import weight_files
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by the names of options
 SEGMENTER = "a segmentation model"
@@ -39,7 +39,7 @@ def load_model(
 def load_weights(source: str | Path, auto_class: type, dtype: torch.dtype) -> PreTrainedModel:
     """The model alone; see [`load_model`]."""
     with loading(source, "an image classifier" if auto_class is AutoModelForImageClassification else SEGMENTER):
-        _check_indexes(source)
+        weight_files(Path(source))  # an index could name files outside, which transformers would load
         model, info = auto_class.from_pretrained(
             source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False
         )
@@ -84,9 +84,3 @@ def loading(source: str | Path, kind: str) -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if progress_bars:
             logging.enable_progress_bar()
-
-
-def _check_indexes(source: str | Path) -> None:
-    """Refuse a folder whose index of weights names files outside of it: transformers would load them."""
-    for index in Path(source).glob("*.index.json"):
-        read_index(Path(source), index.name)

@@ -3,7 +3,41 @@
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import InputError
+from ..saved_weights import INDEX, WHOLE, two_sets_of_weights
 from .files import check_path, read_json
+
+
+def check_one_set(folder: Path) -> None:
+    """Refuse a folder that holds two sets of weights, of which transformers would load one without a word.
+
+    Raises:
+        InputError: It does.
+    """
+    if why := two_sets_of_weights(folder):
+        raise InputError(why)
+
+
+def weight_files(folder: Path, names: tuple[str, ...] = WHOLE) -> tuple[list[Path], dict[str, Path] | None] | None:
+    """The files that hold a folder's weights and, where there is an index, tensor name -> file; as transformers does.
+
+    Args:
+        folder: The folder.
+        names: Names of whole weights, the first that is there is taken, whole or in shards.
+
+    Returns:
+        `None` where there are none of these names.
+
+    Raises:
+        InputError: There are two sets of weights, or an index is damaged or names a file that is missing or outside.
+    """
+    check_one_set(folder)
+    for name in names:
+        if (folder / name).is_file():
+            return [folder / name], None
+        if (folder / INDEX.format(name)).is_file():
+            shard_of = read_index(folder, INDEX.format(name))
+            return sorted(set(shard_of.values())), shard_of
+    return None
 
 
 def read_index(folder: Path, index: str) -> dict[str, Path]:
