@@ -242,4 +242,4 @@ def test_only_the_validation_set_is_called_ade20k(model, folder, tmp_path):
 
 def test_the_embedded_checkpoint_is_no_segmentation_model(folder):
     (line,) = run("--model", "default", "--data", folder, "--subset", code=2).stderr.splitlines()
-    assert "default: cannot be loaded as a segmentation model" in line
+    assert "default: is for image-classification, not for image-segmentation" in line

@@ -257,7 +257,7 @@ def test_what_cannot_be_loaded(tmp_path):
     with pytest.raises(InputError, match="nothing: cannot be loaded as a segmentation model"):
         load_segmenter(tmp_path / "nothing")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "smt"}))
-    with pytest.raises(InputError, match="cannot be loaded as a segmentation model"):
+    with pytest.raises(InputError, match="is for image-classification, not for image-segmentation"):
         load_segmenter(tmp_path)
 
 
