@@ -68,11 +68,13 @@ def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blo
     stride = classifier.config.output_stride
     side = prepare_image(Image.new("RGB", (64, 64)), processor)[1].size[0]
 
-    def labels(photo: Image.Image | None) -> dict[str, float] | None:
+    def labels(photo: Image.Image | None) -> dict[str, float] | str | None:
         if photo is None:
             return None
-        pixel_values = processor(photo, return_tensors="pt").pixel_values.to(device)
-        return {entry["label"]: entry["score"] for entry in best_labels(classifier, pixel_values)}
+        best = best_labels(classifier, processor(photo, return_tensors="pt").pixel_values.to(device))
+        if classifier.config.problem_type == "regression":  # any numbers, of which bars would show percentages
+            return ", ".join(f"{entry['label']}: {entry['score']:.4g}" for entry in best)
+        return {entry["label"]: entry["score"] for entry in best}
 
     def picture(photo: Image.Image | None, view: str, layer: int | None, size: int, pixel: list[int] | None):
         if photo is None:

@@ -5,8 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
 from typer.testing import CliRunner
 
 import hf_models
@@ -74,6 +81,54 @@ def test_scores_are_those_of_the_pipeline(problem_type, num_labels, tmp_path):
     assert [entry["label"] for entry in ours] == [entry["label"] for entry in stock]
     for entry, other in zip(ours, stock, strict=True):
         assert entry["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_soft_labels_make_a_model_of_many_labels(tmp_path):
+    """transformers decides by the type of the labels, and keeps it in the config: mixup needs a loss of its own."""
+    source = hf_models.default_checkpoint()
+    model = AutoModelForImageClassification.from_pretrained(
+        source, num_labels=3, ignore_mismatched_sizes=True, dtype=torch.float32
+    ).eval()
+    pixel_values, soft = torch.randn(2, 3, 64, 64), torch.tensor([[0.7, 0.3, 0], [0, 0.5, 0.5]])
+
+    # the loss that mixup wants: the model sees no labels, and stays what it is
+    logits = model(pixel_values=pixel_values).logits
+    wanted = F.cross_entropy(logits, soft)
+    assert model.config.problem_type is None
+
+    # labels of the model: another loss, and from now on another meaning of the scores
+    loss = model(pixel_values=pixel_values, labels=soft).loss
+    torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(logits, soft))
+    assert abs(loss - wanted) > 0.05 and model.config.problem_type == "multi_label_classification"
+    model.save_pretrained(tmp_path)
+    AutoImageProcessor.from_pretrained(source).save_pretrained(tmp_path)
+    (ours,) = classify_images([SAMPLE], model=tmp_path, top_k=3)
+    assert abs(sum(entry["score"] for entry in ours) - 1) > 0.05
+
+    # the config said before training, they are refused; written afterwards, it makes the scores probabilities again
+    model.config.problem_type = "single_label_classification"
+    with pytest.raises((ValueError, RuntimeError)):
+        model(pixel_values=pixel_values, labels=soft)
+    model.save_pretrained(tmp_path)
+    (ours,) = classify_images([SAMPLE], model=tmp_path, top_k=3)
+    assert sum(entry["score"] for entry in ours) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_trainer_keeps_soft_labels_from_the_model(tmp_path):
+    """As docs/evaluation.md advises, with `compute_loss_func`."""
+    model = AutoModelForImageClassification.from_pretrained(
+        hf_models.default_checkpoint(), num_labels=3, ignore_mismatched_sizes=True, dtype=torch.float32
+    )
+    rows = [{"pixel_values": torch.randn(3, 64, 64), "labels": torch.tensor([0.7, 0.3, 0])} for _ in range(2)]
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=1, report_to=[], use_cpu=True, remove_unused_columns=False, disable_tqdm=True
+    )
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        return F.cross_entropy(outputs.logits, labels)
+
+    Trainer(model, arguments, train_dataset=rows, compute_loss_func=loss).train()
+    assert model.config.problem_type is None
 
 
 def test_the_best_of_equal_scores_does_not_depend_on_how_many_are_asked_for(monkeypatch):

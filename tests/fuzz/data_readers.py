@@ -16,8 +16,9 @@ from PIL import Image
 
 from hf_models.evaluate.accuracy_table import accuracy_table
 from hf_models.evaluate.data.ade20k import read_mask
-from hf_models.evaluate.data.imagenet import check_labels, open_imagenet
+from hf_models.evaluate.data.imagenet import check_labels
 from hf_models.evaluate.data.images import Sample
+from hf_models.evaluate.data.labelled import open_labelled
 from hf_models.evaluate.imagenet import _real_labels
 from hf_models.evaluate.journal import Journal, checked_line
 from hf_models.evaluate.results import ACCURACY, read_results
@@ -115,7 +116,7 @@ def parquets() -> list[bytes]:
 
 def read_parquet(data: bytes, name: str = "x.parquet") -> None:
     Path(name).write_bytes(data)
-    source = open_imagenet(name)
+    source = open_labelled(name)
     check_labels(source, True, None)
     for sample in source.samples():
         read_image(io.BytesIO(sample.image), sample.name)
