@@ -35,7 +35,7 @@ def visualize_sampling(
     device: Device = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw the points that a deformable layer samples for a pixel. Their colours show their weights."""
+    """Draw the points that a deformable layer samples for a pixel. Their sizes show their weights."""
     with one_line_errors(verbose, model):
         from ..visualize.sampling import visualize_sampling
 

@@ -1,8 +1,10 @@
 """What belongs to the package as a whole: the folders that are installed under other names."""
 
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,11 @@ def test_python_in_a_clone_finds_every_room(tmp_path):
     code += "print(classify_images(['examples/sample.jpg'])[0][0]['label'])"
     done = Environment(tmp_path, package=False).run("-c", code, cwd=ROOT)
     assert done.returncode == 0 and done.stdout, done.stderr[-2000:]
+
+
+def test_every_requirement_has_the_bound_that_the_oldest_versions_are_read_from():
+    """`.ci/oldest` passes over a requirement that is written in another way."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
+        for requirement in requirements:
+            assert re.fullmatch(r"[\w-]+(\[\w+\])?>=[\d.]+|hf-models\[[\w,]+\]", requirement), requirement
