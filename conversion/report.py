@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -108,7 +108,7 @@ def write_json(path: Path, content: dict) -> None:
 def _date() -> datetime:
     """Now; or what SOURCE_DATE_EPOCH says, which makes conversions the same byte by byte."""
     try:
-        return datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()), timezone.utc)
+        return datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()), UTC)
     except (ValueError, OverflowError, OSError):
         value = os.environ["SOURCE_DATE_EPOCH"]
         raise InputError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {value}.") from None

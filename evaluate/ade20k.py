@@ -9,7 +9,7 @@ from PIL import Image
 from hf_models.errors import InputError
 from hf_models.inference.images import read_image
 from hf_models.inference.names import model_folder
-from hf_models.segmentation import recipe_of, segmenter_class, semantic_scores
+from hf_models.segmentation import recipe_of, segmenter_class, semantic_labels
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from .checkpoint import Loaded, load
@@ -26,7 +26,7 @@ RECORD = np.dtype("<u4")  # an image has fewer than 2**32 pixels
 
 @dataclass(frozen=True)
 class Inference:
-    """How the model looks at an image, where it differs from the recipe of its authors; see [`semantic_scores`].
+    """How the model looks at an image, where it differs from the recipe of its authors; see [`semantic_labels`].
 
     Args:
         mode: "whole" or "slide"; `None` for what the recipe says.
@@ -105,7 +105,7 @@ def evaluate_ade20k(
     settings.check()
     inference.check()
     source = open_ade20k(data, split, revision, image_column, mask_column)
-    selection = check_images(source, split, subset, limit)
+    selection = check_images(source, subset, limit)
     loaded = load(model, segmenter_class(model_folder(model)), settings.dtype)
     return run(ADE20KEvaluation(loaded, selection, inference, reduce_zero_label), settings)
 
@@ -146,9 +146,8 @@ class ADE20KEvaluation(Evaluation):
         records = []
         for image, mask in batch:
             look = {"scales": self.inference.scales, "flip": self.inference.flip}
-            scores = semantic_scores(self.model, image, self.recipe, **look)
-            self.check_finite(scores)
-            records.append(areas(scores.argmax(dim=0).cpu(), mask, NUM_LABELS).numpy().astype(RECORD).tobytes())
+            labels = semantic_labels(self.model, image, self.recipe, **look).cpu()
+            records.append(areas(labels, mask, NUM_LABELS).numpy().astype(RECORD).tobytes())
         return records
 
     def reduce(self, records: list[bytes]) -> Outcome:

@@ -11,12 +11,12 @@ from hf_models.errors import InputError
 from hf_models.inference.files import check_path, read_json
 from hf_models.inference.loading import DTYPES, load_model
 from hf_models.inference.names import DEFAULT, model_folder
-from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d
+from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 
 KERNEL_OF = {
     DCNv3: "deformable-conv",
     DCNv4: "deformable-conv",
-    LargeKernelDepthwiseConv2d: "large-kernel-conv",
+    ReparameterizableLargeKernelConv: "large-kernel-conv",
 }
 
 

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForImageClassification, BaseImageProcessor
+from transformers import AutoModelForImageClassification
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.images import read_image
 from hf_models.zoo import wnid_names
 
 from .checkpoint import Loaded, load
-from .data.imagenet import LabelledSelection, check_labels, open_imagenet
+from .classes import evaluate_classes
+from .classifier import ClassifierEvaluation, best_outputs
+from .data.imagenet import LabelledSelection, OtherClasses, check_labels
 from .data.imagenet_classes import TEDDY_BEAR, outputs
 from .data.images import Sample
-from .evaluation import Evaluation, Outcome
+from .data.labelled import open_labelled
+from .data.own_classes import UnknownClass
+from .evaluation import Outcome
 from .run import run
 from .settings import Settings
 
@@ -40,10 +43,12 @@ def evaluate_imagenet(
 ) -> list[dict[str, str]]:
     """Measure the accuracy of a classifier on images of ImageNet-1K's classes.
 
+    If the images are of other classes, and the model knows these, it is [`evaluate_classes`] that measures.
+
     Args:
         model: Folder, id on the Hub, or "default" for the embedded checkpoint.
         data: A folder of class folders, parquet or tar files, or the id of a data set on the Hub.
-        split: See [`open_imagenet`], as for `revision` and the columns.
+        split: See [`open_labelled`], as for `revision` and the columns.
         real: The file `real.json` of the ReaL labels, to measure with these too.
         subset: Accept fewer classes or images than the validation set has.
         limit: Evaluate only the first images.
@@ -56,14 +61,25 @@ def evaluate_imagenet(
     """
     settings = settings or Settings()
     settings.check()
-    source = open_imagenet(data, split, revision, image_column, label_column)
-    selection = check_labels(source, subset, limit)
+    source = open_labelled(data, split, revision, image_column, label_column)
+    try:
+        selection = check_labels(source, subset, limit)
+    except OtherClasses as error:
+        if real:
+            raise
+        try:
+            rows, _ = evaluate_classes(model, source, limit=limit, settings=settings)
+        except UnknownClass:
+            raise error from None
+        if rows:
+            print("the classes are not ImageNet-1K's: measured as by `hf-models evaluate classes`", file=sys.stderr)
+        return rows
     loaded = load(model, AutoModelForImageClassification, settings.dtype)
     rows, _ = run(ImageNetEvaluation(loaded, selection, real and _real_labels(real)), settings)
     return rows
 
 
-class ImageNetEvaluation(Evaluation):
+class ImageNetEvaluation(ClassifierEvaluation):
     """Right answers; a record is a byte, 0 or 1, for each question that `measure` answers.
 
     Args:
@@ -77,33 +93,29 @@ class ImageNetEvaluation(Evaluation):
         if unknown:
             raise InputError(
                 f"{selection.title}: the model knows {len(found)} classes of ImageNet-1K and not {unknown[0]}. "
-                "Evaluate it on data with its own classes."
+                "Evaluate it on data with its own classes, with `hf-models evaluate classes`."
             )
         # the outputs that take part, and for each its class
         self.columns = sorted(found.values()) if beyond else slice(None)
         self.wnids = sorted(found, key=found.get)
         digest = hashlib.sha256(json.dumps(real).encode()).hexdigest()
-        super().__init__(loaded, selection, size=_size(loaded.processor), depends_on={"ReaL labels": digest})
+        # the authors do not turn photos as their EXIF data say
+        super().__init__(loaded, selection, upright=False, depends_on={"ReaL labels": digest})
 
     def prepare(self, sample: Sample) -> tuple[torch.Tensor, str, set[str] | None]:
         """The image, (3, H, W), its class and its right classes among the ReaL labels."""
-        image = read_image(sample.file, sample.name, upright=False)
-        pixel_values = self.loaded.processor(image, return_tensors="pt").pixel_values[0]
+        pixel_values = self.prepare_image(sample)
         try:
             wnid = self.wnid_of[sample.target]
         except KeyError:
             raise InputError(f"{sample.name}: label {sample.target} is no class of ImageNet-1K.") from None
         return pixel_values, wnid, None if self.real is None else self._real(sample.name)
 
-    @torch.inference_mode()
     def measure(self, batch: list[tuple[torch.Tensor, str, set[str] | None]]) -> list[bytes]:
         """For each image: whether the best answer is right, and whether one of five is; with ReaL labels also whether
         it has any, and whether the best answer is among them."""
-        pixel_values = torch.stack([image for image, _, _ in batch]).to(self.model.device, self.model.dtype)
-        logits = self.model(pixel_values=pixel_values).logits.float()
-        self.check_finite(logits)
-        # of equal logits the first counts, as for argmax; `topk` may name any of them
-        best = logits[:, self.columns].sort(dim=1, descending=True, stable=True).indices[:, :5].tolist()
+        logits = self.logits([image for image, _, _ in batch])
+        best = best_outputs(logits[:, self.columns], 5).tolist()
         records = []
         for indices, (_, wnid, real) in zip(best, batch, strict=True):
             answers = [self.wnids[index] for index in indices]
@@ -144,9 +156,3 @@ def _real_labels(path: Path) -> list[list[int]]:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: not the ReaL labels, real.json ({reason(error)}).") from None
     return labels
-
-
-def _size(processor: BaseImageProcessor) -> str:
-    """Height and width of the images that the model sees."""
-    size = processor.crop_size if processor.do_center_crop else processor.size
-    return f"{size.height} x {size.width}"

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from .data.ade20k import IGNORED
+from hf_models.segmentation.masks import IGNORED
 
 
 def areas(prediction: torch.Tensor, mask: torch.Tensor, num_labels: int) -> torch.Tensor:

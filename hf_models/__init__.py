@@ -11,6 +11,11 @@ from .zoo import list_models
 
 __version__ = "0.1.0"
 
+# Python that is started in a clone finds the clone's folder before an installed package. In a clone, `conversion` and
+# the other rooms lie beside this folder, and an installation has them inside of it.
+if not Path(__file__).with_name("conversion").is_dir():
+    __path__.append(str(Path(__file__).parents[1]))
+
 
 def register() -> None:
     """Make the Auto classes of transformers know every family and every head; the import of this package does it."""

@@ -8,7 +8,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from .hub_kernels import get_function
+from .execution import is_observed, is_recording, is_transformed
+from .hub_kernels import get_function, set_reference
 
 Pair = int | tuple[int, int]
 
@@ -61,6 +62,7 @@ def deformable_aggregate(
     Points run column by column: k = k_x * kernel_height + k_y. A sample whose position is not finite adds nothing.
 
     A compiled kernel computes it where there is one (see `hf-models kernels status`), else the PyTorch reference.
+    Either can be differentiated and transformed in every way that PyTorch has (see docs/kernels.md).
 
     Args:
         value: (N, H, W, G, D), the features in G groups of D channels.
@@ -79,7 +81,7 @@ def deformable_aggregate(
         ValueError: A shape does not fit the others.
         TypeError: The dtypes differ.
     """
-    kernel = get_function("deformable-conv", "deformable_aggregate", value.device.type)
+    kernel = get_function("deformable-conv", "deformable_aggregate", value.device.type, value, offset, weight)
     return (kernel or deformable_aggregate_reference)(
         value,
         offset,
@@ -163,13 +165,16 @@ def sample_positions(
 
 def _bilinear_sum(value, x, y, weight):
     """Sum over K of `weight` times the bilinear sample of `value` at (x, y): (N, H_out, W_out, G * D)."""
-    batch, height, width, groups, channels = value.shape
+    _, height, width, groups, channels = value.shape
+    batch, height_out, width_out, _, points = x.shape
+    # (bags, K): a bag of samples for each position and group, as integers of rank 7 are what OpenVINO gets wrong
+    x, y, weight = (tensor.reshape(-1, points) for tensor in (x, y, weight))
     sampled = (x > -1) & (y > -1) & (x < width) & (y < height)
     x, y = torch.where(sampled, x, 0), torch.where(sampled, y, 0)
     left, top = x.floor(), y.floor()
     right_share, bottom_share = x - left, y - top
-    corner = torch.arange(2, device=value.device).view(2, 1, 1, 1, 1, 1)
-    # the columns left and right of each sample and the rows above and below it, (2, N, H_out, W_out, G, K) each
+    corner = torch.arange(2, device=value.device).view(2, 1, 1)
+    # the columns left and right of each sample and the rows above and below it, (2, bags, K) each
     pixel_x, pixel_y = left.long() + corner, top.long() + corner
     share_x, share_y = torch.stack((1 - right_share, right_share)), torch.stack((1 - bottom_share, bottom_share))
     exists_x, exists_y = (pixel_x >= 0) & (pixel_x < width), (pixel_y >= 0) & (pixel_y < height) & sampled
@@ -177,15 +182,22 @@ def _bilinear_sum(value, x, y, weight):
     # A table with a row of D channels for each (image, pixel, group), and a last row of zeros for all pixels outside:
     # multiplying a real pixel by zero instead would let its NaN or infinity through.
     table = torch.cat((value.reshape(-1, channels), value.new_zeros(1, channels)))
-    image = torch.arange(batch, device=value.device)[:, None, None, None, None]
-    group = torch.arange(groups, device=value.device)[:, None]
-    # all four pixels around each sample, (2, 2, N, H_out, W_out, G, K): below outermost
+    bag = torch.arange(x.shape[0], device=value.device)[:, None]
+    # (bags, 1): the row of the first pixel of its image and group
+    first = bag // (height_out * width_out * groups) * (height * width * groups) + bag % groups
+    # all four pixels around each sample, (2, 2, bags, K): below outermost
     exists = exists_y[:, None] & exists_x
-    row = ((image * height + pixel_y)[:, None] * width + pixel_x) * groups + group
-    row = torch.where(exists, row, table.shape[0] - 1)
+    row = torch.where(exists, first + (pixel_y[:, None] * width + pixel_x) * groups, table.shape[0] - 1)
     share = torch.where(exists, (share_y * weight)[:, None] * share_x, 0)
 
-    # -> (N * H_out * W_out * G, 4 K): for each position and group, one bag of an embedding
-    row, share = (t.flatten(0, 1).movedim(0, -2).flatten(-2).flatten(0, -2) for t in (row, share))
-    bags = F.embedding_bag(row, table, per_sample_weights=share, mode="sum")
-    return bags.view(*x.shape[:3], groups * channels)
+    row, share = (tensor.flatten(0, 1).movedim(0, -2).flatten(1) for tensor in (row, share))  # (bags, 4 K)
+    # What `embedding_bag` does: other runtimes compute that in a loop over the bags, it has neither second derivatives
+    # nor forward ones, and no FLOP counter knows it.
+    if is_recording() or is_transformed() or is_observed():
+        out = torch.bmm(share[:, None], table[row])
+    else:
+        out = F.embedding_bag(row, table, per_sample_weights=share, mode="sum")
+    return out.view(batch, height_out, width_out, groups * channels)
+
+
+set_reference("deformable-conv", deformable_aggregate_reference)

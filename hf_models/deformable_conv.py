@@ -12,7 +12,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .deformable_aggregate import deformable_aggregate, sample_positions
-from .layers import DepthwiseConv, XavierLinear, ZeroLinear
+from .layers import depthwise_layer, linear, on_channels_first, split_last, xavier_linear, zero_linear
 
 
 def _packed_size(size: int) -> int:
@@ -20,17 +20,23 @@ def _packed_size(size: int) -> int:
     return math.ceil(size / 8) * 8
 
 
-class CenterFeatureScale(ZeroLinear):
-    """A gate in (0, 1) for each group, that blends the input of the aggregation into its output."""
+def _blend(
+    gate: nn.Module | None, features: torch.Tensor, value: torch.Tensor, aggregated: torch.Tensor
+) -> torch.Tensor:
+    """Blend the input of the aggregation into its output, by a number in (0, 1) for each group; all (N, H, W, C).
 
-    def __init__(self, channels: int, groups: int):
-        super().__init__(channels, groups)
-
-    def forward(self, features: torch.Tensor, value: torch.Tensor, aggregated: torch.Tensor) -> torch.Tensor:
-        """Predict the gate from `features` and blend; all (N, H, W, C)."""
-        gate = super().forward(features).sigmoid()
-        gate = gate.repeat_interleave(self.in_features // self.out_features, dim=-1)  # (N, H, W, G) -> (N, H, W, C)
-        return aggregated * (1 - gate) + value * gate
+    Args:
+        gate: The layer that predicts those numbers before their sigmoid; `None` for nothing of the input.
+        features: What it predicts them from.
+        value: Input of the aggregation.
+        aggregated: Its output.
+    """
+    if gate is None:
+        return aggregated
+    share = linear(gate, features).sigmoid()[..., None]
+    # (N, H, W, G, 1) -> (N, H, W, G, D) -> (N, H, W, C), what `repeat_interleave` does, but not in older ONNX exports
+    share = share.expand(*share.shape[:-1], value.shape[-1] // share.shape[-2]).flatten(-2)
+    return aggregated * (1 - share) + value * share
 
 
 class DCNv3(nn.Module):
@@ -68,20 +74,20 @@ class DCNv3(nn.Module):
         self.groups = groups
         self.aggregate_args = _aggregate_args(channels, groups, kernel_size, offset_scale)
         points = kernel_size**2
-        self.depthwise_conv = DepthwiseConv(channels, depthwise_kernel_size)
+        self.depthwise_conv = depthwise_layer(channels, depthwise_kernel_size)
         self.norm = nn.LayerNorm(channels, eps=layer_norm_eps)
         self.activation = ACT2FN[hidden_act]
-        self.offset = ZeroLinear(channels, groups * points * 2)
-        self.mask = ZeroLinear(channels, groups * points)
-        self.input_proj = XavierLinear(channels, channels)
-        self.output_proj = XavierLinear(channels, channels)
-        self.center_feature_scale = CenterFeatureScale(channels, groups) if center_feature_scale else None
+        self.offset = zero_linear(channels, groups * points * 2)
+        self.mask = zero_linear(channels, groups * points)
+        self.input_proj = xavier_linear(channels, channels)
+        self.output_proj = xavier_linear(channels, channels)
+        self.center_feature_scale = zero_linear(channels, groups) if center_feature_scale else None
 
     def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The features, and the offsets and the weights before softmax that are predicted from them."""
-        features = self.activation(self.norm(self.depthwise_conv(hidden_states)))
-        offset = self.offset(features).unflatten(-1, (self.groups, -1, 2))  # (N, H, W, G, K, 2)
-        weight = self.mask(features).unflatten(-1, (self.groups, -1))  # (N, H, W, G, K)
+        features = self.activation(self.norm(on_channels_first(self.depthwise_conv, hidden_states)))
+        offset = split_last(linear(self.offset, features), self.groups, -1, 2)  # (N, H, W, G, K, 2)
+        weight = split_last(linear(self.mask, features), self.groups, -1)  # (N, H, W, G, K)
         return features, offset, weight
 
     def sampling_points(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -91,18 +97,16 @@ class DCNv3(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
-        value = self.input_proj(hidden_states)
+        value = linear(self.input_proj, hidden_states)
         features, offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
-            value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
+            split_last(value, self.groups, -1),  # (N, H, W, G, D)
             offset,
             weight,
             softmax=True,
             **self.aggregate_args,
         )
-        if self.center_feature_scale is not None:
-            aggregated = self.center_feature_scale(features, value, aggregated)
-        return self.output_proj(aggregated)
+        return linear(self.output_proj, _blend(self.center_feature_scale, features, value, aggregated))
 
 
 class DCNv4(nn.Module):
@@ -146,19 +150,19 @@ class DCNv4(nn.Module):
         self.aggregate_args = _aggregate_args(channels, groups, kernel_size, offset_scale, dilation)
         self.aggregate_args["remove_center"] = remove_center
         self.depthwise_conv = (
-            nn.Identity() if depthwise_kernel_size is None else DepthwiseConv(channels, depthwise_kernel_size)
+            nn.Identity() if depthwise_kernel_size is None else depthwise_layer(channels, depthwise_kernel_size)
         )
-        self.offset_mask = ZeroLinear(channels, _packed_size(groups * self.points * 3))
-        self.value_proj = XavierLinear(channels, channels) if pointwise else nn.Identity()
-        self.output_proj = XavierLinear(channels, channels, bias=output_bias) if pointwise else nn.Identity()
-        self.center_feature_scale = CenterFeatureScale(channels, groups) if center_feature_scale else None
+        self.offset_mask = zero_linear(channels, _packed_size(groups * self.points * 3))
+        self.value_proj = xavier_linear(channels, channels) if pointwise else nn.Identity()
+        self.output_proj = xavier_linear(channels, channels, bias=output_bias) if pointwise else nn.Identity()
+        self.center_feature_scale = zero_linear(channels, groups) if center_feature_scale else None
 
     def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets (N, H, W, G, K, 2) and weights (N, H, W, G, K)."""
-        packed = self.offset_mask(self.depthwise_conv(hidden_states))
+        packed = linear(self.offset_mask, on_channels_first(self.depthwise_conv, hidden_states))
         # each group's row is x0 y0 x1 y1 ... m0 m1 ...; the padding at the end of the packed row stays unread
-        packed = packed[..., : self.groups * self.points * 3].unflatten(-1, (self.groups, -1))
-        return packed[..., : self.points * 2].unflatten(-1, (-1, 2)), packed[..., self.points * 2 :]
+        packed = split_last(packed[..., : self.groups * self.points * 3], self.groups, -1)
+        return split_last(packed[..., : self.points * 2], -1, 2), packed[..., self.points * 2 :]
 
     def sampling_points(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """For an input (N, H, W, C): x and y of every sample in its pixels, and weight, (N, H, W, G, K) each."""
@@ -167,17 +171,15 @@ class DCNv4(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
-        value = self.value_proj(hidden_states)
+        value = linear(self.value_proj, hidden_states)
         offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
-            value.unflatten(-1, (self.groups, -1)),  # (N, H, W, G, D)
+            split_last(value, self.groups, -1),  # (N, H, W, G, D)
             offset,
             weight,
             **self.aggregate_args,
         )
-        if self.center_feature_scale is not None:
-            aggregated = self.center_feature_scale(aggregated, value, aggregated)
-        return self.output_proj(aggregated)
+        return linear(self.output_proj, _blend(self.center_feature_scale, aggregated, value, aggregated))
 
 
 def _aggregate_args(channels: int, groups: int, kernel_size: int, offset_scale: float, dilation: int = 1) -> dict:

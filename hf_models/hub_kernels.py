@@ -18,6 +18,7 @@ from types import ModuleType
 import torch
 
 from .errors import InputError
+from .execution import are_plain, has_stale_counter, is_recording, is_transformed
 from .kernel_places import NOT_BUILT, NOT_NAMED, Place, find_kernel
 
 logger = logging.getLogger(__name__)
@@ -57,23 +58,34 @@ def status() -> list[KernelStatus]:
     return [_choose(kernel, device)[1] for kernel in KERNELS for device in _devices()]
 
 
-def get_function(kernel: str, name: str, device: str) -> Callable | None:
+def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | None) -> Callable | None:
     """A function of a compiled kernel, `None` where the PyTorch reference is to run.
 
-    Cheap after the first call. torch.compile traces through it: the decision is a constant to it. While torch.export
-    or the ONNX exporter runs there is no kernel: an exported program must run where none is installed.
+    Every operator asks here, and so every operator is right in every mode of PyTorch: a kernel computes numbers and
+    gradients, the reference all else. All else is what is recorded as a program (which must run where no kernel is
+    installed), transformed by torch.func, differentiated forwards, or computed with tensors of a subclass.
+
+    Cheap after the first call. torch.compile traces through it: the decision is a constant to it.
 
     Args:
         kernel: Name of the kernel, such as "deformable-conv".
         name: Name of the function in the kernel's module.
         device: Type of device, such as "cpu".
+        tensors: What the function is to be called with.
 
     Raises:
         InputError: `HF_MODELS_KERNELS` is "require" and there is no kernel, or is no mode.
     """
-    if torch.compiler.is_exporting():
+    if is_recording() or is_transformed() or not are_plain(*tensors):
         return None
-    return getattr(_modules[kernel, device], name) if _has_kernel(kernel, device) else None
+    if not _has_kernel(kernel, device) or has_stale_counter():
+        return None
+    return getattr(_modules[kernel, device], name)
+
+
+def set_reference(kernel: str, reference: Callable) -> None:
+    """Name the reference from which a kernel takes the derivatives that it does not compute."""
+    _references[kernel] = reference
 
 
 def build_command(device: str) -> str:
@@ -83,13 +95,16 @@ def build_command(device: str) -> str:
 
 # Dynamo cannot take a function as a constant, but it reads this dictionary, which is filled before it looks.
 _modules: dict[tuple[str, str], ModuleType] = {}
+_references: dict[str, Callable] = {}
 
 
 @torch.compiler.assume_constant_result
 def _has_kernel(kernel: str, device: str) -> bool:
     module, decision = _choose(kernel, device)
     _log(decision)
-    if module is not None:
+    if module is not None and _modules.get((kernel, device)) is not module:
+        if kernel in _references and hasattr(module, "set_reference"):  # a kernel from the Hub may be older
+            module.set_reference(_references[kernel])
         _modules[kernel, device] = module
     return module is not None
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .execution import is_untouched, only_computes
 from .hub_kernels import get_function
-from .layers import PointwiseConv2d
+from .layers import channels_last, pointwise_conv
 
 
 def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -24,10 +25,12 @@ def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
     Returns:
         (N, C, H, W).
     """
-    if torch.is_autocast_enabled(input.device.type):  # autocast knows F.conv2d, but not a kernel
-        dtype = torch.get_autocast_dtype(input.device.type)
+    device = input.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # autocast knows F.conv2d, but not a kernel
+        dtype = torch.get_autocast_dtype(device)
         input, weight, bias = (None if tensor is None else tensor.to(dtype) for tensor in (input, weight, bias))
-    kernel = get_function("large-kernel-conv", "depthwise_conv2d", input.device.type)
+    kernel = get_function("large-kernel-conv", "depthwise_conv2d", device, input, weight, bias)
     return (kernel or depthwise_conv2d_reference)(input, weight, bias)
 
 
@@ -41,35 +44,87 @@ def depthwise_conv2d_reference(
     """
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
     if input.device.type == "cpu":
-        input = input.contiguous(memory_format=torch.channels_last)
+        input = channels_last(input)
     return F.conv2d(input, weight, bias, padding=padding, groups=weight.shape[0])
 
 
-class LargeKernelDepthwiseConv2d(nn.Conv2d):
-    """Drop-in for a depthwise nn.Conv2d with stride 1 that keeps the size, with the same state dict.
-
-    It runs a compiled kernel where there is one and PyTorch's convolution is slower. To adopt it, replace
-
-        nn.Conv2d(channels, channels, 31, padding=15, groups=channels)
-
-    by `LargeKernelDepthwiseConv2d(channels, 31)`.
+def large_kernel_conv(conv: nn.Module, input: torch.Tensor) -> torch.Tensor:
+    """`conv(input)`, for a depthwise nn.Conv2d with stride 1 that keeps the size by [`depthwise_conv2d`].
 
     Args:
-        channels: Channels of input and output.
-        kernel_size: (height, width), or one number for both; odd.
-        bias: Whether there is a bias.
+        conv: Such a convolution, or what a tool put in its place.
+        input: (N, C, H, W).
+
+    Returns:
+        (N, C, H, W).
+    """
+    if is_untouched(conv, nn.Conv2d):
+        return depthwise_conv2d(input, conv.weight, conv.bias)
+    return conv(input)
+
+
+class LargeKernelDepthwiseConv2d(nn.Conv2d):
+    """Drop-in for nn.Conv2d, with the same arguments and state dict, that computes large depthwise kernels fast.
+
+    A depthwise convolution with stride 1 that keeps the size runs a compiled kernel where there is one and PyTorch's
+    convolution is slower; any other is PyTorch's. To adopt it, put it in the place of nn.Conv2d. In a short form,
+    `LargeKernelDepthwiseConv2d(channels, kernel_size)` stands for
+
+        LargeKernelDepthwiseConv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    Raises:
+        ValueError: A side of the kernel is even, in the short form.
     """
 
-    def __init__(self, channels: int, kernel_size: int | tuple[int, int], bias: bool = True):
-        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
-        if height % 2 == 0 or width % 2 == 0:
-            raise ValueError(f"kernel_size: expected odd numbers, got {kernel_size}")
-        padding = (height // 2, width // 2)
-        super().__init__(channels, channels, (height, width), padding=padding, groups=channels, bias=bias)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int | tuple[int, int],
+        kernel_size: int | tuple[int, int] | None = None,
+        stride: int | tuple[int, int] = 1,
+        padding: str | int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        if kernel_size is None:
+            kernel_size = (out_channels, out_channels) if isinstance(out_channels, int) else out_channels
+            if any(side % 2 == 0 for side in kernel_size):
+                raise ValueError(f"kernel_size: expected odd numbers, got {out_channels}")
+            out_channels, groups = in_channels, in_channels
+            padding = tuple(side // 2 for side in kernel_size)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Takes and returns (batch_size, channels, height, width)."""
-        return depthwise_conv2d(input, self.weight, self.bias)
+        """(N, in_channels, H, W) -> (N, out_channels, H_out, W_out)."""
+        if input.ndim == 4 and _is_depthwise_of_same_size(self):
+            return depthwise_conv2d(input, self.weight, self.bias)
+        return super().forward(input)
+
+
+def _is_depthwise_of_same_size(conv: nn.Conv2d) -> bool:
+    return (
+        conv.groups == conv.in_channels == conv.out_channels
+        and conv.stride == conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and all(side % 2 for side in conv.kernel_size)
+        and conv.padding in ("same", tuple(side // 2 for side in conv.kernel_size))
+    )
 
 
 class ConvNorm(nn.Module):
@@ -95,32 +150,41 @@ class ConvNorm(nn.Module):
         activation: nn.Module | None = None,
     ):
         super().__init__()
-        if stride == 1 and groups == in_channels == out_channels:
-            self.conv = LargeKernelDepthwiseConv2d(in_channels, kernel_size, bias=folded)
-        elif kernel_size == stride == groups == 1:
-            self.conv = PointwiseConv2d(in_channels, out_channels, bias=folded)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=folded
+        )
+        if kernel_size == stride == groups == 1:
+            self.convolve = pointwise_conv
+        elif _is_depthwise_of_same_size(self.conv):
+            self.convolve = large_kernel_conv
         else:
-            self.conv = nn.Conv2d(
-                in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=folded
-            )
+            self.convolve = _call
         self.norm = nn.Identity() if folded else nn.BatchNorm2d(out_channels, eps=eps)
         self.activation = nn.Identity() if activation is None else activation
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height / stride, width / stride)."""
-        return self.activation(self.norm(self.conv(hidden_states)))
+        return self.activation(self.norm(self.convolve(self.conv, hidden_states)))
 
     def folded_weights(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias of the one convolution that equals convolution and BatchNorm (running statistics).
 
         They are new tensors, in float32 at least where there is a BatchNorm: who goes on computing rounds them once.
+
+        Raises:
+            ValueError: The convolution's weight does not tell all that it computes.
         """
+        if type(self.conv) is not nn.Conv2d or self.conv._forward_pre_hooks:
+            raise ValueError(
+                f"{type(self.conv).__name__}: a convolution whose weight an adapter, a parametrisation or a hook "
+                "changes cannot be merged; make the change permanent first, as `merge_and_unload` of peft does"
+            )
         if isinstance(self.norm, nn.Identity):
             return self.conv.weight.clone(), self.conv.bias.clone()
         scale, shift = _scale_and_shift(self.norm)
         return self.conv.weight * scale[:, None, None, None], shift
 
-    def fold(self, before: nn.BatchNorm2d | None = None) -> None:
+    def fold(self, before: nn.Module | None = None) -> None:
         """Fold the BatchNorm into the convolution, and one that comes `before` a 1x1 convolution too."""
         weight, bias = self.folded_weights()
         if before is not None:
@@ -132,10 +196,20 @@ class ConvNorm(nn.Module):
         self.norm = nn.Identity()
 
 
-def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+def _call(conv: nn.Module, input: torch.Tensor) -> torch.Tensor:
+    return conv(input)
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    """Whether it is a BatchNorm, or one with frozen statistics as detectors (DETR, torchvision) put in its place."""
+    return type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(module).__name__.endswith("FrozenBatchNorm2d")
+
+
+def _scale_and_shift(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """The factor and the summand (channels) of a BatchNorm in evaluation, in float32 at least."""
     dtype = torch.promote_types(norm.weight.dtype, torch.float32)
-    scale = norm.weight.to(dtype) * (norm.running_var.to(dtype) + norm.eps).rsqrt()
+    eps = getattr(norm, "eps", 1e-5)  # the frozen ones of transformers have no attribute but this number in their code
+    scale = norm.weight.to(dtype) * (norm.running_var.to(dtype) + eps).rsqrt()
     return scale, norm.bias - norm.running_mean * scale
 
 
@@ -156,7 +230,7 @@ class ReparameterizableLargeKernelConv(nn.Module):
         super().__init__()
         self.large = self.small = self.merged = None
         if merged:
-            self.merged = LargeKernelDepthwiseConv2d(channels, kernel_size)
+            self.merged = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
         else:
             self.large = ConvNorm(channels, channels, kernel_size, groups=channels, eps=eps)
             if small_kernel_size is not None:
@@ -165,7 +239,7 @@ class ReparameterizableLargeKernelConv(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, channels, height, width)."""
         if self.merged is not None:
-            return self.merged(hidden_states)
+            return large_kernel_conv(self.merged, hidden_states)
         if self._merges_on_the_fly():
             return depthwise_conv2d(hidden_states, *self.merged_weights())
         return self.sum_of_branches(hidden_states)
@@ -193,7 +267,9 @@ class ReparameterizableLargeKernelConv(nn.Module):
             return
         conv = self.large.conv
         with torch.device("meta"):
-            merged = LargeKernelDepthwiseConv2d(conv.in_channels, conv.kernel_size)
+            merged = nn.Conv2d(
+                conv.in_channels, conv.out_channels, conv.kernel_size, padding=conv.padding, groups=conv.groups
+            )
         merged.weight, merged.bias = map(nn.Parameter, self.merged_weights())
         self.large, self.small, self.merged = None, None, merged
 
@@ -203,12 +279,14 @@ class ReparameterizableLargeKernelConv(nn.Module):
         Not where a branch has batch statistics, or something that its weights do not tell: hooks, weights that lie
         elsewhere until its own `forward` is called (offloading), or an adapter in place of a layer.
         """
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or self.training:
+        if self.training or not only_computes():
             return False
         branches = [branch for branch in (self.large, self.small) if branch is not None]
         return all(_is_plain(module) for branch in branches for module in branch.modules())
 
 
 def _is_plain(module: nn.Module) -> bool:
+    if type(module) is nn.Conv2d:
+        return is_untouched(module, nn.Conv2d)
     changed = module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    return not changed and type(module) in (ConvNorm, LargeKernelDepthwiseConv2d, nn.BatchNorm2d, nn.Identity)
+    return not changed and (type(module) in (ConvNorm, nn.Identity) or _is_batch_norm(module))

@@ -1,9 +1,24 @@
-"""Layers that several families share."""
+"""Layers that several families share.
+
+A layer that PyTorch has is PyTorch's: `type(layer) is nn.Linear`, as tools that replace or change layers expect it
+(quantisation, adapters, pruning, hooks). The module that owns a layer does what is special: it marks a layer that
+starts differently by [`starting_with`], and calls a layer through functions such as [`linear`], which compute the same
+in less time where nobody would notice.
+"""
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+
+from .execution import is_transformed, is_untouched, only_computes
+
+
+def split_last(tensor: torch.Tensor, *sizes: int) -> torch.Tensor:
+    """(..., C) -> (..., *sizes), without `unflatten`, in which the older ONNX exporter fixes the batch size."""
+    return tensor.view(*tensor.shape[:-1], *sizes)
 
 
 class DropPath(nn.Module):
@@ -28,14 +43,22 @@ class DropPath(nn.Module):
         return f"rate={self.rate}"
 
 
-class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of a map in (batch_size, channels, height, width).
+def channels_last(hidden_states: torch.Tensor) -> torch.Tensor:
+    """A map (N, C, H, W) in the memory layout in which convolutions and linear layers are fast."""
+    if is_transformed():  # vmap knows no layouts
+        return hidden_states
+    return hidden_states.contiguous(memory_format=torch.channels_last)
 
-    The result is laid out channels-last, the layout in which convolutions and linear layers are fast.
-    """
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return super().forward(hidden_states.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+def on_channels_last(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """Apply a layer that takes (N, H, W, C), such as nn.LayerNorm, to a map (N, C, H, W); it becomes channels-last."""
+    return layer(hidden_states.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def on_channels_first(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """Apply a layer that takes (N, C, H, W), such as nn.Conv2d, to a map (N, H, W, C)."""
+    # seen as (N, C, H, W): a channels-last convolution without a copy
+    return conv(hidden_states.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 class GlobalAveragePooler(nn.Module):
@@ -51,13 +74,13 @@ class ConvPooler(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        self.conv = PointwiseConv2d(config.hidden_sizes[-1], config.pooled_size, bias=False)
+        self.conv = nn.Conv2d(config.hidden_sizes[-1], config.pooled_size, kernel_size=1, bias=False)
         self.norm = nn.BatchNorm2d(config.pooled_size, eps=config.batch_norm_eps)
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Takes the stage outputs, each (batch_size, channels, height, width); returns (batch_size, pooled_size)."""
-        return self.activation(self.norm(self.conv(feature_maps[-1]))).mean(dim=(2, 3))
+        return self.activation(self.norm(pointwise_conv(self.conv, feature_maps[-1]))).mean(dim=(2, 3))
 
 
 class LayerScale(nn.Module):
@@ -78,81 +101,89 @@ def residual_scale(channels: int, initial_value: float | None) -> nn.Module:
     return nn.Identity() if initial_value is None else LayerScale(channels, initial_value)
 
 
-class DepthwiseConv(nn.Conv2d):
-    """Depthwise convolution with bias and the same output size, on (batch_size, height, width, channels)."""
-
-    def __init__(self, channels: int, kernel_size: int):
-        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # (N, H, W, C) seen as (N, C, H, W): a channels-last convolution without a copy
-        return super().forward(hidden_states.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+def depthwise_layer(channels: int, kernel_size: int) -> nn.Conv2d:
+    """A depthwise convolution with bias and the same output size."""
+    return nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
 
-class Linear(nn.Linear):
-    """Linear layer that, without gradients on a CPU, is computed by oneDNN.
+def zero_linear(in_features: int, out_features: int) -> nn.Linear:
+    """A linear layer that starts at zero."""
+    return starting_with(init.zeros_, nn.Linear(in_features, out_features))
+
+
+def xavier_linear(in_features: int, out_features: int, bias: bool = True) -> nn.Linear:
+    """A linear layer that starts with Xavier-uniform weights; a bias starts at zero."""
+    return starting_with(init.xavier_uniform_, nn.Linear(in_features, out_features, bias=bias))
+
+
+def starting_with(initialize: Callable[[torch.Tensor], torch.Tensor], layer: nn.Linear) -> nn.Linear:
+    """Initialise the weight of a layer, now and whenever transformers does so; the bias becomes zero.
+
+    The layer itself remembers how: outside transformers' own models `_init_weights` is never called for modules
+    without parameters of their own, such as the module that owns the layer.
+    """
+    layer.initialize_weight = initialize
+    initialize_linear(layer, initialize)
+    return layer
+
+
+def initialize_linear(layer: nn.Linear, initialize: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Initialise the weight of a layer; the bias becomes zero."""
+    initialize(layer.weight)
+    if layer.bias is not None:
+        init.zeros_(layer.bias)
+
+
+def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """`layer(hidden_states)`, for an nn.Linear without gradients on a CPU by oneDNN.
 
     PyTorch computes float32 linear layers with MKL, which leaves up to half of an AMD processor's speed unused, and
     copies the bias to the output before every product.
+
+    Args:
+        layer: An nn.Linear, or what a tool put in its place.
+        hidden_states: (..., in_features).
+
+    Returns:
+        (..., out_features).
     """
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(..., in_features) -> (..., out_features)."""
-        if _computed_by_onednn(hidden_states, self.weight):
-            return torch.ops.mkldnn._linear_pointwise(hidden_states, self.weight, self.bias, "none", [], "")
-        return super().forward(hidden_states)
+    if only_computes() and is_untouched(layer, nn.Linear) and _is_for_onednn(hidden_states, weight := layer.weight):
+        return torch.ops.mkldnn._linear_pointwise(hidden_states, weight, layer.bias, "none", [], "")
+    return layer(hidden_states)
 
 
-class PointwiseConv2d(nn.Conv2d):
-    """1x1 convolution that, without gradients on a CPU, is computed as the linear layer that it is, by oneDNN.
+def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """`conv(hidden_states)`, for a 1x1 nn.Conv2d without gradients on a CPU as the linear layer that it is, by oneDNN.
 
     PyTorch computes it with MKL in float32, and as a convolution in bfloat16; either takes longer.
 
     Args:
-        in_channels, out_channels, bias: As of nn.Conv2d, whose state dict it has.
+        conv: An nn.Conv2d with kernel size and stride 1 and one group, or what a tool put in its place.
+        hidden_states: (batch_size, in_channels, height, width).
+
+    Returns:
+        (batch_size, out_channels, height, width).
     """
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
-        super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height, width)."""
-        # in another layout the linear layer would begin with a copy
-        if hidden_states.stride(1) == 1 and _computed_by_onednn(hidden_states, self.weight):
-            tokens, weight = hidden_states.permute(0, 2, 3, 1), self.weight.flatten(1)  # (N, H, W, C), (O, C)
-            out = torch.ops.mkldnn._linear_pointwise(tokens, weight, self.bias, "none", [], "")
-            return out.permute(0, 3, 1, 2)  # (N, H, W, O) -> (N, O, H, W), channels-last
-        return super().forward(hidden_states)
+    if (
+        only_computes()
+        and is_untouched(conv, nn.Conv2d)
+        and _is_for_onednn(hidden_states, conv.weight)
+        and hidden_states.stride(1) == 1  # in another layout the linear layer would begin with a copy
+    ):
+        tokens, weight = hidden_states.permute(0, 2, 3, 1), conv.weight.flatten(1)  # (N, H, W, C), (O, C)
+        out = torch.ops.mkldnn._linear_pointwise(tokens, weight, conv.bias, "none", [], "")
+        return out.permute(0, 3, 1, 2)  # (N, H, W, O) -> (N, O, H, W), channels-last
+    return conv(hidden_states)
 
 
-def _computed_by_onednn(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
-    # the operator has no gradient and no place in an exported program
+def _is_for_onednn(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
-        hidden_states.device.type == weight.device.type == "cpu"
+        type(hidden_states) is torch.Tensor
+        and hidden_states.is_cpu
+        and weight.is_cpu
         and hidden_states.dtype == weight.dtype
         and weight.dtype in (torch.float32, torch.bfloat16)
-        and not torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
         and hidden_states.numel() > 0
     )
-
-
-class ZeroLinear(Linear):
-    """Linear layer that starts at zero."""
-
-    def reset_parameters(self) -> None:
-        init.zeros_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
-
-
-class XavierLinear(Linear):
-    """Linear layer that starts with Xavier-uniform weights and no bias."""
-
-    def reset_parameters(self) -> None:
-        init.xavier_uniform_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)

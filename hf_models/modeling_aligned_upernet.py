@@ -18,6 +18,7 @@ class AlignedUperNetForSemanticSegmentation(OneSetOfWeights, UperNetForSemanticS
 
     config: AlignedUperNetConfig
     config_class = AlignedUperNetConfig
+    accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it where it accumulates gradients
 
     def __init__(self, config: AlignedUperNetConfig):
         super().__init__(config)

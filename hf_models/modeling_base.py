@@ -4,6 +4,8 @@ A family writes its embeddings, its stages and its pooler; the classes here turn
 expect. Every feature map travels as (batch_size, channels, height, width), laid out channels-last.
 """
 
+from functools import partial
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -20,7 +22,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_base import HierarchicalConfig
-from .layers import LayerScale, XavierLinear, ZeroLinear
+from .layers import LayerScale, channels_last, initialize_linear
 from .saved_weights import OneSetOfWeights
 
 
@@ -58,15 +60,12 @@ class HierarchicalPreTrainedModel(OneSetOfWeights, PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Truncated normal for linear layers, PyTorch's default for convolutions, ones and zeros for norms.
 
-        Outside transformers' own models this is never called for modules without parameters of their own, so that each
-        layer which starts differently has a class with its own `reset_parameters`.
+        Layers that start differently say so themselves, see `layers.starting_with`.
         """
-        if isinstance(module, (ZeroLinear, XavierLinear)):
-            module.reset_parameters()
+        if hasattr(module, "initialize_weight"):
+            initialize_linear(module, module.initialize_weight)
         elif isinstance(module, nn.Linear):
-            init.trunc_normal_(module.weight, std=self.config.initializer_range)
-            if module.bias is not None:
-                init.zeros_(module.bias)
+            initialize_linear(module, partial(init.trunc_normal_, std=self.config.initializer_range))
         elif isinstance(module, nn.Conv2d):
             module.reset_parameters()
         elif isinstance(module, LayerScale):
@@ -83,8 +82,7 @@ class HierarchicalPreTrainedModel(OneSetOfWeights, PreTrainedModel):
                 f"(config.num_channels), got {got}"
             )
         weight = next(self.embeddings.parameters())
-        pixel_values = pixel_values.to(weight.dtype).contiguous(memory_format=torch.channels_last)
-        return self.encoder(self.embeddings(pixel_values))
+        return self.encoder(self.embeddings(channels_last(pixel_values.to(weight.dtype))))
 
 
 class HierarchicalModel(HierarchicalPreTrainedModel):
@@ -158,6 +156,7 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
     """Base of `<Family>Backbone`: the feature maps of the chosen stages, for detection and segmentation heads."""
 
     has_attentions = False
+    _keys_to_ignore_on_load_unexpected = [r"(^|\.)pooler\.", r"^classifier\.", r"^metadata_head\."]  # a classifier's
 
     def __init__(self, config: HierarchicalConfig):
         super().__init__(config)

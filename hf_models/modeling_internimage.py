@@ -10,7 +10,7 @@ from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
 from .internimage_metadata import MetadataForImageClassification, metadata_head
-from .layers import ConvPooler, DropPath, LayerNorm2d, Linear, residual_scale
+from .layers import ConvPooler, DropPath, linear, on_channels_last, residual_scale, split_last
 from .modeling_base import (
     HierarchicalBackbone,
     HierarchicalEncoder,
@@ -26,13 +26,13 @@ class InternImageMLP(nn.Module):
     def __init__(self, config: HierarchicalConfig, channels: int, output_bias: bool = True):
         super().__init__()
         hidden = int(channels * config.mlp_ratio)
-        self.fc1 = Linear(channels, hidden)
+        self.fc1 = nn.Linear(channels, hidden)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = Linear(hidden, channels, bias=output_bias)
+        self.fc2 = nn.Linear(hidden, channels, bias=output_bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (..., channels)."""
-        return self.fc2(self.activation(self.fc1(hidden_states)))
+        return linear(self.fc2, self.activation(linear(self.fc1, hidden_states)))
 
 
 class InternImageLayer(GradientCheckpointingLayer):
@@ -85,14 +85,15 @@ class InternImageEmbeddings(nn.Module):
         super().__init__()
         channels, eps = config.hidden_sizes[0], config.layer_norm_eps
         self.conv1 = nn.Conv2d(config.num_channels, channels // 2, kernel_size=3, stride=2, padding=1)
-        self.norm1 = LayerNorm2d(channels // 2, eps=eps)
+        self.norm1 = nn.LayerNorm(channels // 2, eps=eps)
         self.activation = ACT2FN[config.hidden_act]
         self.conv2 = nn.Conv2d(channels // 2, channels, kernel_size=3, stride=2, padding=1)
-        self.norm2 = LayerNorm2d(channels, eps=eps)
+        self.norm2 = nn.LayerNorm(channels, eps=eps)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch_size, num_channels, height, width) -> (batch_size, channels, height / 4, width / 4)."""
-        return self.norm2(self.conv2(self.activation(self.norm1(self.conv1(pixel_values)))))
+        hidden_states = self.activation(on_channels_last(self.norm1, self.conv1(pixel_values)))
+        return on_channels_last(self.norm2, self.conv2(hidden_states))
 
 
 class InternImageDownsample(nn.Module):
@@ -101,11 +102,11 @@ class InternImageDownsample(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, eps: float):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=False)
-        self.norm = LayerNorm2d(out_channels, eps=eps)
+        self.norm = nn.LayerNorm(out_channels, eps=eps)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height / 2, width / 2)."""
-        return self.norm(self.conv(hidden_states))
+        return on_channels_last(self.norm, self.conv(hidden_states))
 
 
 class InternImageStage(HierarchicalStage):
@@ -168,15 +169,15 @@ class InternImageQueryPooler(nn.Module):
         self.query_norm = nn.LayerNorm(width, eps=eps)
         self.key_norm = nn.LayerNorm(width, eps=eps)
         self.value_norm = nn.LayerNorm(width, eps=eps)
-        self.query = Linear(width, width)
-        self.key = Linear(width, width)
-        self.value = Linear(width, width)
-        self.projection = Linear(width, config.pooler_output_size)
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.projection = nn.Linear(width, config.pooler_output_size)
         self.norm = nn.LayerNorm(config.pooler_output_size, eps=eps)
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
         # (N, L, C) -> (N, L, heads, C / heads) -> (N, heads, L, C / heads)
-        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return split_last(tokens, self.num_heads, -1).transpose(1, 2)
 
     def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Takes the stage outputs, each (batch_size, channels, height, width); returns (batch_size, output_size)."""
@@ -191,11 +192,11 @@ class InternImageQueryPooler(nn.Module):
             )
         tokens = (stage3 + stage4).flatten(2).transpose(1, 2)  # (N, C, H, W) -> (N, C, L) -> (N, L, C)
         attended = F.scaled_dot_product_attention(
-            self._split_heads(self.query(self.query_norm(tokens.mean(dim=1, keepdim=True)))),
-            self._split_heads(self.key(self.key_norm(tokens))),
-            self._split_heads(self.value(self.value_norm(tokens))),
+            self._split_heads(linear(self.query, self.query_norm(tokens.mean(dim=1, keepdim=True)))),
+            self._split_heads(linear(self.key, self.key_norm(tokens))),
+            self._split_heads(linear(self.value, self.value_norm(tokens))),
         )
-        return self.norm(self.projection(attended.flatten(1)))  # (N, heads, 1, C / heads) -> (N, C)
+        return self.norm(linear(self.projection, attended.flatten(1)))  # (N, heads, 1, C / heads) -> (N, C)
 
 
 class InternImagePreTrainedModel(HierarchicalPreTrainedModel):

@@ -55,6 +55,7 @@ class SegformerHeadForSemanticSegmentation(OneSetOfWeights, PreTrainedModel):
 
     config: SegformerHeadConfig
     config_class = SegformerHeadConfig
+    accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it where it accumulates gradients
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True

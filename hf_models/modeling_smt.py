@@ -11,7 +11,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
-from .layers import DepthwiseConv, DropPath, GlobalAveragePooler, LayerNorm2d, Linear, residual_scale
+from .layers import (
+    DropPath,
+    GlobalAveragePooler,
+    depthwise_layer,
+    linear,
+    on_channels_first,
+    on_channels_last,
+    residual_scale,
+    split_last,
+)
 from .modeling_base import (
     HierarchicalBackbone,
     HierarchicalEncoder,
@@ -33,26 +42,26 @@ class SMTModulation(nn.Module):
         heads = config.num_modulation_heads
         head_channels = channels // heads
         expanded = channels * config.expand_ratio
-        self.value = Linear(channels, channels, bias=config.qkv_bias)
-        self.context = Linear(channels, channels, bias=config.qkv_bias)
-        self.head_convs = nn.ModuleList(DepthwiseConv(head_channels, 3 + 2 * i) for i in range(heads))
+        self.value = nn.Linear(channels, channels, bias=config.qkv_bias)
+        self.context = nn.Linear(channels, channels, bias=config.qkv_bias)
+        self.head_convs = nn.ModuleList(depthwise_layer(head_channels, 3 + 2 * i) for i in range(heads))
         self.expand = nn.Conv2d(channels, expanded, kernel_size=1, groups=head_channels)
         self.batch_norm = nn.BatchNorm2d(expanded, eps=config.batch_norm_eps)
         self.activation = ACT2FN[config.hidden_act]
         self.reduce = nn.Conv2d(expanded, channels, kernel_size=1)
-        self.projection = Linear(channels, channels)
+        self.projection = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        heads = self.context(hidden_states).chunk(len(self.head_convs), dim=-1)
-        heads = [conv(head) for conv, head in zip(self.head_convs, heads, strict=True)]
+        heads = linear(self.context, hidden_states).chunk(len(self.head_convs), dim=-1)
+        heads = [on_channels_first(conv, head) for conv, head in zip(self.head_convs, heads, strict=True)]
         # channel c of every head side by side, (N, H, W, C / heads, heads) -> (N, H, W, C) -> (N, C, H, W):
         # each group of the 1x1 convolution mixes the scales of one channel
         mixed = torch.stack(heads, dim=-1).flatten(-2).permute(0, 3, 1, 2)
         modulator = self.reduce(self.activation(self.batch_norm(self.expand(mixed))))
-        modulated = modulator.permute(0, 2, 3, 1) * self.value(hidden_states)
-        return self.dropout(self.projection(modulated))
+        modulated = modulator.permute(0, 2, 3, 1) * linear(self.value, hidden_states)
+        return self.dropout(linear(self.projection, modulated))
 
 
 def eager_attention_forward(
@@ -77,21 +86,21 @@ class SMTAttention(nn.Module):
         super().__init__()
         self.config = config
         self.num_heads = num_heads
-        self.query = Linear(channels, channels, bias=config.qkv_bias)
-        self.key_value = Linear(channels, 2 * channels, bias=config.qkv_bias)
+        self.query = nn.Linear(channels, channels, bias=config.qkv_bias)
+        self.key_value = nn.Linear(channels, 2 * channels, bias=config.qkv_bias)
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.local_conv = DepthwiseConv(channels, kernel_size=3)
-        self.projection = Linear(channels, channels)
+        self.local_conv = depthwise_layer(channels, kernel_size=3)
+        self.projection = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def _split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
         # (N, H, W, C) -> (N, H * W, heads, C / heads) -> (N, heads, H * W, C / heads)
-        return tokens.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return split_last(tokens.flatten(1, 2), self.num_heads, -1).transpose(1, 2)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        query = self.query(hidden_states)
-        key, value = self.key_value(hidden_states).chunk(2, dim=-1)
+        query = linear(self.query, hidden_states)
+        key, value = linear(self.key_value, hidden_states).chunk(2, dim=-1)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         attended, _ = attention(
             self,
@@ -104,7 +113,7 @@ class SMTAttention(nn.Module):
             is_causal=False,
         )
         attended = attended.reshape(hidden_states.shape)  # (N, H * W, heads, C / heads) -> (N, H, W, C)
-        return self.dropout(self.projection(attended + self.local_conv(value)))
+        return self.dropout(linear(self.projection, attended + on_channels_first(self.local_conv, value)))
 
 
 class SMTMLP(nn.Module):
@@ -113,17 +122,17 @@ class SMTMLP(nn.Module):
     def __init__(self, config: SMTConfig, channels: int, ratio: float):
         super().__init__()
         hidden = int(channels * ratio)
-        self.fc1 = Linear(channels, hidden)
-        self.depthwise_conv = DepthwiseConv(hidden, kernel_size=3)
+        self.fc1 = nn.Linear(channels, hidden)
+        self.depthwise_conv = depthwise_layer(hidden, kernel_size=3)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = Linear(hidden, channels)
+        self.fc2 = nn.Linear(hidden, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        hidden_states = self.fc1(hidden_states)
-        hidden_states = self.dropout(self.activation(hidden_states + self.depthwise_conv(hidden_states)))
-        return self.dropout(self.fc2(hidden_states))
+        hidden_states = linear(self.fc1, hidden_states)
+        hidden_states = hidden_states + on_channels_first(self.depthwise_conv, hidden_states)
+        return self.dropout(linear(self.fc2, self.dropout(self.activation(hidden_states))))
 
 
 class SMTLayer(GradientCheckpointingLayer):
@@ -160,11 +169,12 @@ class SMTEmbeddings(nn.Module):
         )
         self.batch_norm = nn.BatchNorm2d(channels, eps=config.batch_norm_eps)
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=2, stride=2)
-        self.norm = LayerNorm2d(channels, eps=config.embedding_norm_eps)
+        self.norm = nn.LayerNorm(channels, eps=config.embedding_norm_eps)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch_size, num_channels, height, width) -> (batch_size, channels, height / 4, width / 4)."""
-        return self.norm(self.conv2(F.relu(self.batch_norm(self.conv1(pixel_values)))))
+        hidden_states = F.relu(self.batch_norm(self.conv1(pixel_values)))
+        return on_channels_last(self.norm, self.conv2(hidden_states))
 
 
 class SMTDownsample(nn.Module):
@@ -173,11 +183,11 @@ class SMTDownsample(nn.Module):
     def __init__(self, config: SMTConfig, in_channels: int, out_channels: int):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1)
-        self.norm = LayerNorm2d(out_channels, eps=config.embedding_norm_eps)
+        self.norm = nn.LayerNorm(out_channels, eps=config.embedding_norm_eps)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height / 2, width / 2)."""
-        return self.norm(self.conv(hidden_states))
+        return on_channels_last(self.norm, self.conv(hidden_states))
 
 
 class SMTStage(HierarchicalStage):

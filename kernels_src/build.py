@@ -13,9 +13,9 @@ because kernel-builder, which builds without this file, has only those too.
 """
 
 import argparse
-import functools
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -24,15 +24,12 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 try:
     from hf_models.errors import InputError
@@ -46,13 +43,23 @@ SOURCES = Path(__file__).resolve().parent  # where the kernels of this project l
 BACKENDS = ("cpu", "cuda")
 MANYLINUX = "manylinux_2_28"
 PYTHON_ABI = "3.9"
+LIMITS = f"{MANYLINUX} and Python {PYTHON_ABI}"  # what published kernels must run on
 # What newer glibc and libstdc++ would supply: with copies in the library it runs on the older ones of manylinux_2_28.
+# PyTorch's headers call dlsym from 2.14 on. In glibc 2.34 it moved to another library and got a new version, which the
+# linker would ask for; `--wrap=dlsym` sends the calls here, to the version that every glibc has.
 COMPATIBILITY = """\
 #include <new>
 #include <sstream>
 extern "C" { char __libc_single_threaded = 0; }
 template class std::basic_stringstream<char>;
 template class std::basic_ostringstream<char>;
+extern "C" void* __real_dlsym(void*, const char*);
+#if defined(__x86_64__)
+__asm__(".symver __real_dlsym,dlsym@GLIBC_2.2.5");
+#elif defined(__aarch64__)
+__asm__(".symver __real_dlsym,dlsym@GLIBC_2.17");
+#endif
+extern "C" void* __wrap_dlsym(void* handle, const char* name) { return __real_dlsym(handle, name); }
 namespace std {
 void __throw_bad_array_new_length() { throw bad_array_new_length(); }
 }
@@ -69,14 +76,22 @@ def add_op_namespace_prefix(op_name: str):
     return f"{name}::{{op_name}}"
 """
 
+logger = logging.getLogger(__name__)
 
-def build_kernel(folder: str | Path, backend: str = "cpu", output: str | Path | None = None) -> Path:
+
+def build_kernel(
+    folder: str | Path,
+    backend: str = "cpu",
+    output: str | Path | None = None,
+    tell: Callable[[int, int], None] = lambda compiled, files: None,
+) -> Path:
     """Build one variant of the kernel in `folder`.
 
     Args:
         folder: Folder with a build.toml.
         backend: cpu or cuda.
         output: Folder of the variants; `folder`/build by default.
+        tell: Is called when a file is compiled, with the number of those that are and of all.
 
     Returns:
         The variant's folder. It appears when it is complete and checked, and replaces one that is there, unless that
@@ -102,9 +117,8 @@ def build_kernel(folder: str | Path, backend: str = "cpu", output: str | Path | 
             shutil.copyfile(file, source / path)
         shutil.copytree(source / "torch-ext" / _python_name(config), built)
         library = built / f"{name}.abi3.so"
-        _link(library, _compile(source, config, backend, name, objects), backend)
+        _link(library, _compile(source, config, backend, name, objects, tell), backend)
         _check_library(library)
-        _run([os.environ.get("STRIP", "strip"), "--strip-unneeded", library])
         (built / "_ops.py").write_text(OPS.format(name=name))
         _write_metadata(built, config, backend, name)
         shutil.rmtree(variant, ignore_errors=True)
@@ -211,7 +225,9 @@ def _variant(config: dict, backend: str) -> str:
     return f"torch-stable-abi{abi}-{compute}-{platform.machine()}-{platform.system().lower()}"
 
 
-def _compile(source: Path, config: dict, backend: str, name: str, objects: Path) -> list[Path]:
+def _compile(
+    source: Path, config: dict, backend: str, name: str, objects: Path, tell: Callable[[int, int], None]
+) -> list[Path]:
     """Compile in the folder `source`, whose own path so stays out of what is compiled."""
     major, minor = map(int, config["torch"]["stable-abi"][backend].split("."))
     headers = Path(torch.__file__).parent / "include"
@@ -245,7 +261,10 @@ def _compile(source: Path, config: dict, backend: str, name: str, objects: Path)
                 flags = [*host, *section.get("cxx-flags", [])]
                 jobs.append(([_cxx(), "-c", path, "-o", target, *common, *includes, *flags], target))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(functools.partial(_run, folder=source), [command for command, _ in jobs]))
+        running = [pool.submit(_run, command, source) for command, _ in jobs]
+        for compiled, job in enumerate(as_completed(running), 1):
+            job.result()
+            tell(compiled, len(jobs))
     return [target for _, target in jobs]
 
 
@@ -258,7 +277,8 @@ def _link(library: Path, objects: list[Path], backend: str) -> None:
     exports = objects[0].parent / "exports.map"
     exports.write_text("{ global: PyInit_*; local: *; };\n")
     # torch is loaded with local symbols, so the library must name it as needed
-    options = ",".join(["--no-as-needed", "-ltorch", "-ltorch_cpu", "--as-needed", f"--version-script={exports}"])
+    options = ["--no-as-needed", "-ltorch", "-ltorch_cpu", "--as-needed", "-ldl", "--wrap=dlsym"]
+    options = ",".join([*options, f"--version-script={exports}"])
     if backend == "cuda":  # nvcc knows where its runtime library lies
         linker = [_nvcc(), "--cudart=shared", "--no-device-link", "-Xlinker", options]
     else:
@@ -267,20 +287,38 @@ def _link(library: Path, objects: list[Path], backend: str) -> None:
 
 
 def _check_library(library: Path) -> None:
-    """Only stable interfaces may be asked of the outside; checked before the symbols are stripped."""
+    """Refuse what would not load in another PyTorch; warn of what only other systems lack."""
     undefined = _run([os.environ.get("NM", "nm"), "-D", "-u", "-C", library])
     if unstable := re.findall(r"\b(?:at|c10)::\S+", undefined):
         raise InputError(f"{library.name}: uses unstable symbols of LibTorch: {', '.join(sorted(set(unstable)))}.")
+    if lacking := _lacking_elsewhere(library):
+        logger.warning(f"{library.name}: runs here, but cannot be published: {LIMITS} lack {', '.join(lacking)}.")
+
+
+def check_portable(library: Path) -> None:
+    """Refuse a library that does not run on every system for which kernels are published.
+
+    Raises:
+        InputError: It uses what older systems lack; or kernel-abi-check, which finds that, is not installed.
+    """
+    lacking = _lacking_elsewhere(library)
+    if lacking is None:
+        raise InputError("kernel-abi-check: not installed, and builds are checked with it. Install it with pip.")
+    if lacking:
+        raise InputError(f"{library.name}: {LIMITS} lack {', '.join(lacking)}. Build it on an older system.")
+
+
+def _lacking_elsewhere(library: Path) -> list[str] | None:
+    """Functions that a library uses and `LIMITS` lack; `None` where the tool that finds them is not installed.
+
+    The tool reads the table of symbols that `strip` would remove.
+    """
     try:
         from kernel_abi_check import ObjectFile
     except ModuleNotFoundError:
-        return
+        return None
     binary = ObjectFile(str(library))
-    violations = [*binary.check_manylinux(MANYLINUX), *binary.check_python_abi(PYTHON_ABI)]
-    if violations:
-        raise InputError(
-            f"{library.name}: not {MANYLINUX} and Python {PYTHON_ABI}: {'; '.join(map(str, violations))}."
-        )
+    return [symbol.name for symbol in (*binary.check_manylinux(MANYLINUX), *binary.check_python_abi(PYTHON_ABI))]
 
 
 def _write_metadata(built: Path, config: dict, backend: str, name: str) -> None:

@@ -1,8 +1,6 @@
-"""Export to ONNX or as a program of torch.export: a folder that runs without this package, checked before it appears.
+"""Export to ONNX or torch.export: a folder that runs without this package, checked before it appears."""
 
-An ONNX folder is laid out as optimum's ORTModel classes expect it.
-"""
-
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -13,26 +11,20 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    AutoModelForUniversalSegmentation,
-    BaseImageProcessor,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 
 from hf_models.errors import InputError
 from hf_models.inference.loading import load_model
-from hf_models.inference.names import default_checkpoint
+from hf_models.inference.names import model_folder
 from hf_models.inference.tasks import auto_class_of
 from hf_models.segmentation import recipe_of
 
 from ..writing.output import appearing, check_output, tidy
+from .clients import client_config, client_processor, interface_of
+from .formats import FORMATS
 
 # the largest difference from PyTorch in float32 that is let through, relative to the largest output
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2}
-
-Run = Callable[[torch.Tensor], list[torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,11 +60,13 @@ def export(
     dynamic: bool = False,
     dtype: str = "float32",
     overwrite: bool = False,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> Export:
     """Write a model in another format, with its config and image processor beside it.
 
     The batch size is dynamic. Operators are the PyTorch references, never compiled kernels. What was written is loaded
-    again and compared with PyTorch on random images; only if they agree does the folder appear.
+    again and compared with PyTorch on random images; only if they agree does the folder appear. An ONNX folder is one
+    that optimum's ORTModel classes and transformers.js load.
 
     Args:
         source: Folder or Hub id of an image classifier or a segmentation model; "default" for the embedded one.
@@ -82,6 +76,7 @@ def export(
             most models), instead of those that the model was made for.
         dtype: "float32", or "float16" for weights and arithmetic; what goes in and comes out is float32.
         overwrite: Whether a model repository at `output` may be replaced.
+        progress: Told what is done next; a large model takes minutes.
 
     Raises:
         InputError: `source` cannot be loaded or exported, `output` cannot be written, a package is missing, or the
@@ -90,17 +85,19 @@ def export(
     for option, value, known in (("--format", format, FORMATS), ("--dtype", dtype, TOLERANCES)):
         if value not in known:
             raise InputError(f"{option}: expected one of {', '.join(known)}, got {value}.")
-    file, write, packages = FORMATS[format]
-    if missing := " ".join(name for name in packages if find_spec(name) is None):
+    form = FORMATS[format]
+    if missing := " ".join(name for name in form.packages if find_spec(name) is None):
         raise InputError(f"--format {format}: not installed: {missing}. Run `pip install {missing}`.")
     tidy(output)
     check_output(output, source, overwrite)
+    progress(f"loading {source}")
     processor, model = _load(source)
-    height, width = _image_size(processor, model)
     stride = _output_stride(model)
-    names = ("class_queries_logits", "masks_queries_logits") if _has_queries(model) else ("logits",)
-    images = _random_images(model, 2, height, width)
-    # at the sizes that were not traced, one of them of a single image, as most users will run it
+    height, width = _image_size(processor, model)
+    if dynamic:
+        height, width = (-(-side // stride) * stride for side in (height, width))
+    names = interface_of(model.config).outputs
+    # at the sizes that are not traced, one of them of a single image, as most users will run it
     checks = (
         _random_images(model, 1, height, width),
         _random_images(model, 3, height + stride * dynamic, width + 2 * stride * dynamic),
@@ -110,16 +107,23 @@ def export(
         expected = [tensor for pixel_values in checks for tensor in module(pixel_values)]
     module.to(getattr(torch, dtype))
     size = sum(tensor.nbytes for tensor in module.state_dict().values())
+    shapes = {0: torch.export.Dim("batch")}
+    if dynamic:
+        shapes |= {2: stride * torch.export.Dim("rows"), 3: stride * torch.export.Dim("columns")}
     with appearing(output, size, overwrite) as folder:
+        file = folder / form.file
+        file.parent.mkdir(exist_ok=True)
         try:
             with _quiet(), torch.no_grad():
-                shapes = {0: torch.export.Dim("batch")}
-                if dynamic:
-                    shapes |= {2: stride * torch.export.Dim("rows"), 3: stride * torch.export.Dim("columns")}
-                program = torch.export.export(module, (images,), dynamic_shapes=(shapes,))
+                progress(f"recording the operators on images of {height} x {width} pixels")
+                program = torch.export.export(
+                    module, (_random_images(model, 2, height, width),), dynamic_shapes=(shapes,)
+                )
                 for node in program.graph.nodes:
                     node.meta.pop("stack_trace", None)  # paths on this machine
-                run = write(program, folder / file, names, shapes)
+                progress(f"writing {form.file}, {size / 1e6:,.0f} MB")
+                run = form.write(program, file, names, shapes)
+                progress("checking what was written against PyTorch")
                 got = [tensor for pixel_values in checks for tensor in run(pixel_values)]
         except Exception as error:  # exporters raise what they happen to meet, of any class
             way_out = "Leave --dynamic out." if dynamic else "See the whole error with --verbose."
@@ -132,26 +136,20 @@ def export(
                 f"{source}: the exported model differs from PyTorch by {difference:.1e} of the largest output, "
                 f"more than {TOLERANCES[dtype]:.0e}, so it is not written."
             )
-        written = sum(part.stat().st_size for part in folder.iterdir())
-        for part, name in ((model.config, "config.json"), (processor, "preprocessor_config.json")):
-            vars(part).pop("auto_map", None)  # names code, which is not needed and not there
-            part.to_json_file(folder / name)
+        written = sum(part.stat().st_size for part in file.parent.iterdir())
+        _write_configs(folder, processor, model, (height, width) if format == "onnx" else None)
     sides = (f"{stride}*rows", f"{stride}*columns") if dynamic else (height, width)
-    return Export(output / file, written, ("batch", images.shape[1], *sides), names, difference)
+    return Export(output / form.file, written, ("batch", checks[0].shape[1], *sides), names, difference)
 
 
 def _load(source: str) -> tuple[BaseImageProcessor, PreTrainedModel]:
-    path = default_checkpoint() if source == "default" else source
+    path = model_folder(source)
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{source}: cannot be loaded as a model ({reason})") from error
     return load_model(path, auto_class_of(config) or AutoModelForImageClassification)
-
-
-def _has_queries(model: PreTrainedModel) -> bool:
-    return type(model.config) in AutoModelForUniversalSegmentation._model_mapping
 
 
 def _image_size(processor: BaseImageProcessor, model: PreTrainedModel) -> tuple[int, int]:
@@ -163,6 +161,19 @@ def _image_size(processor: BaseImageProcessor, model: PreTrainedModel) -> tuple[
     if "height" in size:
         return size["height"], size["width"]
     return size["shortest_edge"], size["shortest_edge"]
+
+
+def _write_configs(
+    folder: Path, processor: BaseImageProcessor, model: PreTrainedModel, client_size: tuple[int, int] | None
+) -> None:
+    """Write config and image processor, for clients with images of `client_size` or as they are."""
+    if client_size:
+        config, processor = client_config(model.config), client_processor(processor, model.config, *client_size)
+    else:
+        config, processor = (json.loads(part.to_json_string()) for part in (model.config, processor))
+    for name, content in (("config.json", config), ("preprocessor_config.json", processor)):
+        content.pop("auto_map", None)  # names code, which is not needed and not there
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _output_stride(model: PreTrainedModel) -> int:
@@ -186,48 +197,6 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _write_onnx(program: torch.export.ExportedProgram, path: Path, names: tuple[str, ...], shapes: dict) -> Run:
-    """Write ONNX, with weights above 2 GB in a file beside it; returns what runs the written file."""
-    import onnxruntime
-
-    torch.onnx.export(
-        program,
-        input_names=["pixel_values"],
-        output_names=names,
-        dynamic_shapes=(shapes,),  # of the program already; here they give the names
-        custom_translation_table={torch.ops.aten.embedding_bag.padding_idx: _onnx_embedding_bag},
-        verbose=False,
-    ).save(path)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: [torch.from_numpy(array) for array in session.run(None, {"pixel_values": images.numpy()})]
-
-
-def _onnx_embedding_bag(table, indices, offsets, _scale=False, _mode=0, _sparse=False, per_sample_weights=None, *_):
-    """Bags that are all of one size and summed with weights, as in `deformable_aggregate_reference`.
-
-    The exporter's own translation is a loop over the bags, thousands for each image.
-    """
-    from onnxscript import opset18 as op
-
-    shape = op.Concat(op.Shape(offsets), op.Constant(value_ints=[-1]), axis=0)  # (bags, size of a bag)
-    rows = op.Gather(table, op.Reshape(indices, shape))  # (bags, size, D)
-    weights = op.Unsqueeze(op.Reshape(per_sample_weights, shape), [1])  # (bags, 1, size)
-    return op.Squeeze(op.MatMul(weights, rows), [1]), offsets, offsets, offsets  # the last three are not used
-
-
-def _write_program(program: torch.export.ExportedProgram, path: Path, names: tuple[str, ...], shapes: dict) -> Run:
-    """Write a program of torch.export; returns what runs the written file."""
-    torch.export.save(program, path)
-    return torch.export.load(path).module()
-
-
-# format: file, writer, packages that are needed
-FORMATS = {
-    "onnx": ("model.onnx", _write_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    "torch-export": ("model.pt2", _write_program, ()),
-}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hf_models.errors import InputError
 from hf_models.hub_kernels import KERNELS
 from hf_models.kernel_download import check_digest
 from hf_models.kernel_places import default_directory
-from hf_models.kernels_src.build import SOURCES, source_files
+from hf_models.kernels_src.build import SOURCES, check_portable, source_files
 
 from .repository import Repository, check_repo_id, hub_errors
 
@@ -80,6 +80,8 @@ def _builds(name: str) -> tuple[str, dict[str, Path]]:
             versions.add(json.loads(metadata.read_text(encoding="utf-8"))["version"])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{variant}: damaged ({error}) Build it again.") from error
+        for library in variant.glob("*.so"):
+            check_portable(library)
         files = (path for path in variant.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         content |= {f"build/{path.relative_to(folder).as_posix()}": path for path in files}
     if not content:

@@ -2,9 +2,9 @@
 
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
-import tomllib
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 

@@ -1,22 +1,19 @@
 """Images of ADE20K with their masks: where they are, and whether they are the validation set."""
 
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
-from hf_models.errors import InputError, reason
+from hf_models.errors import InputError
 from hf_models.inference.files import check_path
-from hf_models.inference.images import FORMATS
+from hf_models.segmentation import masks
 
 from .images import IMAGE_SUFFIXES, ImageData, Sample, Selection, from_files, limited
+from .splits import VALIDATION
 from .tables import mask_content, open_tables
 
 FULL = "ADE20K validation"
 NUM_IMAGES, NUM_LABELS = 2000, 150
-IGNORED = 255  # the class of pixels that do not count
 MASK_COLUMNS = ("annotation", "mask", "label", "png")
 
 
@@ -50,14 +47,13 @@ def open_ade20k(
     for image, mask in pairs:
         if not mask.is_file():
             raise InputError(f"{mask}: no such file, the mask of {image.name}. Nothing evaluated.")
-    return from_files(f"{root.name} {folder.name}", root, pairs)
+    return from_files(f"{root.name} {folder.name}", root, pairs, folder.name)
 
 
-def check_images(data: ImageData, split: str | None, subset: bool, limit: int | None) -> Selection:
+def check_images(data: ImageData, subset: bool, limit: int | None) -> Selection:
     """Refuse to take anything else for the validation set.
 
     Args:
-        split: As given to [`open_ade20k`].
         subset: Accept another number of images; the result is then called a subset's.
         limit: How many of the images are evaluated; `None` for all.
 
@@ -69,7 +65,7 @@ def check_images(data: ImageData, split: str | None, subset: bool, limit: int | 
         count = sum(1 for _ in data.targets())
     if count == 0:
         raise InputError(f"{data.name}: no images. Nothing evaluated.")
-    if count == NUM_IMAGES and limit is None and split in (None, "validation"):
+    if count == NUM_IMAGES and limit is None and data.split in (None, *VALIDATION):
         return Selection(data, FULL, "", count, limit)
     if not subset and limit is None:
         found = "an unknown number of" if count is None else f"{count:,}"
@@ -83,32 +79,18 @@ def check_images(data: ImageData, split: str | None, subset: bool, limit: int | 
 
 
 def read_mask(sample: Sample, size: tuple[int, int], reduce_zero_label: bool) -> torch.Tensor:
-    """The classes of an image's pixels, (H, W), `IGNORED` where none is labelled.
+    """The classes of an image's pixels, (H, W) in 8 bits, `IGNORED` where none is labelled.
 
     Args:
         size: Width and height of the image.
-        reduce_zero_label: The file holds 0 where nothing is labelled, and the classes from 1; otherwise the classes
-            from 0, and `IGNORED`.
+        reduce_zero_label: See [`hf_models.segmentation.masks.read_mask`].
 
     Raises:
         InputError: The mask is unreadable, of another size than the image, or holds other labels.
     """
     name = str(sample.target) if isinstance(sample.target, Path) else f"{sample.name}: mask"
     content = sample.target if isinstance(sample.target, Path) else mask_content(sample.target, sample.name)
-    try:
-        with Image.open(BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as image:
-            image.load()
-    except Exception as error:  # Pillow's formats raise anything where a file is damaged
-        raise InputError(f"{name}: cannot be read completely ({reason(error)}). Fetch the file again.") from None
-    if image.size != size:
-        raise InputError("{}: {} x {} pixels, the image has {} x {}.".format(name, *image.size, *size))
-    mask = np.asarray(image).astype(np.int64)
-    if mask.ndim != 2:
-        raise InputError(f"{name}: mode {image.mode}, a mask has one channel of class numbers.")
-    first = 1 if reduce_zero_label else 0
-    ignored = mask == (0 if reduce_zero_label else IGNORED)
-    wrong = mask[~ignored & ((mask < first) | (mask >= first + NUM_LABELS))]
-    if wrong.size:
-        meaning = "0..150 (0 = ignored)" if reduce_zero_label else "0..149 (255 = ignored)"
-        raise InputError(f"{name}: label {wrong[0]} outside {meaning}.")
-    return torch.from_numpy(np.where(ignored, IGNORED, mask - first))
+    mask = masks.read_mask(content, NUM_LABELS, reduce_zero_label, name)
+    if mask.shape[::-1] != size:
+        raise InputError("{}: {} x {} pixels, the image has {} x {}.".format(name, *mask.shape[::-1], *size))
+    return torch.from_numpy(mask)

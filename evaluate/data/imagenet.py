@@ -2,18 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from hf_models.errors import InputError
-from hf_models.inference.files import check_path
 from hf_models.zoo import wnid_names
 
 from .imagenet_classes import wnids_of
-from .images import IMAGE_SUFFIXES, ImageData, Selection, from_files, limited
-from .tables import open_tables
+from .images import ImageData, Selection, limited
 
 FULL = "ImageNet-1K validation"
-LABEL_COLUMNS = ("label", "cls")
 
 
 @dataclass(frozen=True)
@@ -27,35 +23,8 @@ class LabelledSelection(Selection):
     wnid_of: dict[str | int, str]
 
 
-def open_imagenet(
-    data: str,
-    split: str | None = None,
-    revision: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-) -> ImageData:
-    """A folder of class folders, parquet or tar files, or a data set on the Hub; see [`open_tables`].
-
-    Raises:
-        InputError: It is none of these, or a class folder is empty.
-    """
-    check_path(data)
-    root = Path(data)
-    if split and root.is_dir():
-        root = root / split
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    if not folders:
-        return open_tables(data, split, revision, image_column, label_column, LABEL_COLUMNS)
-    for column in (image_column, label_column):
-        if column:
-            raise InputError(f"{root}: no column {column}; class folders have none. Leave the option out.")
-    pairs = []
-    for folder in folders:
-        images = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        if not images:
-            raise InputError(f"{folder}: no images in this class folder. Nothing evaluated.")
-        pairs += [(image, folder.name) for image in images]
-    return from_files(root.name, root, pairs)
+class OtherClasses(InputError):
+    """The data are no images of ImageNet-1K's classes."""
 
 
 def check_labels(data: ImageData, subset: bool, limit: int | None) -> LabelledSelection:
@@ -116,7 +85,10 @@ def _wnids(data: ImageData, labels: list[str | int]) -> dict[str | int, str]:
     if wnids is None and all(name.isdecimal() and int(name) < len(known) for name in names):
         wnids = [known[int(name)] for name in names]
     if wnids is None:
-        raise InputError(f"{data.name}: classes such as {names[0]} are not ImageNet-1K's. Use WordNet ids.")
+        raise OtherClasses(
+            f"{data.name}: classes such as {names[0]} are not ImageNet-1K's. Use WordNet ids, or measure a model of "
+            "these classes with `hf-models evaluate classes`."
+        )
     by_number = dict(enumerate(wnids if data.names else known))
     by_name = dict(zip(names, wnids, strict=True))
     try:

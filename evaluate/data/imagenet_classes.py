@@ -48,7 +48,7 @@ def outputs(config: PreTrainedConfig) -> tuple[dict[str, int], bool]:
             return found, len(found) < len(names)
     raise InputError(
         f"the model predicts {config.num_labels} classes that are not ImageNet's, such as {names[0]!r}. "
-        "Put their names or WordNet ids into id2label of its config."
+        "Evaluate it with `hf-models evaluate classes`, or put their names or WordNet ids into id2label of its config."
     )
 
 

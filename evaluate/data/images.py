@@ -47,6 +47,7 @@ class ImageData:
         samples: Starts to read them, in order.
         targets: Starts to read what they are labelled with, without the images; `None` if that means a download.
         names: Names of the classes, where the data set states them and not only their numbers.
+        split: The split that was asked for or chosen, where there are several.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ImageData:
     samples: Callable[[], Iterator[Sample]]
     targets: Callable[[], Iterator[Any]] | None
     names: list[str] | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def limited(count: int | None, limit: int | None) -> int | None:
     return count if limit is None else min(limit, count or limit)
 
 
-def from_files(name: str, root: Path, pairs: list[tuple[Path, Any]]) -> ImageData:
+def from_files(name: str, root: Path, pairs: list[tuple[Path, Any]], split: str | None = None) -> ImageData:
     """A data set of image files, each with its target; its fingerprint is of their names and sizes.
 
     Raises:
@@ -102,4 +104,5 @@ def from_files(name: str, root: Path, pairs: list[tuple[Path, Any]]) -> ImageDat
         len(pairs),
         lambda: (Sample(index, str(path), path, target) for index, (path, target) in enumerate(pairs)),
         lambda: (target for _, target in pairs),
+        split=split,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_models.errors import InputError, reason
 
 from .images import ImageData, Sample
+from .splits import choose_split, split_of
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -31,7 +32,8 @@ def open_tables(
 
     Args:
         data: A parquet or tar file, a folder of them, or the id of a data set on the Hub.
-        split: Beginning of the names of the files, or split of the data set on the Hub (validation by default).
+        split: Beginning of the names of the files, a word in them, or split of the data set on the Hub; by default as
+            [`choose_split`] chooses.
         revision: Commit, tag or branch on the Hub: without one nothing is downloaded.
         image_column: Name of the column; by default the usual ones are tried. `target_column` likewise, among
             `target_columns`.
@@ -40,14 +42,15 @@ def open_tables(
         InputError: There is no such data set, it cannot be read, or it lacks a column.
     """
     if Path(data).exists():
-        files = _files(data, split)
-        name, fingerprint, count = Path(data).name, f"sha256 {_sha256(files)}", None
+        files, split = _files(data, split)
+        name = f"{Path(data).name} {split}" if split else Path(data).name
+        fingerprint, count = f"sha256 {_sha256(files)}", None
         with _readable(data):
             rows = _stream(BUILDERS[files[0].suffix], data_files={"rows": [str(file) for file in files]}, split="rows")
     elif HUB_ID.fullmatch(data):
-        name, split = data, split or "validation"
+        name = data
         with _readable(data):
-            fingerprint, count, rows = _from_hub(data, split, revision)
+            split, fingerprint, count, rows = _from_hub(data, split, revision)
     else:
         raise InputError(f"{data}: no such file or folder.")
     image = _choose(data, rows, "image", image_column, IMAGE_COLUMNS)
@@ -69,7 +72,7 @@ def open_tables(
                 yield Sample(index, label, _content(row[image], label), row[target])
 
     names = getattr(rows.features[target], "names", None)
-    return ImageData(name, fingerprint, count, samples, targets, names)
+    return ImageData(name, fingerprint, count, samples, targets, names, split)
 
 
 def mask_content(cell: Any, name: str) -> bytes:
@@ -85,18 +88,23 @@ def _content(cell: Any, name: str) -> bytes:
     return cell["bytes"]
 
 
-def _files(data: str, split: str | None) -> list[Path]:
+def _files(data: str, split: str | None) -> tuple[list[Path], str | None]:
+    """The files of a split, and which it is; `None` for a file, or where the names of the files say none."""
     path = Path(data)
-    files = [path] if path.is_file() else sorted(path.iterdir())
-    tables = [file for file in files if file.suffix in BUILDERS]
-    if split and path.is_dir():
-        tables = [file for file in tables if file.name.startswith(split)]
+    tables = [file for file in ([path] if path.is_file() else sorted(path.iterdir())) if file.suffix in BUILDERS]
+    if path.is_file():
+        split = None
+    elif split:
+        tables = [file for file in tables if file.name.startswith(split) or split_of(file.stem) == split]
+    else:
+        split = choose_split(data, {split_of(file.stem) for file in tables})
+        tables = [file for file in tables if split is None or split_of(file.stem) == split]
     if not tables:
         what = f"folder or file of the split {split}" if split else "class folders, parquet files or tar files"
         raise InputError(f"{data}: no {what}. Nothing evaluated.")
     if len({file.suffix for file in tables}) > 1:
         raise InputError(f"{data}: holds parquet and tar files. Name one of them, such as {tables[0]}.")
-    return tables
+    return tables, split
 
 
 def _sha256(files: list[Path]) -> str:
@@ -108,15 +116,18 @@ def _sha256(files: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _from_hub(data: str, split: str, revision: str | None) -> tuple[str, int | None, "IterableDataset"]:
+def _from_hub(data: str, split: str | None, revision: str | None) -> tuple[str, str, int | None, "IterableDataset"]:
+    """The split, its fingerprint, its number of images if the Hub knows it, and its rows."""
     if revision is None:
         raise InputError(f"{data}: is on the Hub. Pass the --revision to stream, such as a commit.")
+    from datasets import get_dataset_split_names
     from huggingface_hub import HfApi
 
     commit = HfApi().dataset_info(data, revision=revision).sha
+    split = split or choose_split(data, get_dataset_split_names(data, revision=commit))
     rows = _stream(data, revision=commit, split=split)
     splits = rows.info.splits or {}
-    return f"commit {commit}, {split}", splits[split].num_examples if split in splits else None, rows
+    return split, f"commit {commit}, {split}", splits[split].num_examples if split in splits else None, rows
 
 
 def _stream(*args, **kwargs) -> "IterableDataset":

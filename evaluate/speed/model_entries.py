@@ -9,10 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification
 
-from hf_models import deformable_conv
+from hf_models import deformable_conv, large_kernel_conv, layers
 from hf_models.errors import InputError
-from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, ReparameterizableLargeKernelConv
-from hf_models.layers import Linear, PointwiseConv2d, ZeroLinear
+from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 from hf_models.zoo import find_checkpoint
 
 from .peers import grid_sample_core
@@ -43,7 +42,7 @@ class PyTorchCore(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         with (
             patch.object(deformable_conv, "deformable_aggregate", _softmax_and_grid_sample),
-            patch.object(Linear, "forward", nn.Linear.forward),
+            patch.object(layers, "is_untouched", _never),
         ):
             return self.model(images).logits
 
@@ -59,8 +58,8 @@ class DefaultLayout(nn.Module):
         base = self.model.base_model  # whose own `forward` would change the layout
         branches = ReparameterizableLargeKernelConv.sum_of_branches
         with (
-            patch.object(LargeKernelDepthwiseConv2d, "forward", nn.Conv2d.forward),
-            patch.object(PointwiseConv2d, "forward", nn.Conv2d.forward),
+            patch.object(layers, "is_untouched", _never),
+            patch.object(large_kernel_conv, "is_untouched", _never),
             patch.object(ReparameterizableLargeKernelConv, "forward", branches),
         ):
             return self.model.classifier(base.pooler(base.encoder(base.embeddings(images.contiguous()))))
@@ -74,7 +73,7 @@ def from_zoo(name: str) -> nn.Module:
     torch.manual_seed(0)
     model = AutoModelForImageClassification.from_config(find_checkpoint(name).config()).eval()
     for module in model.modules():
-        if isinstance(module, ZeroLinear):
+        if isinstance(module, nn.Linear) and not module.weight.any():
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
     return model
 
@@ -89,6 +88,11 @@ def from_timm(name: str) -> nn.Module:
             f"{name}: timm does not import ({reason}). Run `pip install 'hf-models[benchmark]'`."
         ) from None
     return timm.create_model(name, pretrained=False).eval()
+
+
+def _never(*_) -> bool:
+    """For `is_untouched`: every layer is called, as PyTorch's own."""
+    return False
 
 
 def _softmax_and_grid_sample(value, offset, weight, *, softmax, **geometry):

@@ -8,7 +8,7 @@ import typer
 from .common import Device, Verbose, one_line_errors
 
 app = typer.Typer(
-    help="Speed of operators and models beside their peers, interleaved in one process.\n\n"
+    help="Time operators and models beside their peers. They take turns in one process.\n\n"
     "On a CPU start with MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment: "
     "without them the C library returns each large result to the system, and page faults take up to half of a time. "
     "HF_MODELS_KERNELS=require makes sure that the compiled kernel runs.",
@@ -39,7 +39,7 @@ def benchmark_ops(
     resume: Resume = False,
     verbose: Verbose = False,
 ) -> None:
-    """Time an operator with a compiled kernel, and what could be run instead; print a table."""
+    """Time an operator with a compiled kernel. What could be run instead is timed beside it."""
     with one_line_errors(verbose):
         from hf_models.evaluate.speed.operators import benchmark_operator
         from hf_models.evaluate.speed.tables import render_operators
@@ -68,7 +68,7 @@ def benchmark_models(
     resume: Resume = False,
     verbose: Verbose = False,
 ) -> None:
-    """Time whole classifiers with random weights; print tables."""
+    """Time whole classifiers with random weights."""
     with one_line_errors(verbose):
         from hf_models.evaluate.speed.models import benchmark_models
         from hf_models.evaluate.speed.tables import render_models
@@ -92,7 +92,7 @@ def benchmark_export(
     results: Results = None,
     verbose: Verbose = False,
 ) -> None:
-    """Time classifiers in onnxruntime, exported by `hf-models export`, beside PyTorch; print a table."""
+    """Time exported classifiers in onnxruntime beside PyTorch. `hf-models export` exports them."""
     with one_line_errors(verbose):
         from hf_models.conversion.export import export
         from hf_models.evaluate.speed.exported import benchmark_export

@@ -11,10 +11,12 @@ from .. import register
 from ..errors import InputError
 from ..inference.names import check_model
 
-Model = Annotated[str, typer.Option(help="Folder, Hub id, or `default` for the embedded checkpoint.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU where there is one.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")]
+Model = Annotated[str, typer.Option(help="The model: a folder, a Hub id, or `default`, the embedded one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Device = Annotated[
+    str | None, typer.Option(help="Where to compute: cpu or cuda. By default the GPU, if there is one.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show where in the code an error arose.")]
 
 
 @contextmanager

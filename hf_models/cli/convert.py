@@ -12,25 +12,32 @@ from .common import Verbose, one_line_errors
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="Checkpoint file, folder or Hub id, or hf://ORG/REPO/FILE.")],
-    output: Annotated[Path, typer.Argument(help="Folder to create.")],
-    name: Annotated[str | None, typer.Option(help="Published checkpoint that SOURCE is.")] = None,
-    original_config: Annotated[
-        Path | None, typer.Option(help="JSON file with the original constructor's arguments, or mmseg's model dict.")
+    source: Annotated[str, typer.Argument(help="The original: a file, a folder, a Hub id, or hf://ORG/REPO/FILE.")],
+    output: Annotated[Path, typer.Argument(help="The folder to create.")],
+    name: Annotated[
+        str | None, typer.Option(help="Which published checkpoint the original is, where its file name does not say.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="Which weights of a training checkpoint: model or ema.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; that of SOURCE by default.")] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest weight file.")] = "5GB",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUTPUT if it is a model repository.")
+    original_config: Annotated[
+        Path | None,
+        typer.Option(help="A JSON file with the arguments of the original constructor, or mmseg's model dict."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Which weights of a training checkpoint to take: model or ema.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Store as float32, float16 or bfloat16. By default as the original.")
+    ] = None,
+    max_shard_size: Annotated[str, typer.Option(help="The size that no weight file exceeds.")] = "5GB",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder, if it holds a model.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; print the report of what would be written.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do everything but write; print the report.")] = False,
     allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="Convert a file whose sha256 is not the published one.")
+        bool, typer.Option("--allow-unknown", help="Convert a file even if its sha256 is not the published one.")
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Convert a checkpoint of the original code into a complete model repository."""
+    """Convert an original checkpoint into a model folder. The folder is complete: `hf-models push` publishes it."""
     with one_line_errors(verbose, needs_models=False):
         check_original(source)
     with one_line_errors(verbose):
@@ -59,8 +66,8 @@ def convert(
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(help="Folder that `hf-models convert` wrote.")],
-    source: Annotated[str | None, typer.Option(help="What it was converted from, to compare every value.")] = None,
+    folder: Annotated[Path, typer.Argument(help="The folder that `hf-models convert` wrote.")],
+    source: Annotated[str | None, typer.Option(help="The original, to compare every value with it.")] = None,
     verbose: Verbose = False,
 ) -> None:
     """Repeat the checks of a conversion."""

@@ -10,7 +10,8 @@ from ..errors import InputError, printable
 from .common import Device, Verbose, one_line_errors
 
 app = typer.Typer(
-    help="Accuracy on ImageNet and ADE20K, through the image processor and the model that users load.\n\n"
+    help="Measure accuracy on ImageNet, ADE20K and classes of your own. Image processor and model are those that "
+    "users load.\n\n"
     "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate COMMAND. Every image counts once, "
     "whatever the number of processes and the batch size.",
     no_args_is_help=True,
@@ -19,6 +20,14 @@ Model = Annotated[str, typer.Option(help="Folder, id on the Hub, or `default` fo
 Revision = Annotated[
     str | None, typer.Option(help="Commit, tag or branch of the data set on the Hub; nothing is downloaded without.")
 ]
+Labelled = Annotated[
+    str, typer.Option(help="Folder of class folders, parquet or tar files, or id of a data set on the Hub.")
+]
+Split = Annotated[
+    str | None,
+    typer.Option(help="Subfolder, word in the file names, or split on the Hub; validation by default, else test."),
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels, if not label or cls.")]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, if not one of the usual names.")]
 Subset = Annotated[bool, typer.Option("--subset", help="Accept fewer classes or images; the result says so.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images; a subset's result.")]
@@ -32,16 +41,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("imagenet")
 def evaluate_imagenet(
-    data: Annotated[
-        str, typer.Option(help="Folder of class folders, parquet or tar files, or id of a data set on the Hub.")
-    ],
+    data: Labelled,
     model: Model = "default",
-    split: Annotated[
-        str | None, typer.Option(help="Subfolder, beginning of the file names, or split on the Hub.")
-    ] = None,
+    split: Split = None,
     revision: Revision = None,
     image_column: ImageColumn = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels, if not label or cls.")] = None,
+    label_column: LabelColumn = None,
     real: Annotated[Path | None, typer.Option(help="real.json, to measure with the ReaL labels too.")] = None,
     subset: Subset = False,
     limit: Limit = None,
@@ -54,7 +59,7 @@ def evaluate_imagenet(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure top-1 and top-5 accuracy on images of ImageNet-1K's classes."""
+    """Measure top-1 and top-5 accuracy on ImageNet-1K's classes."""
     with one_line_errors(verbose, model):
         from hf_models.evaluate.imagenet import evaluate_imagenet
         from hf_models.evaluate.settings import Settings
@@ -75,6 +80,59 @@ def evaluate_imagenet(
     _print_rows(rows, as_json)
 
 
+@app.command("classes")
+def evaluate_classes(
+    data: Labelled,
+    model: Annotated[str, typer.Option(help="Folder or id on the Hub of a classifier that has labels for them.")],
+    split: Split = None,
+    revision: Revision = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    limit: Limit = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Picture to write, of which class is taken for which; needs matplotlib.")
+    ] = None,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = "float32",
+    device: Device = None,
+    num_workers: Workers = 2,
+    results: Results = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure accuracy on classes of your own, over all and for each."""
+    with one_line_errors(verbose, model):
+        from hf_models.evaluate.classes import evaluate_classes
+        from hf_models.evaluate.settings import Settings
+
+        rows, details = evaluate_classes(
+            model,
+            data,
+            split=split,
+            revision=revision,
+            image_column=image_column,
+            label_column=label_column,
+            limit=limit,
+            picture=picture,
+            settings=Settings(batch_size, dtype, device, num_workers, results, resume),
+        )
+    if not rows:
+        return
+    if as_json:
+        print(json.dumps({"rows": rows, **details}, indent=2))
+        return
+    print("  recall  precision  images  class")
+    for entry in details["classes"]:
+        recall, precision = (
+            "-" if entry[name] is None else f"{entry[name]:.1f} %" for name in ("recall", "precision")
+        )
+        print(f"{recall:>8}{precision:>11}{entry['images']:8}  {printable(entry['label'])}")
+    for entry in details["mistakes"][:5]:
+        print(f"{entry['images']} of {printable(entry['label'])} taken for {printable(entry['answer'])}")
+    _print_rows(rows, as_json)
+
+
 @app.command("ade20k")
 def evaluate_ade20k(
     model: Annotated[str, typer.Option(help="Folder or id on the Hub.")],
@@ -88,7 +146,7 @@ def evaluate_ade20k(
     stride: Annotated[int | None, typer.Option(min=1, help="From one window to the next.")] = None,
     scales: Annotated[str, typer.Option(help="Factors of the size, such as 0.5,0.75,1,1.25,1.5,1.75.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Show each scale mirrored too.")] = False,
-    split: Annotated[str | None, typer.Option(help="validation by default.")] = None,
+    split: Split = None,
     revision: Revision = None,
     image_column: ImageColumn = None,
     mask_column: Annotated[
@@ -105,7 +163,7 @@ def evaluate_ade20k(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure mIoU, mAcc and aAcc, as mmsegmentation defines them, and the IoU of each class."""
+    """Measure mIoU, mAcc and aAcc, and the IoU of each class. They are defined as in mmsegmentation."""
     with one_line_errors(verbose, model):
         from hf_models.evaluate.ade20k import Inference, evaluate_ade20k
         from hf_models.evaluate.settings import Settings
@@ -143,7 +201,7 @@ def evaluate_table(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Set measured beside reported numbers, as Markdown; differences above 0.1 are in bold."""
+    """Print measured beside reported numbers. The table is Markdown; differences above 0.1 are in bold."""
     with one_line_errors(verbose):
         from hf_models.evaluate.accuracy_table import FILES, accuracy_table
 

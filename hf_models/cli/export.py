@@ -1,5 +1,6 @@
 """`hf-models export`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,12 +22,20 @@ def export(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Export a model to ONNX or torch.export, checked against PyTorch."""
+    """Export a model to ONNX or torch.export. The outputs are compared with those of PyTorch."""
     with one_line_errors(verbose):
         from hf_models.conversion.export import export
 
         output = output or Path(f"{Path(source).resolve().name}-{format}")
-        report = export(source, output, format=format, dynamic=dynamic, dtype=dtype, overwrite=overwrite)
+        report = export(
+            source, output, format=format, dynamic=dynamic, dtype=dtype, overwrite=overwrite, progress=_say
+        )
     shape = ", ".join(map(str, report.shape))
     print(f"{report.file}: pixel_values ({shape}) -> {', '.join(report.outputs)}; {report.size / 1e6:,.1f} MB")
     print(f"checked: differs from PyTorch by at most {report.difference:.0e} of the largest output")
+
+
+def _say(step: str) -> None:
+    """Progress is shown where someone may be watching."""
+    if sys.stderr.isatty():
+        print(f"{step} ...", file=sys.stderr, flush=True)

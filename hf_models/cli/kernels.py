@@ -11,14 +11,14 @@ from ..errors import InputError, reason
 from .common import Json, Verbose, one_line_errors
 from .publish import push_kernel
 
-app = typer.Typer(help="Compiled kernels: build, publish, see which of them run.", no_args_is_help=True)
+app = typer.Typer(help="Build and publish compiled kernels; see which of them run.", no_args_is_help=True)
 app.command("push")(push_kernel)
 
 
 @app.command("build")
 def kernels_build(
-    names: Annotated[list[str] | None, typer.Argument(help="Kernels to build; all by default.")] = None,
-    backend: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    names: Annotated[list[str] | None, typer.Argument(help="The kernels to build. By default all of them.")] = None,
+    backend: Annotated[str, typer.Option(help="What to build for: cpu or cuda.")] = "cpu",
     verbose: Verbose = False,
 ) -> None:
     """Compile kernels for this machine; needs a C++ compiler. Models of this Python environment use them from then on.
@@ -38,14 +38,18 @@ def kernels_build(
             folder = default_directory() / name / "build"
             print(f"{name}: building in {folder} (a minute or more, if it is not there yet)", file=sys.stderr)
             try:
-                print(build_kernel(SOURCES / name, backend, folder))
+                print(build_kernel(SOURCES / name, backend, folder, tell=_say_how_far))
             except OSError as error:
                 raise InputError(f"{folder}: cannot be written ({reason(error)}).") from error
 
 
+def _say_how_far(compiled: int, files: int) -> None:
+    print(f"  {compiled} of {files} files compiled", file=sys.stderr)
+
+
 @app.command("status")
 def kernels_status(as_json: Json = False, verbose: Verbose = False) -> None:
-    """Say which kernel runs on which device, or why the PyTorch reference does, and where kernels were looked for."""
+    """Say which kernels run, on which device. Where none does, say why, and where they were looked for."""
     with one_line_errors(verbose, needs_models=False):
         from hf_models.kernels_src.build import SOURCES, build_id
 

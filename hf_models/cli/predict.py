@@ -13,12 +13,12 @@ from .common import Device, Json, Model, Verbose, one_line_errors
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     model: Model = "default",
-    top_k: Annotated[int, typer.Option(min=1, help="Labels for each image.")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels to print for each image.")] = 5,
     device: Device = None,
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what is on images."""
+    """Classify images: print the most probable labels of each."""
     with one_line_errors(verbose, model):
         from ..inference.classify import classify_images
 
@@ -45,13 +45,16 @@ def segment(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Draw the classes of an image's pixels over it, as the authors' test finds them; print their shares."""
+    """Draw the class of every pixel over an image. It is found as in the authors' test; the shares are printed."""
     with one_line_errors(verbose, model):
-        from ..segmentation.overlay import segment_image
+        from ..segmentation.overlay import SHOWN, segment_image
 
         classes = segment_image(image, model, out, alpha=alpha, multi_scale=multi_scale, device=device)
     if as_json:
         print(json.dumps(classes))
         return
-    for entry in classes:
+    shown = [entry for entry in classes if entry["share"] >= SHOWN]
+    for entry in shown:
         print(f"{entry['share']:6.1%}  {printable(entry['label'])}")
+    if others := len(classes) - len(shown):
+        print(f"and {others} {'other' if others == 1 else 'others'} below {SHOWN:.1%}")

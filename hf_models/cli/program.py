@@ -8,6 +8,7 @@ import typer
 from .benchmark import app as benchmark
 from .convert import convert, verify
 from .demo import demo
+from .environment import Version, env
 from .evaluate import app as evaluate
 from .export import export
 from .kernels import app as kernels
@@ -17,10 +18,20 @@ from .visualize import app as visualize
 from .zoo import list_models
 
 app = typer.Typer(
-    help="Vision backbones for transformers: classify, segment, convert, publish, evaluate, see inside, export.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # the help is plain: with boxes it is slower, and says `<bool>` behind each switch
 )
+
+
+@app.callback()
+def program(version: Version = False) -> None:
+    """Vision backbones for transformers: classify, segment, convert, publish, evaluate, see inside, export.
+
+    `hf-models COMMAND --help` explains a command.
+    """
+
+
 # in the order of their use, which is that of the help
 for command in (classify, segment, demo):
     app.command()(command)
@@ -33,6 +44,7 @@ app.add_typer(evaluate, name="evaluate")
 app.add_typer(visualize, name="visualize")
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(kernels, name="kernels")
+app.command()(env)
 
 
 def main() -> None:

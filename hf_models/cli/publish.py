@@ -9,25 +9,27 @@ import typer
 
 from .common import Verbose, one_line_errors
 
-Repo = Annotated[str, typer.Option(help="ORG/NAME on the Hub; made if need be.")]
-Private = Annotated[bool, typer.Option("--private", help="Make it private.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, publish nothing.")]
+Repo = Annotated[str, typer.Option(help="The repository on the Hub, ORG/NAME. It is made if it is not there.")]
+Private = Annotated[bool, typer.Option("--private", help="Make the repository private, if it is made.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, and publish nothing.")]
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="Folder of a converted or fine-tuned model.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of a converted or fine-tuned model.")],
     repo: Repo,
     private: Private = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; made if need be.")] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="The branch to publish on. It is made if it is not there.")
+    ] = None,
     dry_run: DryRun = False,
     verbose: Verbose = False,
 ) -> None:
-    """Publish a model on the Hub, with its card and the code that loads it without this package."""
+    """Publish a model folder on the Hub. Its card and the code that loads it without this package go with it."""
     with one_line_errors(verbose):
         from hf_models.conversion.publish import push_model
 
         result = push_model(folder, repo, private=private, revision=revision, dry_run=dry_run)
-    _print_result(result)
+    _print_result(result, revision or "main")
 
 
 def push_kernel(
@@ -37,27 +39,33 @@ def push_kernel(
     dry_run: DryRun = False,
     verbose: Verbose = False,
 ) -> None:
-    """Publish the builds of a kernel on this machine, on the branch of its version."""
+    """Publish a kernel that was built on this machine. It goes to the branch of its version."""
     with one_line_errors(verbose):
         from hf_models.conversion.publish import push_kernel
 
         result = push_kernel(name, repo, private=private, dry_run=dry_run)
-    _print_result(result)
+    _print_result(result, result["branch"])
     if result["commit"]:
         print(f"HF_MODELS_TRUST_KERNELS={repo}@{result['commit']} has models load it from there")
 
 
 def publish_all(
-    org: Annotated[str, typer.Option(help="Organisation or user on the Hub.")],
-    source: Annotated[Path, typer.Option("--from", help="Folder of original files, by their published names.")],
+    org: Annotated[str, typer.Option(help="The organisation or user on the Hub.")],
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from", help="The folder of the original files, with the names that they were published under."
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the converted models; `converted` in --from by default.")
+        Path | None,
+        typer.Option(help="The folder for the converted models. By default `converted` in that of --from."),
     ] = None,
     private: Private = False,
     dry_run: DryRun = False,
     verbose: Verbose = False,
 ) -> None:
-    """Convert and publish every checkpoint of the zoo whose file is there; run again, it goes on."""
+    """Convert and publish all original files of a folder. Started again, the command goes on where it stopped."""
     with one_line_errors(verbose):
         from hf_models.conversion.publish import publish_all
 
@@ -73,11 +81,12 @@ def _print_line(name: str, result: dict) -> None:
     print(f"{name}: {result['state']}" + (f" ({about})" if about else ""), flush=True)
 
 
-def _print_result(result: dict) -> None:
+def _print_result(result: dict, branch: str) -> None:
     if result["commit"] is None:
         for path, size in result["files"].items():
             print(f"{size:>14,}  {path}")
-        print(f"{result['repo']}: {len(result['files'])} files to publish; nothing was sent")
+        print(f"{result['repo']}, branch {branch}: {len(result['files'])} files to publish; nothing was sent")
+        print("To publish them, log in with `hf auth login`, and leave out --dry-run.")
     elif result["changed"]:
         print(f"{result['repo']}@{result['commit']}: {len(result['changed'])} files changed")
     else:

@@ -11,11 +11,11 @@ from ..errors import InputError
 from .common import Device, Json, Model, Verbose, one_line_errors
 
 app = typer.Typer(
-    help="Pictures of what a model sees, in pixels of the photo; they need matplotlib.", no_args_is_help=True
+    help="Draw what a model sees, on the pixels of the photo. This needs matplotlib.", no_args_is_help=True
 )
-Photo = Annotated[Path, typer.Argument(help="Image file.")]
+Photo = Annotated[Path, typer.Argument(help="The image file.")]
 
-Out = Annotated[Path, typer.Option(help="Picture to write.")]
+Out = Annotated[Path, typer.Option(help="The picture to write.")]
 Size = Annotated[int | None, typer.Option(help="Side of the square that the model sees, instead of its processor's.")]
 
 
@@ -23,15 +23,19 @@ Size = Annotated[int | None, typer.Option(help="Side of the square that the mode
 def visualize_sampling(
     image: Photo,
     model: Model = "default",
-    at: Annotated[str | None, typer.Option(help="Pixel x,y of the photo; the middle by default.")] = None,
-    stage: Annotated[int | None, typer.Option(help="From 1; the third, or the last of fewer, by default.")] = None,
-    layer: Annotated[int | None, typer.Option(help="From 1; the stage's last by default.")] = None,
+    at: Annotated[str | None, typer.Option(help="The pixel x,y of the photo. By default its middle.")] = None,
+    stage: Annotated[
+        int | None, typer.Option(help="The stage, counted from 1. By default the third, or the last of fewer.")
+    ] = None,
+    layer: Annotated[
+        int | None, typer.Option(help="The layer of the stage, counted from 1. By default the last.")
+    ] = None,
     size: Size = None,
     out: Out = Path("sampling.png"),
     device: Device = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw the points that a deformable layer samples for one pixel, with their weights."""
+    """Draw the points that a deformable layer samples for a pixel. Their colours show their weights."""
     with one_line_errors(verbose, model):
         from ..visualize.sampling import visualize_sampling
 
@@ -50,7 +54,7 @@ def visualize_erf(
     device: Device = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw the effective receptive field, averaged over images; print the areas that hold most of it."""
+    """Draw the effective receptive field, averaged over images. The areas that hold most of it are printed."""
     with one_line_errors(verbose, model):
         from ..visualize.erf import visualize_erf
 
@@ -89,7 +93,7 @@ def visualize_features(
     device: Device = None,
     verbose: Verbose = False,
 ) -> None:
-    """Draw the feature maps of all stages: the main components as colours."""
+    """Draw the feature maps of all stages. Their main components become colours."""
     with one_line_errors(verbose, model):
         from ..visualize.features import visualize_features
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 
 from ..errors import InputError
 from .device import choose_device
 from .images import read_image
-from .loading import load_model
+from .loading import load_model, loading
 from .names import DEFAULT, model_folder
+from .tasks import check_task
 
 
 def load_classifier(
@@ -25,7 +26,11 @@ def load_classifier(
         InputError: `model` cannot be loaded.
     """
     device = choose_device(device)
-    processor, classifier = load_model(model_folder(model), AutoModelForImageClassification)
+    folder = model_folder(model)
+    with loading(folder, "an image classifier"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    check_task(model, config, "image-classification")
+    processor, classifier = load_model(folder, AutoModelForImageClassification)
     return processor, classifier.to(device)
 
 

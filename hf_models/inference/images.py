@@ -34,8 +34,11 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None, *, upright:
             deep = _is_deep(image)
             image.load()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file.") from None
-    except (UnidentifiedImageError, IsADirectoryError):
+        advice = " Download it first." if re.match("https?:/", str(path)) else ""
+        raise InputError(f"{path}: no such file.{advice}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder. Name its image files.") from None
+    except UnidentifiedImageError:
         raise InputError(f"{path}: not an image in a format of {', '.join(FORMATS)}.") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. Make it smaller.") from None

@@ -12,6 +12,8 @@ from transformers import (
 
 from ..errors import InputError, reason
 from ..inference.loading import SEGMENTER, load_weights, loading
+from ..inference.names import model_folder
+from ..inference.tasks import check_task
 from ..zoo.segmentation_recipe import SegmentationRecipe
 
 
@@ -32,9 +34,10 @@ def load_segmenter(
 
 
 def segmenter_class(folder: str | Path) -> type:
-    """The Auto class that loads a segmentation model; an [`InputError`] where there is no config."""
+    """The Auto class that loads a segmentation model; an [`InputError`] where there is no config of such a model."""
     with loading(folder, SEGMENTER):
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(model_folder(folder), trust_remote_code=False)
+    check_task(folder, config, "image-segmentation")
     universal = type(config) in AutoModelForUniversalSegmentation._model_mapping
     return AutoModelForUniversalSegmentation if universal else AutoModelForSemanticSegmentation
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
@@ -11,9 +12,10 @@ from ..inference.files import replacing
 from ..inference.images import read_image
 from ..zoo.segmentation_labels import Colour, palette
 from .load import load_segmenter
-from .predict import semantic_scores
+from .predict import semantic_labels
 
 ROW, MARGIN, SWATCH = 20, 8, 14  # pixels of the legend
+SHOWN = 0.001  # share of the pixels from which on a class is named: less is written as 0.0 %
 
 
 def segment_image(
@@ -53,7 +55,7 @@ def segment_image(
     segmenter, recipe = load_segmenter(model)
     segmenter.to(device)
     scales = recipe.scales if multi_scale else (1.0,)
-    classes = semantic_scores(segmenter, picture, recipe, scales=scales, flip=multi_scale).argmax(dim=0).cpu()
+    classes = semantic_labels(segmenter, picture, recipe, scales=scales, flip=multi_scale).cpu()
     names = [segmenter.config.id2label[index] for index in range(segmenter.config.num_labels)]
     colours = palette(names)
     shares = classes.flatten().bincount(minlength=len(names)) / classes.numel()
@@ -69,17 +71,18 @@ def draw_overlay(image: Image.Image, classes: torch.Tensor, colours: list[Colour
 
     Args:
         image: An RGB image.
-        classes: Index of each pixel's class (height, width).
+        classes: Index of each pixel's class (height, width), of any type of integers.
         colours: Colour of each class.
         alpha: Opacity of the colours.
     """
-    coloured = torch.tensor(colours, dtype=torch.uint8)[classes]  # (height, width) -> (height, width, 3)
-    return Image.blend(image, Image.fromarray(coloured.numpy()), alpha)
+    coloured = np.array(colours, dtype=np.uint8)[classes.numpy()]  # (height, width) -> (height, width, 3)
+    return Image.blend(image, Image.fromarray(coloured), alpha)
 
 
 def add_legend(image: Image.Image, entries: list[tuple[str, Colour, float]]) -> Image.Image:
-    """Put a column at the right of an image: colour, name and share of the pixels of each class."""
+    """Put a column at the right of an image: colour, name and share of the pixels of each class, down to `SHOWN`."""
     font = ImageFont.load_default()
+    entries = [entry for entry in entries if entry[2] >= SHOWN] or entries[:1]
     texts = [f"{name} {share:.1%}" for name, _, share in entries]
     width = 3 * MARGIN + SWATCH + max(int(font.getlength(text)) for text in texts)
     height = max(image.height, len(entries) * ROW + 2 * MARGIN)

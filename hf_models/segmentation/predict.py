@@ -3,16 +3,77 @@
 `pipeline("image-segmentation")` is simpler and a little different; here one image gets the scores that mmseg gives it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, UperNetForSemanticSegmentation
 
 from ..errors import InputError
+from ..modeling_segformer_head import SegformerHeadForSemanticSegmentation
 from ..zoo.segmentation_recipe import SegmentationRecipe
+from .preparation import prepare_image
+from .strips import View, strips
+
+
+@torch.inference_mode()
+def semantic_labels(
+    model: PreTrainedModel,
+    image: Image.Image,
+    recipe: SegmentationRecipe,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> torch.Tensor:
+    """The most probable class at each pixel of an image: `semantic_scores(...).argmax(0)`, in less memory.
+
+    It takes what the model's inputs need and a byte for each pixel: the scores are resized to the size of the image a
+    few rows at a time. Only where all scores together take less than the scaled and mirrored views, they are kept
+    instead of these.
+
+    Args:
+        model: See [`semantic_scores`], as for the other arguments.
+
+    Returns:
+        (height, width) in uint8, or in int16 where there are more than 256 classes, on the device of the model.
+
+    Raises:
+        InputError: The scores are not finite.
+    """
+    size, number = (image.height, image.width), len(scales) * (1 + flip)
+    inputs = _inputs(image, recipe, scales)
+    views = _views(model, inputs, recipe, flip)
+    first = next(views)
+    shape, views = (first.scores.shape[1], *size), chain([first], views)
+    # what the other views take, as much for each pixel of their inputs as the first
+    pixels = (1 + flip) * sum(pixel_values[0, 0].numel() for pixel_values in inputs) - inputs[0][0, 0].numel()
+    if pixels * first.scores[0].numel() > inputs[0][0, 0].numel() * math.prod(shape):
+        scores = _mean(views, number, size, recipe)
+
+        def mean(rows: slice) -> torch.Tensor:
+            return scores[:, rows]
+    else:
+        views = list(views)
+
+        def mean(rows: slice) -> torch.Tensor:
+            return sum(view.probabilities(rows, size, recipe.align_corners) for view in views).div_(number)
+
+    integers = (torch.uint8, torch.int16, torch.int32)
+    dtype = next(integer for integer in integers if shape[0] - 1 <= torch.iinfo(integer).max)
+    labels = torch.empty(size, dtype=dtype, device=model.device)
+    for rows in strips(shape):
+        best, labels[rows] = mean(rows).max(dim=0)  # of equal ones the first
+        if not best.isfinite().all():
+            raise InputError(
+                f"{model.name_or_path}: returns NaN or infinity in {str(model.dtype).removeprefix('torch.')}. "
+                "Use another dtype, or convert or train it again."
+            )
+    return labels
 
 
 @torch.inference_mode()
@@ -27,7 +88,8 @@ def semantic_scores(
     """How probable each class is at each pixel of an image.
 
     The mean, over all scales and, with `flip`, the mirrored images too, of the softmax of the class scores at the size
-    of the image. The multi-scale test of the authors is `scales=recipe.scales, flip=True`.
+    of the image. The multi-scale test of the authors is `scales=recipe.scales, flip=True`. For 150 classes the result
+    takes 0.6 GB a megapixel; [`semantic_labels`] does without.
 
     Args:
         model: Any model of transformers with per-pixel `logits`, as UperNet, or with class and mask queries, as
@@ -40,85 +102,55 @@ def semantic_scores(
     Returns:
         (num_labels, height, width) in float32, on the device of the model.
     """
+    views = _views(model, _inputs(image, recipe, scales), recipe, flip)
+    return _mean(views, len(scales) * (1 + flip), (image.height, image.width), recipe)
+
+
+def _mean(views: Iterator[View], number: int, size: tuple[int, int], recipe: SegmentationRecipe) -> torch.Tensor:
+    """The mean probabilities, (num_labels, height, width), of so many views, of which one exists at a time."""
+    total = None
+    for view in views:
+        if total is None:
+            total = view.scores.new_zeros(view.scores.shape[1], *size)
+        for rows in strips(total.shape):
+            total[:, rows] += view.probabilities(rows, size, recipe.align_corners)
+    return total.div_(number)
+
+
+def _inputs(image: Image.Image, recipe: SegmentationRecipe, scales: Sequence[float]) -> list[torch.Tensor]:
+    """The image prepared at each scale."""
     # (height, width, 3) -> (3, height, width)
     pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    total = 0.0
-    for scale in scales:
-        pixel_values = prepare_image(pixels, recipe, scale).to(model.device, model.dtype)
-        for flipped in (False, True)[: 1 + flip]:
-            scores = _scores(model, pixel_values.flip(3) if flipped else pixel_values, recipe)
-            scores = scores.flip(3) if flipped else scores
-            scores = F.interpolate(scores, size=pixels.shape[1:], mode="bilinear", align_corners=recipe.align_corners)
-            total = total + scores.softmax(dim=1)[0]
-    return total / (len(scales) * (1 + flip))
+    return [prepare_image(pixels, recipe, scale) for scale in scales]
 
 
-def prepare_image(pixels: torch.Tensor, recipe: SegmentationRecipe, scale: float = 1.0) -> torch.Tensor:
-    """Resize, in one step or two, and normalise.
-
-    Args:
-        pixels: (3, height, width) of 8 bits.
-        recipe: The sizes, the mean and the standard deviation.
-        scale: Factor on the sizes, which are then rounded down.
-
-    Returns:
-        (1, 3, height, width) in float32.
-    """
-    height, width = pixels.shape[1:]
-    long_edge, short_edge = int(recipe.long_edge * scale), int(recipe.short_edge * scale)
-    factor = min(long_edge / max(height, width), short_edge / min(height, width))
-    height, width = (int(side * factor + 0.5) for side in (height, width))
-    pixels = resize_8_bit(pixels, height, width)
-    if divisor := recipe.size_divisor:
-        pixels = resize_8_bit(pixels, -(-height // divisor) * divisor, -(-width // divisor) * divisor)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (recipe.mean, recipe.std))
-    return ((pixels / 255 - mean) / std)[None]
+def _views(
+    model: PreTrainedModel, inputs: list[torch.Tensor], recipe: SegmentationRecipe, flip: bool
+) -> Iterator[View]:
+    """The image at each scale, then with `flip` mirrored, as the model sees it."""
+    for pixel_values in inputs:
+        pixel_values = pixel_values.to(model.device, model.dtype)
+        yield _view(model, pixel_values, recipe)
+        if flip:
+            view = _view(model, pixel_values.flip(3), recipe)
+            yield replace(view, scores=view.scores.flip(3))
 
 
-def resize_8_bit(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bilinear resize without smoothing, in the fixed-point arithmetic of OpenCV, and so equal to it bit by bit.
-
-    A resize in floating point differs by up to two grey levels after two steps.
-
-    Args:
-        pixels: (3, height, width) of 8 bits.
-        height: The new height in pixels; `width` likewise.
-    """
-    if pixels.shape[1:] == (height, width):
-        return pixels
-    left, right, left_weight, right_weight = _taps(pixels.shape[2], width)
-    above, below, above_weight, below_weight = _taps(pixels.shape[1], height)
-    pixels = pixels.int()
-    rows = pixels[:, :, left] * left_weight + pixels[:, :, right] * right_weight  # 8 + 11 bits
-    above, below = rows[:, above] >> 4, rows[:, below] >> 4
-    result = (above * above_weight[:, None] >> 16) + (below * below_weight[:, None] >> 16)
-    return ((result + 2) >> 2).clamp(0, 255).to(torch.uint8)
-
-
-def _taps(size: int, new_size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The two neighbours of each new pixel along one axis, and their weights in units of 1 / 2048."""
-    position = ((torch.arange(new_size, dtype=torch.float64) + 0.5) * (size / new_size) - 0.5).float()
-    first = position.floor()
-    fraction = position - first
-    weights = ((weight * 2048).round().int() for weight in (1 - fraction, fraction))
-    # at the border both are the pixel there, still with two weights: each product is rounded for itself
-    first, second = (index.long().clamp(0, size - 1) for index in (first, first + 1))
-    return first, second, *weights
-
-
-def _scores(model: PreTrainedModel, pixel_values: torch.Tensor, recipe: SegmentationRecipe) -> torch.Tensor:
-    """Class scores (1, num_labels, height, width) of a prepared image, from one look at it or from many windows."""
+def _view(model: PreTrainedModel, pixel_values: torch.Tensor, recipe: SegmentationRecipe) -> View:
+    """What the model says of a prepared image, in one look at it or in many windows."""
+    size = pixel_values.shape[2:]
     if recipe.crop_size is None:
-        return class_scores(model, pixel_values)
-    total, count = 0.0, pixel_values.new_zeros(pixel_values.shape[2:], dtype=torch.float32)
-    for rows in windows(pixel_values.shape[2], recipe.crop_size[0], recipe.stride[0]):
-        for columns in windows(pixel_values.shape[3], recipe.crop_size[1], recipe.stride[1]):
+        scores, align_corners = _last_scores(model, pixel_values)
+        return View(scores, size, align_corners)
+    total, count = None, pixel_values.new_zeros(size, dtype=torch.float32)
+    for rows in windows(size[0], recipe.crop_size[0], recipe.stride[0]):
+        for columns in windows(size[1], recipe.crop_size[1], recipe.stride[1]):
             scores = class_scores(model, pixel_values[:, :, rows, columns])
-            if isinstance(total, float):
-                total = scores.new_zeros(*scores.shape[:2], *count.shape)
+            if total is None:
+                total = scores.new_zeros(*scores.shape[:2], *size)
             total[:, :, rows, columns] += scores
             count[rows, columns] += 1
-    return total / count
+    return View(total.div_(count), size)
 
 
 def windows(size: int, crop: int, stride: int) -> list[slice]:
@@ -141,17 +173,25 @@ def class_scores(model: PreTrainedModel, pixel_values: torch.Tensor) -> torch.Te
     Raises:
         InputError: The model's outputs are neither of them.
     """
+    scores, align_corners = _last_scores(model, pixel_values)
+    if scores.shape[2:] == pixel_values.shape[2:]:
+        return scores
+    return F.interpolate(scores, size=pixel_values.shape[2:], mode="bilinear", align_corners=align_corners)
+
+
+def _last_scores(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """Class scores before they are resized to the size of the input, and whether corners are aligned then."""
+    if isinstance(model, (UperNetForSemanticSegmentation, SegformerHeadForSemanticSegmentation)):
+        # their forward resizes to the input, which takes 16 times the memory
+        features = model.backbone.forward_with_filtered_kwargs(pixel_values, return_dict=True).feature_maps
+        return model.decode_head(features).float(), getattr(model.decode_head, "align_corners", False)
     outputs = model(pixel_values=pixel_values)
     if "class_queries_logits" in outputs:
         classes = outputs.class_queries_logits.float().softmax(dim=-1)[..., :-1]  # the last is "no object"
         # sigmoid at the resolution of the masks, then upsampling: the other order gives other edges
         masks = outputs.masks_queries_logits.float().sigmoid()
-        scores = torch.einsum("bqc,bqhw->bchw", classes, masks)
-    elif "logits" in outputs and outputs.logits.ndim == 4:
-        scores = outputs.logits.float()
-    else:
-        found = ", ".join(f"{name} {tuple(value.shape)}" for name, value in outputs.items() if torch.is_tensor(value))
-        raise InputError(f"{model.name_or_path}: gives no scores of pixels, but {found}. Choose a segmentation model.")
-    if scores.shape[2:] == pixel_values.shape[2:]:
-        return scores
-    return F.interpolate(scores, size=pixel_values.shape[2:], mode="bilinear", align_corners=False)
+        return torch.einsum("bqc,bqhw->bchw", classes, masks), False
+    if "logits" in outputs and outputs.logits.ndim == 4:
+        return outputs.logits.float(), False
+    found = ", ".join(f"{name} {tuple(value.shape)}" for name, value in outputs.items() if torch.is_tensor(value))
+    raise InputError(f"{model.name_or_path}: gives no scores of pixels, but {found}. Choose a segmentation model.")

@@ -5,9 +5,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
+import hf_models
 from hf_models import zoo
 from hf_models.cli import app
 from hf_models.errors import InputError
@@ -17,6 +21,7 @@ from ..harness.conversion_tester import (
     read_manifest,
     write_original,
 )
+from ..harness.hub_tester import tiny_folder
 
 
 def test_commands(tmp_path):
@@ -40,6 +45,9 @@ def test_list_command():
     assert "internimage_t_1k_224" in run(app, ["list", "internimage_t*"]).stdout
     result = run(app, ["list", "--family", "resnet"])
     assert result.exit_code == 2 and "internimage" in result.stderr
+    result = run(app, ["list", "--family", "smt", "repl"])
+    message = "smt repl: no published checkpoint matches. Try '*repl*', or `hf-models list` for all.\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", message)
 
 
 def test_classify_command(tmp_path):
@@ -53,6 +61,55 @@ def test_classify_command(tmp_path):
     assert lines[0] == str(image) and len(lines) == 4
     result = CliRunner().invoke(app, ["classify", str(tmp_path / "none.jpg"), "--model", str(output)])
     assert result.exit_code == 2 and "none.jpg: no such file" in result.stderr
+
+
+def test_a_model_for_another_task_names_the_command(tmp_path):
+    image = tmp_path / "image.png"
+    Image.new("RGB", (80, 60)).save(image)
+    tiny_folder(tmp_path / "segmenter", "upernet")
+    for arguments, message in (
+        (["classify", "--model", str(tmp_path / "segmenter")], "Use `hf-models segment`"),
+        (["segment", "--model", "default", "--out", str(tmp_path / "out.png")], "Use `hf-models classify`"),
+    ):
+        result = CliRunner().invoke(app, [arguments[0], str(image), *arguments[1:]])
+        assert result.exit_code == 2 and message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("", "a folder. Name its image files."), ("https://x.org/cat.jpg", "no such file. Download it first.")],
+)
+def test_what_is_no_image_file_says_what_it_is(name, message, tmp_path):
+    result = CliRunner().invoke(app, ["classify", name or str(tmp_path)])
+    assert result.exit_code == 2 and message in result.stderr
+
+
+def test_version_and_environment(monkeypatch):
+    """What a report of a problem needs, even where PyTorch does not work."""
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"hf-models {hf_models.__version__}\n"
+    monkeypatch.setenv("HF_MODELS_KERNELS", "off")
+    result = CliRunner().invoke(app, ["env"])
+    assert result.exit_code == 0
+    for line in (f"torch            {torch.__version__}", "HF_MODELS_KERNELS=off", "deformable-conv on cpu: "):
+        assert line in result.stdout
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = CliRunner().invoke(app, ["env"])
+    assert result.exit_code == 0 and "device           unknown (" in result.stdout
+
+
+def groups(command, path=()):
+    if isinstance(command, TyperGroup):
+        yield path
+        for name, inner in command.commands.items():
+            yield from groups(inner, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(groups(get_command(app))), ids=" ".join)
+def test_help_lists_commands_with_whole_sentences(path):
+    """A line is as long as what begins the help of a command; on 80 columns nothing is cut."""
+    result = CliRunner().invoke(app, [*path, "--help"], terminal_width=80)
+    listed = result.stdout.partition("Commands:\n")[2].splitlines()
+    assert listed and all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
 def test_module_is_the_convert_command(monkeypatch, capsys):

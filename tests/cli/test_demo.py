@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tomllib
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,11 +29,6 @@ from hf_models.errors import InputError
 from hf_models.inference.classify import classify_images, load_classifier
 from hf_models.visualize.image_view import prepare_image
 from hf_models.visualize.sampling_points import sampling_points
-
-try:
-    import tomllib
-except ImportError:  # Python 3.10
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = ROOT / "examples" / "space"

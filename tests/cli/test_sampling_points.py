@@ -193,7 +193,7 @@ def test_size_is_a_multiple_of_the_output_stride(size):
 
 def test_stages_and_strides_are_those_of_the_model():
     """The embedded default has three stages: the third is the last, with a position every 16 pixels."""
-    processor, model = load_classifier(None)
+    processor, model = load_classifier()
     pixel_values, view = prepare_image(photo(), processor)
     points = sampling_points(model, pixel_values, view)
     columns, rows = (side // 16 for side in view.size)

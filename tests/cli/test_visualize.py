@@ -59,6 +59,8 @@ def test_areas_are_the_smallest_squares(drawing):
 class Pooling(torch.nn.Module):
     """A model whose central position is made of one known block of pixels."""
 
+    device = torch.device("cpu")
+
     def forward(self, pixel_values, output_hidden_states):
         weight = torch.tensor([1.0, 3.0, -2.0]).view(1, 3, 1, 1)
         pooled = F.avg_pool2d(pixel_values * weight, 16, divisor_override=1) + 1e6

@@ -95,8 +95,7 @@ def test_every_class_loads_the_folder(name, tmp_path):
     _, info = AutoModel.from_pretrained(output, output_loading_info=True)
     assert not info["missing_keys"] and set(info["unexpected_keys"]) == {"classifier.weight", "classifier.bias"}
     _, info = BACKBONES[family].from_pretrained(output, output_loading_info=True)
-    assert not info["missing_keys"]
-    assert all(key.startswith(("classifier.", f"{family}.pooler.")) for key in info["unexpected_keys"])
+    assert not any(info.values())
     AutoImageProcessor.from_pretrained(output)
     assert verify(output, progress=False)["tensors"] == len(report["written"])
 

@@ -1,18 +1,20 @@
 """Export to ONNX and torch.export: what is written computes what PyTorch does; what is wrong is not written."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForImageClassification, BitImageProcessorPil
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageClassification, BitImageProcessorPil
 from typer.testing import CliRunner
 
 from hf_models import hub_kernels
 from hf_models.cli import app
 from hf_models.conversion.export import export
 from hf_models.conversion.export import model as export_module
-from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d
+from hf_models.conversion.export.formats import Format
 
 from ..models import test_flash_internimage, test_internimage, test_replknet, test_smt
 
@@ -45,30 +47,36 @@ def assert_same(got: torch.Tensor, model: AutoModelForImageClassification, pixel
     assert (got - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
-def onnx_session(folder: Path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    return onnxruntime.InferenceSession(folder / "model.onnx")
-
-
 def require_onnx() -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
 
 
+def onnx_session(folder: Path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    return onnxruntime.InferenceSession(folder / "onnx" / "model.onnx")
+
+
+def run_in_openvino(file: Path, pixel_values: torch.Tensor) -> torch.Tensor:
+    """The first output in float32: by itself OpenVINO computes in bfloat16 where the processor can."""
+    core = pytest.importorskip("openvino").Core()
+    compiled = core.compile_model(core.read_model(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return torch.from_numpy(compiled([pixel_values.numpy()])[0])
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-def test_onnx_runs_any_batch_size(family, tmp_path):
+def test_onnx_runs_any_batch_size_in_both_runtimes(family, tmp_path):
     require_onnx()
     source, model = saved(family, tmp_path / "model")
     report = export(source, tmp_path / "onnx")
-    assert {path.name for path in (tmp_path / "onnx").iterdir()} == {
-        "model.onnx",
-        "config.json",
-        "preprocessor_config.json",
-    }
-    assert report.size == (tmp_path / "onnx" / "model.onnx").stat().st_size
+    files = {path.relative_to(tmp_path / "onnx").as_posix() for path in (tmp_path / "onnx").rglob("*.*")}
+    assert files == {"onnx/model.onnx", "config.json", "preprocessor_config.json"}
+    assert report.file == tmp_path / "onnx" / "onnx" / "model.onnx"
+    assert report.size == report.file.stat().st_size
     config = json.loads((tmp_path / "onnx" / "config.json").read_text())
     assert config["id2label"]["3"] == "class 3"
-    assert "auto_map" not in config, "names files that are not there"
+    assert config["exported_from"]["model_type"] == family
+    assert "auto_map" not in config | config["exported_from"], "names files that are not there"
     session = onnx_session(tmp_path / "onnx")
     assert [(tensor.name, tensor.shape) for tensor in session.get_inputs()] == [("pixel_values", ["batch", 3, 64, 64])]
     assert [(tensor.name, tensor.shape) for tensor in session.get_outputs()] == [("logits", ["batch", 10])]
@@ -76,17 +84,19 @@ def test_onnx_runs_any_batch_size(family, tmp_path):
         pixel_values = images(batch_size, 3, 64, 64)
         (logits,) = session.run(["logits"], {"pixel_values": pixel_values.numpy()})
         assert_same(torch.from_numpy(logits), model, pixel_values)
+        if find_spec("openvino"):
+            assert_same(run_in_openvino(report.file, pixel_values), model, pixel_values)
 
 
 def test_onnx_runs_other_sizes(tmp_path):
     require_onnx()
     source, model = saved("replknet", tmp_path / "model")
-    export(source, tmp_path / "onnx", dynamic=True)
+    report = export(source, tmp_path / "onnx", dynamic=True)
     session = onnx_session(tmp_path / "onnx")
     pixel_values = images(1, 3, 160, 32)
     assert_same(torch.from_numpy(session.run(None, {"pixel_values": pixel_values.numpy()})[0]), model, pixel_values)
-    assert str(tmp_path).encode() not in (tmp_path / "onnx" / "model.onnx").read_bytes()
-    assert b"modeling_replknet.py" not in (tmp_path / "onnx" / "model.onnx").read_bytes()
+    assert str(tmp_path).encode() not in report.file.read_bytes()
+    assert b"modeling_replknet.py" not in report.file.read_bytes()
 
 
 def test_program_runs_other_sizes_and_is_replaced_on_demand(tmp_path):
@@ -104,14 +114,88 @@ def test_program_runs_other_sizes_and_is_replaced_on_demand(tmp_path):
     assert result.exit_code == 0 and "(batch, 3, 64, 64)" in result.stdout
 
 
-def test_no_kernel_is_traced(monkeypatch):
+def test_a_size_that_is_no_multiple_of_the_stride_is_rounded_up(tmp_path):
+    source, model = saved("replknet", tmp_path / "model")
+    crop = {"height": 72, "width": 72}
+    BitImageProcessorPil(size={"shortest_edge": 72}, crop_size=crop).save_pretrained(source)
+    report = export(source, tmp_path / "program", format="torch-export", dynamic=True)
+    assert report.shape == ("batch", 3, "32*rows", "32*columns")
+    pixel_values = images(1, 3, 64, 128)
+    (logits,) = torch.export.load(report.file).module()(pixel_values)
+    assert_same(logits, model, pixel_values)
+
+
+def test_a_program_keeps_its_config(tmp_path):
+    source, _ = saved("smt", tmp_path / "model")
+    export(source, tmp_path / "program", format="torch-export")
+    assert AutoConfig.from_pretrained(tmp_path / "program").model_type == "smt"
+
+
+def test_steps_are_told(tmp_path):
+    source, _ = saved("replknet", tmp_path / "model")
+    steps = []
+    export(source, tmp_path / "program", format="torch-export", progress=steps.append)
+    assert [step.split()[0] for step in steps] == ["loading", "recording", "writing", "checking"]
+
+
+def logits_only(family: str) -> nn.Module:
+    """A tiny classifier as a user would export it who has not heard of `hf-models export`."""
+    tester, config = FAMILIES[family]
+    model = tester().classifier(**config).eval()
+    model.config.return_dict = False
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")  # the tracers warn of every shape that is read
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_a_traced_program_holds_no_kernel(family, gradients, monkeypatch):
     def looked_for(*_):
         raise AssertionError("a kernel was looked for")
 
+    model = logits_only(family)
     monkeypatch.setattr(hub_kernels, "_has_kernel", looked_for)
-    program = torch.export.export(LargeKernelDepthwiseConv2d(4, 5), (images(1, 4, 8, 8),))
-    operators = {node.target.namespace for node in program.graph.nodes if node.op == "call_function"}
-    assert operators == {"aten"}
+    example = images(2, 3, 64, 64)
+    with torch.set_grad_enabled(gradients):
+        program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        traced = torch.jit.trace(model, example, strict=False, check_trace=False)
+    operators = {
+        getattr(node.target, "namespace", "aten") for node in program.graph.nodes if node.op == "call_function"
+    }
+    kinds = {node.kind().split("::")[0] for node in traced.inlined_graph.nodes()}
+    assert operators == {"aten"} and kinds <= {"aten", "prim"}
+    monkeypatch.undo()
+    pixel_values = images(3, 3, 64, 64)
+    with torch.no_grad():
+        (expected,) = model(pixel_values)
+        for run in (program.module(), traced):
+            torch.testing.assert_close(run(pixel_values)[0], expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("family", "dynamo"),
+    [("flash_internimage", True), *((family, False) for family in FAMILIES)],  # the other exporter takes its time
+)
+def test_a_plain_onnx_export_is_right_and_has_no_loop(family, dynamo, tmp_path):
+    require_onnx()
+    import onnx
+    import onnxruntime
+
+    model, file = logits_only(family), tmp_path / "model.onnx"
+    shapes = {"dynamic_shapes": ({0: torch.export.Dim("batch")},)} if dynamo else {"dynamic_axes": {"x": {0: "batch"}}}
+    with torch.no_grad():
+        torch.onnx.export(
+            model, (images(2, 3, 64, 64),), file, dynamo=dynamo, input_names=["x"], verbose=False, **shapes
+        )
+        pixel_values = images(3, 3, 64, 64)
+        (expected,) = model(pixel_values)
+    assert "Loop" not in {node.op_type for node in onnx.load(file).graph.node}
+    session = onnxruntime.InferenceSession(file)
+    for logits in (session.run(None, {"x": pixel_values.numpy()})[0], run_in_openvino(file, pixel_values)):
+        torch.testing.assert_close(
+            torch.as_tensor(logits), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item()
+        )
 
 
 def run_wrong(program, path, names, shapes):
@@ -134,7 +218,7 @@ def fail(program, path, names, shapes):
 )
 def test_what_is_wrong_is_not_written(writer, message, tmp_path, monkeypatch):
     source, _ = saved("replknet", tmp_path / "model")
-    monkeypatch.setitem(export_module.FORMATS, "torch-export", ("model.pt2", writer, ()))
+    monkeypatch.setitem(export_module.FORMATS, "torch-export", Format("model.pt2", writer))
     result = CliRunner().invoke(app, ["export", source, str(tmp_path / "out"), "--format", "torch-export"])
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()

@@ -66,7 +66,11 @@ class ToyModel(ToyPreTrainedModel, HierarchicalModel):
 
 
 class ToyForImageClassification(ToyPreTrainedModel, HierarchicalForImageClassification):
-    model_class = ToyModel
+    def __init__(self, config):
+        super().__init__(config)
+        self.toy = ToyModel(config)
+        self.classifier = nn.Linear(config.pooled_size, config.num_labels)
+        self.post_init()
 
 
 class ToyBackbone(ToyPreTrainedModel, HierarchicalBackbone):

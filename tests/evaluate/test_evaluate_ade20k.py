@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from hf_models.cli import app
 from hf_models.evaluate import ade20k
 from hf_models.evaluate.segmentation_metrics import metrics as mean_metrics
-from hf_models.segmentation.predict import prepare_image
+from hf_models.segmentation.preparation import prepare_image
 
 from ..harness.evaluation_tester import RECIPE, SIZES, make_folder, make_model
 
@@ -242,4 +242,4 @@ def test_only_the_validation_set_is_called_ade20k(model, folder, tmp_path):
 
 def test_the_embedded_checkpoint_is_no_segmentation_model(folder):
     (line,) = run("--model", "default", "--data", folder, "--subset", code=2).stderr.splitlines()
-    assert "default: cannot be loaded as a segmentation model" in line
+    assert "default: is for image-classification, not for image-segmentation" in line

@@ -115,7 +115,7 @@ PICTURES = {
     "image: missing": picture(lambda: None, "no such file"),
     "image: text": picture(b"no image", "not an image in a format of BMP, GIF, JPEG"),
     "image: empty": picture(b"", "not an image"),
-    "image: a folder": picture(lambda: Path("x.png").mkdir(), "not an image"),
+    "image: a folder": picture(lambda: Path("x.png").mkdir(), "a folder. Name its image files."),
     "image: truncated": picture(jpeg()[:2000], "cannot be read completely"),
     "image: 16 bits": picture(image("I;16"), "more than 8 bits per channel"),
     "image: floats": picture(image("F", format="TIFF"), "more than 8 bits per channel"),

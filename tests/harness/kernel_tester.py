@@ -13,13 +13,17 @@ import torch
 from kernels import KernelizeFallback, LocalLayerRepository, Mode, get_local_kernel, kernelize, use_kernel_mapping
 from kernels import use_kernel_forward_from_hub as layer_name
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from hf_models import hub_kernels
 
+from .derivatives import RIGHT_VALUES, check_derivative
 from .kernel_builder import KERNELS_SRC, cpu_variant, emulated_variant
 from .operator_tester import DTYPES, OperatorTester, results
 
 HALF = (torch.bfloat16, torch.float16)
+# what PyTorch itself refuses of operators that have a gradient by `torch.library.register_autograd`
+TRANSFORMED_GRADIENTS = ("gradient", "gradients_of_a_batch", "jacrev", "gradient_of_gradient", "forward_over_reverse")
 
 
 def load_module(path):
@@ -48,6 +52,8 @@ class KernelTester(OperatorTester):
     cpu_paths: tuple[str, ...]  # the best first
     benchmark: str  # the shape of its benchmarks/benchmark.py that is tested
     operator_refusals: list
+    operator: staticmethod  # the function of hf_models that runs the kernel
+    refused_derivatives = TRANSFORMED_GRADIENTS
 
     def random_case(self, seed):
         """Inputs, the gradient of the output, options: any shape, layout and dtype."""
@@ -114,6 +120,55 @@ class KernelTester(OperatorTester):
         for shift in (1, 2, 4):
             out = function(*(shifted(tensor, shift) for tensor in inputs), **options)
             torch.testing.assert_close(out, expected, rtol=tolerance, atol=tolerance)
+
+    @pytest.fixture
+    def on_kernel(self, kernel, monkeypatch):
+        """The function of hf_models, which finds this kernel."""
+        self.function_of(kernel, monkeypatch)
+        decision = hub_kernels.KernelStatus(self.kernel_name, "cpu", "local", None, None, (), "the tests' build", ())
+        monkeypatch.setattr(hub_kernels, "_choose", lambda *_: (kernel, decision))
+        monkeypatch.setattr(hub_kernels, "_modules", {})
+        return self.operator
+
+    @pytest.mark.parametrize("way", RIGHT_VALUES, ids=lambda way: way.__name__)
+    def test_derivatives_are_right_where_the_reference_helps(self, on_kernel, way):
+        inputs, options = self.small_case(torch.float64, kind="tiny")
+        check_derivative(
+            way,
+            lambda *inputs: on_kernel(*inputs, **options),
+            lambda *inputs: self.reference(*inputs, **options),
+            inputs,
+        )
+
+    def test_compiled_transformations_are_right(self, on_kernel):
+        """torch.compile decides while it traces, and not for calls of another kind."""
+        inputs, options = self.small_case(torch.float64, kind="tiny")
+
+        def run(*inputs):
+            return on_kernel(*inputs, **options)
+
+        def forward(*inputs):
+            return torch.func.jvp(run, inputs, inputs)[1]
+
+        compiled = torch.compile(run, backend="aot_eager")
+        torch.testing.assert_close(compiled(*inputs), run(*inputs))
+        torch.testing.assert_close(torch.compile(forward, backend="aot_eager")(*inputs), forward(*inputs))
+        torch.testing.assert_close(torch.func.jvp(compiled, tuple(inputs), tuple(inputs))[1], forward(*inputs))
+        torch.testing.assert_close(compiled(*inputs), run(*inputs))
+
+    def test_flops_are_those_of_the_reference(self, on_kernel):
+        """With gradients and without, and for a counter that was made before the kernel was loaded."""
+        inputs, options = self.small_case()
+        counts = []
+        for function in (on_kernel, self.counted):
+            for tensors in (inputs, [tensor.detach().requires_grad_() for tensor in inputs]):
+                with FlopCounterMode(display=False) as counter:
+                    out = function(*tensors, **options)
+                    if out.requires_grad:
+                        out.sum().backward()
+                counts.append(counter.get_total_flops())
+        assert counts[:2] == counts[2:]
+        assert 0 < counts[0] < counts[1]
 
     def test_opcheck(self, operators):
         for name, *arguments in self.operator_calls():

@@ -125,7 +125,7 @@ class ModelTester:
         gradients = []
         for checkpointing in (False, True):
             if checkpointing:
-                model.gradient_checkpointing_enable()
+                model.activation_checkpointing_enable()
             model.zero_grad()
             model(self.images(), labels=torch.tensor([1, 2])).loss.backward()
             gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
@@ -194,9 +194,7 @@ class ModelTester:
         backbone, info = backbone_class.from_pretrained(
             tmp_path, out_features=model.config.stage_names[1:], output_loading_info=True
         )
-        assert not info["missing_keys"]
-        heads = ("pooler.", "classifier.", "metadata_head.")
-        assert all(".pooler." in key or key.startswith(heads) for key in info["unexpected_keys"])
+        assert not any(info.values()), "a backbone has no head, and nobody has to be told"
         with torch.no_grad():
             maps = backbone.eval()(self.images()).feature_maps
             hidden = model(self.images(), output_hidden_states=True).hidden_states
@@ -214,9 +212,11 @@ class ModelTester:
 
     def test_compiles_into_one_graph(self):
         model = self.classifier()
+        torch._dynamo.reset()  # the families share code of transformers, and PyTorch compiles it 8 times at most
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         with torch.no_grad():
-            torch.testing.assert_close(compiled(self.images()).logits, model(self.images()).logits)
+            logits, expected = compiled(self.images()).logits, model(self.images()).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
     def test_exports_with_dynamic_batch_and_size(self):
         model = self.classifier()

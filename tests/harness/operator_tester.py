@@ -7,6 +7,8 @@ tests derives from that: the class of the reference, and those of the kernel (se
 import pytest
 import torch
 
+from .derivatives import RIGHT_VALUES, check_derivative
+
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
@@ -31,6 +33,7 @@ class OperatorTester:
     batched: tuple[str, ...]  # of those whose first axis is the batch
     refusals: list
     gradients_of_every_order = False
+    refused_derivatives: tuple[str, ...] = ()  # of the functions in derivatives.py
 
     def small_case(self, dtype=torch.float32, batch=2, kind="ordinary"):
         """Inputs and options of a call; `tiny` is for gradcheck, `large` has work for several threads."""
@@ -62,6 +65,20 @@ class OperatorTester:
         assert torch.autograd.gradcheck(lambda *inputs: function(*inputs, **options), inputs)
         if self.gradients_of_every_order:
             assert torch.autograd.gradgradcheck(lambda *inputs: function(*inputs, **options), inputs)
+
+    @pytest.mark.parametrize("way", RIGHT_VALUES, ids=lambda way: way.__name__)
+    def test_derivatives_are_right_or_refused(self, function, way):
+        """However PyTorch differentiates or transforms the operator."""
+        inputs, options = self.small_case(torch.float64, kind="tiny")
+        try:
+            check_derivative(
+                way,
+                lambda *inputs: function(*inputs, **options),
+                lambda *inputs: self.reference(*inputs, **options),
+                inputs,
+            )
+        except (NotImplementedError, RuntimeError) as error:
+            assert way.__name__ in self.refused_derivatives, error
 
     @pytest.mark.parametrize("view", ["apart", "every second", "reversed axes", "cut out"])
     def test_views_of_any_stride(self, function, view):

@@ -116,6 +116,13 @@ def test_push_is_refused(hub, tmp_path, builds):
     with pytest.raises(InputError, match=f"--repo acme/other: models look for ORG/{NAME}"):
         push(hub, "acme/other")
     library = next(builds.glob("*/*.so"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hf_models.kernels_src.build.MANYLINUX", "manylinux_2_5")
+        with pytest.raises(InputError, match=f"{library.name}: .* lack .*Build it on an older system"):
+            push(hub)
+        patch.setitem(sys.modules, "kernel_abi_check", None)
+        with pytest.raises(InputError, match="kernel-abi-check: not installed"):
+            push(hub)
     library.write_bytes(library.read_bytes() + b"x")
     with pytest.raises(InputError, match=f"{library.name} is not the file of the kernel's digest"):
         push(hub)

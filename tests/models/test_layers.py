@@ -1,35 +1,37 @@
-"""Layers that oneDNN computes where there are no gradients."""
+"""Layers of PyTorch that are computed faster where nobody would notice."""
+
+import copy
 
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
 
-from hf_models.layers import Linear, PointwiseConv2d
-
-
-class Operators(TorchDispatchMode):
-    """Records which operators ran."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(function.overloadpacket._qualified_op_name)
-        return function(*args, **(kwargs or {}))
-
-    def __contains__(self, name):
-        return name in self.names
-
+from hf_models import layers
+from hf_models.layers import linear, pointwise_conv, xavier_linear, zero_linear
 
 ONEDNN = "mkldnn::_linear_pointwise"
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
+LAYERS = {
+    linear: lambda **options: nn.Linear(24, 40, **options),
+    pointwise_conv: lambda **options: nn.Conv2d(24, 40, 1, **options),
+}
 
 
-def run(layer, images):
-    with torch.no_grad(), Operators() as operators:
-        return layer(images), ONEDNN in operators
+@pytest.fixture(params=LAYERS, ids=lambda function: function.__name__)
+def computed(request):
+    """The function that computes a layer."""
+    return request.param
+
+
+def run(computed, layer, inputs):
+    """What is computed without gradients, and whether oneDNN did it."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.no_grad():
+        out = computed(layer, inputs)
+    return out, ONEDNN in {event.name for event in profile.events()}
 
 
 def images(*shape, dtype=torch.float32, memory_format=torch.channels_last):
@@ -37,28 +39,38 @@ def images(*shape, dtype=torch.float32, memory_format=torch.channels_last):
     return torch.randn(*shape, generator=generator).to(dtype).to(memory_format=memory_format)
 
 
+def inputs_of(computed):
+    x = images(2, 24, 5, 7)
+    return x.permute(0, 2, 3, 1) if computed is linear else x
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
 @pytest.mark.parametrize("shape", [(2, 24, 5, 7), (1, 24, 1, 1), (3, 24, 1, 9)])
 def test_pointwise_convolution_is_that_of_pytorch(shape, dtype, tolerance, bias):
-    layer = PointwiseConv2d(24, 40, bias=bias).to(dtype)
-    conv = nn.Conv2d(24, 40, 1, bias=bias).to(dtype)
-    conv.load_state_dict(layer.state_dict())
-    out, by_onednn = run(layer, images(*shape, dtype=dtype))
-    expected = conv(images(*shape, dtype=dtype))
+    layer = nn.Conv2d(24, 40, 1, bias=bias).to(dtype)
+    out, by_onednn = run(pointwise_conv, layer, images(*shape, dtype=dtype))
+    expected = layer(images(*shape, dtype=dtype))
     assert by_onednn
     assert out.dtype == dtype
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, expected.detach(), rtol=tolerance, atol=tolerance)
 
 
-def test_gradients_are_those_of_pytorch():
-    layer = PointwiseConv2d(24, 40)
-    conv = nn.Conv2d(24, 40, 1)
-    conv.load_state_dict(layer.state_dict())
-    for module in (layer, conv):
-        module(images(2, 24, 5, 7)).square().sum().backward()
-    assert torch.equal(layer.weight.grad, conv.weight.grad)
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_that_of_pytorch(bias):
+    layer = nn.Linear(24, 40, bias=bias)
+    out, by_onednn = run(linear, layer, inputs_of(linear))
+    assert by_onednn
+    torch.testing.assert_close(out, layer(inputs_of(linear)).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_are_those_of_pytorch(computed):
+    layer = LAYERS[computed]()
+    other = copy.deepcopy(layer)
+    computed(layer, inputs_of(computed)).square().sum().backward()
+    other(inputs_of(computed)).square().sum().backward()
+    assert torch.equal(layer.weight.grad, other.weight.grad)
 
 
 @pytest.mark.parametrize(
@@ -71,24 +83,154 @@ def test_gradients_are_those_of_pytorch():
 )
 def test_what_onednn_does_not_compute(change):
     x = change(images(2, 24, 5, 7))
-    layer = PointwiseConv2d(24, 40).to(x.dtype)
-    out, by_onednn = run(layer, x)
+    layer = nn.Conv2d(24, 40, 1).to(x.dtype)
+    out, by_onednn = run(pointwise_conv, layer, x)
     assert not by_onednn
     torch.testing.assert_close(out, layer(x).detach())
     assert out.stride() == layer(x).stride()
 
 
-def test_autocast_decides_the_dtype():
-    layer = PointwiseConv2d(24, 40)
+def test_autocast_decides_the_dtype(computed):
     with torch.autocast("cpu", torch.bfloat16):
-        out, by_onednn = run(layer, images(2, 24, 5, 7))
+        out, by_onednn = run(computed, LAYERS[computed](), inputs_of(computed))
     assert out.dtype == torch.bfloat16
     assert not by_onednn
 
 
-def test_linear_is_that_of_pytorch():
-    layer = Linear(24, 40)
-    tokens = images(2, 24, 5, 7).permute(0, 2, 3, 1)
-    out, by_onednn = run(layer, tokens)
+class Plus(nn.Module):
+    """A parametrisation."""
+
+    def forward(self, weight):
+        return weight + 1
+
+
+class Adapter(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
+
+    def forward(self, x):
+        return self.layer(x) + 1
+
+
+class Scaled(torch.Tensor):
+    """A subclass whose products are twice as large, as those of quantised weights are something else too."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function not in (F.linear, F.conv2d):
+            return super().__torch_function__(function, types, args, kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            return function(*args, **(kwargs or {})) * 2
+
+
+def offload(layer):
+    forward = layer.forward
+    layer.forward = lambda x: forward(x) + 1
+
+
+CHANGES = {
+    "forward hook": lambda layer: layer.register_forward_hook(lambda module, inputs, out: out + 1),
+    "forward pre-hook": lambda layer: layer.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 1,)),
+    "forward of its own": offload,
+    "adapter": Adapter,
+    "parametrisation": lambda layer: parametrize.register_parametrization(layer, "weight", Plus()),
+    "weight_norm": lambda layer: nn.utils.weight_norm(layer).weight_g.data.mul_(2),
+    "spectral_norm": lambda layer: nn.utils.spectral_norm(layer),
+    "pruning": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "subclass of tensors": lambda layer: setattr(layer, "weight", nn.Parameter(layer.weight.data.as_subclass(Scaled))),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_put_on_a_layer_takes_effect(computed, change):
+    layer, inputs = LAYERS[computed]().eval(), inputs_of(computed)
+    with torch.no_grad():
+        before = layer(inputs)
+    changed = CHANGES[change](layer)
+    layer = changed if isinstance(changed, Adapter) else layer
+    out, by_onednn = run(computed, layer, inputs)
+    assert not by_onednn
+    assert (out - before).abs().max() > 1e-3
+    assert torch.equal(out, layer(inputs).detach())
+
+
+def test_global_hooks_see_every_layer(computed):
+    layer, seen = LAYERS[computed](), []
+    hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        run(computed, layer, inputs_of(computed))
+    finally:
+        hook.remove()
+    assert seen == [layer]
+
+
+def test_functions_in_the_place_of_pytorchs_are_called(computed, monkeypatch):
+    """As profilers that count FLOPs put them there."""
+    name, calls = {linear: "linear", pointwise_conv: "conv2d"}[computed], []
+    original = getattr(F, name)
+    monkeypatch.setattr(F, name, lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
+    run(computed, LAYERS[computed](), inputs_of(computed))
+    assert calls == [1]
+
+
+def test_flops_are_counted(computed):
+    """With gradients and without: two for each product of an input and a weight."""
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients), FlopCounterMode(display=False) as counter:
+            computed(LAYERS[computed](), inputs_of(computed))
+        assert counter.get_total_flops() == 2 * 2 * 5 * 7 * 24 * 40
+
+
+def test_modes_see_the_operators_of_pytorch(computed):
+    class Recorder(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    seen = []
+    with torch.no_grad(), Recorder():
+        computed(LAYERS[computed](), inputs_of(computed))
+    assert {linear: F.linear, pointwise_conv: F.conv2d}[computed] in seen
+
+
+class Computed(nn.Module):
+    def __init__(self, computed, layer):
+        super().__init__()
+        self.computed, self.layer = computed, layer
+
+    def forward(self, x):
+        return self.computed(self.layer, x)
+
+
+def test_a_default_device_changes_nothing(computed):
+    with torch.device("cpu"):
+        _, by_onednn = run(computed, LAYERS[computed](), inputs_of(computed))
     assert by_onednn
-    torch.testing.assert_close(out, layer(tokens).detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_transformations_and_programs(computed):
+    layer, inputs = LAYERS[computed](), inputs_of(computed)
+    with torch.no_grad():
+        expected = layer(inputs)
+        _, tangent = torch.func.jvp(lambda x: computed(layer, x), (inputs,), (inputs,))
+        torch.testing.assert_close(tangent, expected - computed(layer, 0 * inputs), rtol=1e-4, atol=1e-5)
+        batch = torch.vmap(lambda x: computed(layer, x))(torch.stack((inputs, inputs)))
+        torch.testing.assert_close(batch[1], expected)
+        doubled = {f"layer.{name}": 2 * tensor for name, tensor in layer.named_parameters()}
+        torch.testing.assert_close(
+            torch.func.functional_call(Computed(computed, layer), doubled, inputs), 2 * expected, rtol=1e-4, atol=1e-5
+        )
+        traced = torch.jit.trace(Computed(computed, layer), inputs)
+    assert "mkldnn" not in str(traced.inlined_graph)
+
+
+def test_layers_that_start_differently():
+    zero, xavier = zero_linear(8, 4), xavier_linear(400, 100)
+    assert type(zero) is type(xavier) is nn.Linear
+    assert not zero.weight.any() and not zero.bias.any() and not xavier.bias.any()
+    assert xavier.weight.abs().max() <= (6 / 500) ** 0.5
+    assert xavier.weight.std().item() == pytest.approx((2 / 500) ** 0.5, rel=0.02)
+    assert copy.deepcopy(zero).initialize_weight is zero.initialize_weight
+    assert layers.xavier_linear(4, 4, bias=False).bias is None

@@ -2,6 +2,10 @@
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +36,13 @@ from hf_models.configuration_smt import SMTConfig
 from hf_models.conversion import convert
 from hf_models.errors import InputError
 from hf_models.modeling_smt import SMTForImageClassification
-from hf_models.segmentation import load_segmenter, semantic_scores
+from hf_models.segmentation import load_segmenter, overlay, semantic_labels, semantic_scores, strips
 from hf_models.segmentation.overlay import segment_image
-from hf_models.segmentation.predict import class_scores, prepare_image, resize_8_bit, windows
+from hf_models.segmentation.predict import class_scores, windows
+from hf_models.segmentation.preparation import prepare_image, resize_8_bit
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
+from ..harness.evaluation_tester import make_model
 from ..harness.segmentation_tester import CLASSES, FIXTURES, checkpoint, write_checkpoint
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smt_upernet.py"
@@ -148,6 +154,79 @@ def test_scores_equal_a_naive_loop(recipe, scales, flip):
     torch.testing.assert_close(scores.sum(0), torch.ones(50, 75))
 
 
+class Coarse(Local):
+    """Scores at a quarter of the resolution, rounded so that many classes tie, of as many classes as wanted."""
+
+    def __init__(self, num_labels: int = 4):
+        super().__init__()
+        self.num_labels = num_labels
+
+    def forward(self, pixel_values):
+        logits = F.avg_pool2d(super().forward(pixel_values).logits, 4).round()
+        return SemanticSegmenterOutput(logits=logits.repeat(1, -(-self.num_labels // 4), 1, 1)[:, : self.num_labels])
+
+
+@pytest.mark.parametrize("strip", [1, 4 * 75 * 7, 1 << 22], ids=["rows", "seven rows", "the image"])
+@pytest.mark.parametrize(
+    "recipe", [SMALL, SLIDING, replace(SMALL, align_corners=True)], ids=["whole", "sliding", "aligned"]
+)
+@pytest.mark.parametrize(("scales", "flip"), [((1.0,), False), ((0.5, 1.0, 1.75), True)])
+@pytest.mark.parametrize("size", [(75, 50), (150, 130)], ids=["small", "large"])
+def test_labels_are_the_best_scores(strip, recipe, scales, flip, size, monkeypatch):
+    """To the last bit, ties included, whether the views or all scores are kept."""
+    monkeypatch.setattr(strips, "STRIP", strip)
+    for model in (Coarse(), Local()):
+        scores = semantic_scores(model, photo(*size), recipe, scales=scales, flip=flip)
+        labels = semantic_labels(model, photo(*size), recipe, scales=scales, flip=flip)
+        assert labels.dtype == torch.uint8 and torch.equal(labels.long(), scores.argmax(0))
+    ties = (scores == scores.amax(0)).sum(0) > 1
+    assert isinstance(model, Local) or ties.any()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize(
+    ("old", "new"), [((24, 32), (50, 75)), ((90, 120), (50, 75)), ((1, 1), (3, 5)), ((7, 9), (1, 1))]
+)
+def test_strips_are_rows_of_interpolate(align_corners, old, new):
+    scores = torch.randn(1, 3, *old, generator=torch.Generator().manual_seed(0))
+    middle = (old[0] * 2, old[1] * 3)
+    expected = F.interpolate(scores, size=middle, mode="bilinear", align_corners=not align_corners)
+    expected = F.interpolate(expected, size=new, mode="bilinear", align_corners=align_corners).softmax(1)[0]
+    view = strips.View(scores, middle, not align_corners)
+    for step in (1, 4, new[0]):
+        found = [
+            view.probabilities(slice(top, min(top + step, new[0])), new, align_corners)
+            for top in range(0, new[0], step)
+        ]
+        torch.testing.assert_close(torch.cat(found, dim=1), expected, rtol=0, atol=1e-6)
+
+
+def test_labels_of_many_classes_take_two_bytes():
+    labels = semantic_labels(Coarse(300), photo(), SMALL)
+    assert labels.dtype == torch.int16 and labels.shape == (50, 75)
+
+
+def test_labels_of_nan_are_refused():
+    class Broken(Local):
+        name_or_path = "acme/broken"
+
+        def forward(self, pixel_values):
+            return SemanticSegmenterOutput(logits=super().forward(pixel_values).logits.log())
+
+    with pytest.raises(InputError, match=r"acme/broken: returns NaN or infinity in float32\. Use another dtype, or"):
+        semantic_labels(Broken(), photo(), SMALL)
+
+
+def test_scores_before_the_models_own_resize_are_its_logits(folder):
+    """UperNet and SegFormer's head resize to their input: `class_scores` does it after them, in less memory."""
+    model, _ = load_segmenter(folder)
+    pixel_values = torch.randn(1, 3, 64, 96)
+    with torch.inference_mode():
+        outputs = model(pixel_values=pixel_values)
+        if "logits" in outputs:
+            torch.testing.assert_close(class_scores(model, pixel_values), outputs.logits)
+
+
 def test_windows_cover_everything_and_stay_inside():
     for size, crop, stride in ((100, 64, 32), (64, 64, 32), (50, 64, 32), (65, 64, 64), (769, 640, 426)):
         covered = torch.zeros(size)
@@ -256,7 +335,7 @@ def test_what_cannot_be_loaded(tmp_path):
     with pytest.raises(InputError, match="nothing: cannot be loaded as a segmentation model"):
         load_segmenter(tmp_path / "nothing")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "smt"}))
-    with pytest.raises(InputError, match="cannot be loaded as a segmentation model"):
+    with pytest.raises(InputError, match="is for image-classification, not for image-segmentation"):
         load_segmenter(tmp_path)
 
 
@@ -411,7 +490,50 @@ def test_segment_command(folder, picture, tmp_path):
     assert overlay.width > 75 and overlay.height >= 50, "a legend stands beside the image"
 
     lines = CliRunner().invoke(app, arguments).stdout.splitlines()
-    assert [line.split(maxsplit=1)[1].removeprefix("% ") for line in lines] == [entry["label"] for entry in classes]
+    named = [entry["label"] for entry in classes if entry["share"] >= 0.001]
+    assert [line.split(maxsplit=1)[1].removeprefix("% ") for line in lines[: len(named)]] == named
+    assert lines[len(named) :] == (
+        [] if len(named) == len(classes) else [f"and {len(classes) - len(named)} others below 0.1%"]
+    )
+
+
+def test_classes_of_few_pixels_are_counted(picture, tmp_path, monkeypatch):
+    """Two of 50 x 75 pixels are less than 0.1 %."""
+    labels = torch.zeros(50, 75, dtype=torch.uint8)
+    labels[0, :2] = torch.tensor([1, 2])
+    labels[1:11] = 3
+    monkeypatch.setattr(overlay, "semantic_labels", lambda *args, **kwargs: labels)
+    monkeypatch.setattr(overlay, "load_segmenter", lambda model: (stock_segformer(), SMALL))
+    monkeypatch.setattr("hf_models.cli.common.check_model", lambda model: None)
+    out = tmp_path / "overlay.png"
+    arguments = ["segment", str(picture), "--model", "any", "--out", str(out)]
+    assert CliRunner().invoke(app, arguments).stdout.splitlines() == [
+        " 79.9%  LABEL_0",
+        " 20.0%  LABEL_3",
+        "and 2 others below 0.1%",
+    ]
+    assert len(json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)) == 4
+
+
+@pytest.mark.parametrize(
+    "options", [[], pytest.param(["--multi-scale"], marks=pytest.mark.slow)], ids=["one scale", "multi-scale"]
+)
+def test_memory_of_a_large_photo(options, tmp_path):
+    """6 megapixels and 150 classes: all scores together would take 3.6 GB."""
+    make_model(tmp_path / "model")
+    photo(3000, 2000).save(tmp_path / "photo.jpg")
+    command = "import resource, sys; from hf_models.cli import app; code = app(sys.argv[1:], standalone_mode=False)"
+    command += "; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    arguments = ["segment", "photo.jpg", "--model", "model", "--out", "overlay.png", "--device", "cpu", *options]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 1.0e6  # in KB, PyTorch included
 
 
 @pytest.mark.parametrize("folder", KINDS[:1], ids=["upernet"], indirect=True)

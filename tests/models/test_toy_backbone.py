@@ -61,6 +61,7 @@ def run(*command, exit_code=0):
 
 assert "LABEL_" in run("classify", "photo.png", "--model", "model")
 assert "8*rows" in run("export", "model", "exported", "--format", "torch-export", "--dynamic")
+assert "nothing was sent" in run("push", "model", "--repo", "me/toy", "--dry-run")
 refused = run("convert", "model/model.safetensors", "converted", exit_code=2)
 assert "not a checkpoint of" in refused and refused.count(chr(10)) == 1
 try:

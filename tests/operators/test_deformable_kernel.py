@@ -1,13 +1,16 @@
 """The compiled deformable operator against the reference: the build for CPUs, and the CUDA source."""
 
 import random
+import sys
 
 import pytest
 import torch
 from torch import nn
 
+from hf_models.deformable_aggregate import deformable_aggregate, deformable_aggregate_reference
+
 from ..harness.deformable_aggregate_tester import DeformableAggregateTester, random_inputs, unpack
-from ..harness.kernel_tester import CompiledKernel, EmulatedKernel, KernelTester, shifted
+from ..harness.kernel_tester import TRANSFORMED_GRADIENTS, CompiledKernel, EmulatedKernel, KernelTester, shifted
 from ..harness.operator_tester import results
 
 OPTIONS = ([3, 3], [1, 1], [1, 1], [1, 1], 1.0, False, False)
@@ -22,6 +25,12 @@ class Aggregation(nn.Module):
 
 class DeformableConv(KernelTester, DeformableAggregateTester):
     kernel_name, function_name, layer = "deformable-conv", "deformable_aggregate", "DeformableAggregation"
+    operator = staticmethod(deformable_aggregate)
+    counted = staticmethod(deformable_aggregate_reference)
+    refused_derivatives = (
+        *TRANSFORMED_GRADIENTS,
+        *("jvp", "jacfwd", "dual_numbers", "double_backward", "double_backward_trick"),
+    )
     cpu_paths = ("avx512", "avx2", "portable")
     benchmark = "T7"
     operator_refusals = [
@@ -139,6 +148,21 @@ class DeformableConv(KernelTester, DeformableAggregateTester):
             views.append(view.copy_(tensor))
         out = function(*views, kernel_size=3, padding=1)
         assert torch.equal(out, function(*small, kernel_size=3, padding=1))
+
+    def test_derivatives_that_only_a_reference_has(self, kernel, monkeypatch):
+        monkeypatch.setattr(sys.modules[f"{kernel.__name__}._aggregate"], "_reference", None)
+        inputs = tuple(random_inputs())
+
+        def function(*inputs):
+            return kernel.deformable_aggregate(*inputs, kernel_size=3, padding=1)
+
+        with pytest.raises(NotImplementedError, match=r"no forward-mode derivatives .* `set_reference`"):
+            torch.func.jvp(function, inputs, inputs)
+        with pytest.raises(NotImplementedError, match=r"no second derivatives .* `set_reference`"):
+            torch.autograd.functional.jvp(function, inputs, inputs)
+        kernel.set_reference(deformable_aggregate_reference)
+        actual = torch.func.jvp(function, inputs, inputs)[1]
+        torch.testing.assert_close(torch.autograd.functional.jvp(function, inputs, inputs)[1], actual)
 
     @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
     @pytest.mark.parametrize("channels", [5, 16, 32])

@@ -1,6 +1,9 @@
 """kernels_src/build.py: what it refuses, and what it writes."""
 
+import ctypes
 import json
+import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -142,6 +145,52 @@ def test_a_compiler_error_is_one_line_and_leaves_nothing(tmp_path):
         load_build().build_kernel(folder)
     assert "\n" not in str(error.value)
     assert not list((folder / "build").iterdir())
+
+
+def test_progress_counts_the_files(tmp_path):
+    skip_without_compiler()
+    told = []
+    load_build().build_kernel(toy_kernel(tmp_path, "int toy;\n"), tell=lambda *numbers: told.append(numbers))
+    assert told == [(1, 2), (2, 2)]  # the kernel's only file, and what every kernel gets
+
+
+CALLS_DLSYM = """
+#include <dlfcn.h>
+extern "C" __attribute__((visibility("default"))) void* PyInit_toy() { return dlsym(RTLD_DEFAULT, "malloc"); }
+"""
+
+
+def test_dlsym_is_asked_of_every_glibc(tmp_path, caplog):
+    """PyTorch's headers call it from 2.14 on; the version that a linker takes by itself is that of glibc 2.34."""
+    skip_without_compiler()
+    build = load_build()
+    (library,) = build.build_kernel(toy_kernel(tmp_path, CALLS_DLSYM)).glob("*.so")
+    symbols = subprocess.run(["nm", "-D", library], check=True, capture_output=True, text=True).stdout
+    if platform.machine() in ("x86_64", "aarch64"):
+        assert re.findall(r"dlsym@(\S+)", symbols) == [
+            "GLIBC_2.2.5" if platform.machine() == "x86_64" else "GLIBC_2.17"
+        ]
+        assert not caplog.records
+        build.check_portable(library)
+    toy = ctypes.CDLL(str(library)).PyInit_toy
+    toy.restype = ctypes.c_void_p
+    assert toy()
+
+
+def test_what_only_newer_systems_have_does_not_stop_a_build(tmp_path, caplog):
+    """It is said, and what is published is checked again."""
+    skip_without_compiler()
+    pytest.importorskip("kernel_abi_check")
+    if tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 34):
+        pytest.skip("closefrom is of glibc 2.34")
+    source = 'extern "C" void closefrom(int);\nextern "C" void PyInit_toy() { closefrom(99); }\n'
+    build = load_build()
+    (library,) = build.build_kernel(toy_kernel(tmp_path, source)).glob("*.so")
+    assert f"{library.name}: runs here, but cannot be published" in caplog.text and "lack closefrom" in caplog.text
+    with pytest.raises(
+        InputError, match=r"manylinux_2_28 and Python 3\.9 lack closefrom\. Build it on an older system"
+    ):
+        build.check_portable(library)
 
 
 def test_unstable_symbols_are_refused(tmp_path):

@@ -9,7 +9,7 @@ from kernels import get_local_kernel
 from torch import nn
 from torch.nn import functional as F
 
-from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, depthwise_conv2d_reference
+from hf_models.large_kernel_conv import LargeKernelDepthwiseConv2d, depthwise_conv2d, depthwise_conv2d_reference
 
 from ..harness.kernel_builder import KERNELS_SRC, cpu_variant
 from ..harness.kernel_tester import CompiledKernel, EmulatedKernel, KernelTester, load_module, shifted
@@ -45,6 +45,8 @@ def make_case(batch, channels, size, kernel_size, dtype, layout=torch.contiguous
 
 class LargeKernelConv(KernelTester):
     kernel_name, function_name, layer = "large-kernel-conv", "depthwise_conv2d", "LargeKernelDepthwiseConv2d"
+    operator = staticmethod(depthwise_conv2d)
+    counted = staticmethod(depthwise_conv2d_reference)
     inputs = ("input", "weight", "bias")
     batched = ("input",)
     cpu_paths = ("amx", "avx512_bf16", "avx512", "avx2", "portable")
@@ -201,6 +203,27 @@ class TestLayer:
         assert out.dtype == torch.bfloat16
         out.sum().backward()
         assert layer.weight.grad.dtype == torch.float32
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"padding": (7, 6), "groups": 16},
+            {"padding": "same", "groups": 16, "bias": False},
+            {"padding": 6, "groups": 16},
+            {"groups": 16, "stride": 2},
+            {"padding": (14, 12), "groups": 16, "dilation": 2},
+            {"padding": (7, 6), "groups": 16, "padding_mode": "reflect"},
+            {"padding": 2},
+            {"padding": (7, 6), "groups": 4},
+        ],
+    )
+    def test_arguments_are_those_of_conv2d(self, layer, options):
+        """Whatever the kernel does not compute is PyTorch's, so that adapters can build on the class."""
+        layer = type(layer)(16, 16, (15, 13), **options)
+        conv = nn.Conv2d(16, 16, (15, 13), **options)
+        conv.load_state_dict(layer.state_dict())
+        for input in (random_inputs(channels=16, size=(30, 28))[0], random_inputs(channels=16, size=(30, 28))[0][0]):
+            torch.testing.assert_close(layer(input), conv(input), rtol=1e-4, atol=1e-4)
 
     def test_even_kernels_are_an_error(self):
         with pytest.raises(ValueError, match=r"kernel_size: expected odd numbers, got \(3, 4\)"):

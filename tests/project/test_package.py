@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from ..harness.environment import Environment
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -20,3 +22,12 @@ def test_evaluate_says_why_it_cannot_be_imported_by_its_bare_name():
     assert done.returncode
     message = done.stderr.splitlines()[-1]
     assert message.startswith("ImportError: evaluate:") and "hf_models.evaluate" in message
+
+
+def test_python_in_a_clone_finds_every_room(tmp_path):
+    """Also where the package is not installed, or installed without a link to this clone: the clone comes first."""
+    rooms = "conversion.publish, hf_models.evaluate, hf_models.kernels_src.build, hf_models.model_cards"
+    code = f"import hf_models.{rooms}; from hf_models.inference.classify import classify_images; "
+    code += "print(classify_images(['examples/sample.jpg'])[0][0]['label'])"
+    done = Environment(tmp_path, package=False).run("-c", code, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout, done.stderr[-2000:]

@@ -4,6 +4,6 @@ DCNv3: https://arxiv.org/abs/2211.05778 (InternImage); DCNv4: https://arxiv.org/
 """
 
 from . import layers
-from ._aggregate import cpu_path, deformable_aggregate
+from ._aggregate import cpu_path, deformable_aggregate, set_reference
 
-__all__ = ["cpu_path", "deformable_aggregate", "layers"]
+__all__ = ["cpu_path", "deformable_aggregate", "layers", "set_reference"]

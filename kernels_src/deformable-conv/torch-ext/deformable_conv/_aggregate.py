@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import register_flop_formula
 
 from ._ops import add_op_namespace_prefix, ops
 
@@ -46,10 +51,36 @@ def deformable_aggregate(
     Raises:
         ValueError: A shape does not fit the others.
         TypeError: The dtypes differ.
+        NotImplementedError: Derivatives are asked for that the kernel does not have, and there is no reference; see
+            [`set_reference`].
     """
+    if forward_ad._current_level >= 0:  # PyTorch would take the forward derivative of the operator for zero
+        return _in_pytorch("forward-mode derivatives (jvp)")(
+            value,
+            offset,
+            weight,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            offset_scale=offset_scale,
+            remove_center=remove_center,
+            softmax=softmax,
+        )
     geometry = (_pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation))
     _check(value, offset, weight, *geometry, remove_center)
     return ops.deformable_aggregate_forward(value, offset, weight, *geometry, offset_scale, remove_center, softmax)
+
+
+def set_reference(reference: Callable) -> None:
+    """Say what computes the derivatives that the kernel does not have: second ones, and those of forward mode.
+
+    Args:
+        reference: Has the arguments of [`deformable_aggregate`], and consists of PyTorch's own operators. Without it
+            these derivatives are refused.
+    """
+    global _reference
+    _reference = reference
 
 
 def cpu_path() -> str:
@@ -63,6 +94,9 @@ def cpu_path() -> str:
     if not hasattr(ops, "cpu_path"):
         raise RuntimeError("cpu_path: this build of the kernel is not for the CPU")
     return ops.cpu_path()
+
+
+_reference: Callable | None = None
 
 
 def _pair(size) -> list[int]:
@@ -86,6 +120,15 @@ def _check(value, offset, weight, kernel_size, stride, padding, dilation, remove
         )
 
 
+def _in_pytorch(derivatives: str) -> Callable:
+    if _reference is None:
+        raise NotImplementedError(
+            f"deformable_aggregate: the compiled kernel has no {derivatives}; "
+            "name a PyTorch version of it that has, with `set_reference`"
+        )
+    return _reference
+
+
 @torch.library.register_fake(add_op_namespace_prefix("deformable_aggregate_forward"))
 def _forward_fake(value, offset, weight, *options):
     return value.new_empty((*offset.shape[:3], value.shape[3] * value.shape[4]))
@@ -102,11 +145,33 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad_output):
+    if torch.is_grad_enabled():  # create_graph=True: what is returned will be differentiated in turn
+        return (*_differentiable_gradients(ctx, grad_output), *(None for _ in ctx.options))
     deterministic = torch.are_deterministic_algorithms_enabled()
     gradients = ops.deformable_aggregate_backward(grad_output, *ctx.saved_tensors, *ctx.options, deterministic)
     return (*gradients, *(None for _ in ctx.options))
 
 
+def _differentiable_gradients(ctx, grad_output):
+    reference = _in_pytorch("second derivatives (create_graph=True)")
+    names = ("kernel_size", "stride", "padding", "dilation", "offset_scale", "remove_center", "softmax")
+    options = dict(zip(names, ctx.options, strict=True))
+    _, gradients = torch.func.vjp(lambda *inputs: reference(*inputs, **options), *ctx.saved_tensors)
+    return gradients(grad_output)
+
+
 torch.library.register_autograd(
     add_op_namespace_prefix("deformable_aggregate_forward"), _backward, setup_context=_setup_context
 )
+
+
+@register_flop_formula(ops.deformable_aggregate_forward)
+def _forward_flops(value_shape, offset_shape, *options, out_shape, **kwargs) -> int:
+    """A product and a sum for each of the four pixels of a sample and each channel; nothing for the positions."""
+    return math.prod(offset_shape) // 2 * 4 * value_shape[4] * 2
+
+
+@register_flop_formula(ops.deformable_aggregate_backward)
+def _backward_flops(grad_shape, value_shape, offset_shape, *options, out_shape, **kwargs) -> int:
+    """As much for the gradients of the pixels, and again for those of their shares."""
+    return 2 * _forward_flops(value_shape, offset_shape, out_val=None)

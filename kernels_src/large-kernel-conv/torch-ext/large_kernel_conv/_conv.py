@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from ._ops import add_op_namespace_prefix, ops
 from ._rule import kernel_is_faster
@@ -29,7 +33,9 @@ def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tens
     """
     if input.ndim == weight.ndim == 4:
         channels, _, height, width = weight.shape
-        if height % 2 and width % 2 and not kernel_is_faster(input, channels, height, width):
+        # forward mode: PyTorch would take the derivative of an operator that has none of this kind for zero
+        in_pytorch = forward_ad._current_level >= 0 or not kernel_is_faster(input, channels, height, width)
+        if height % 2 and width % 2 and in_pytorch:
             # it checks the rest itself; checking twice would show in the time of a small convolution
             return F.conv2d(input, weight, bias, 1, (height // 2, width // 2), 1, channels)
     _check(input, weight, bias)
@@ -126,3 +132,22 @@ for _name, _gradient, _setup in (
     ("depthwise_conv2d_backward_bias", _backward_of_bias, _setup_backward_bias),
 ):
     torch.library.register_autograd(add_op_namespace_prefix(_name), _gradient, setup_context=_setup)
+
+
+@register_flop_formula(ops.depthwise_conv2d_forward)
+def _forward_flops(input_shape, weight_shape, *args, out_shape, **kwargs) -> int:
+    """As PyTorch counts a convolution: a product and a sum for each tap, those in the padding too."""
+    return 2 * math.prod(input_shape) * math.prod(weight_shape[2:])
+
+
+@register_flop_formula(ops.depthwise_conv2d_backward_weight)
+def _backward_weight_flops(grad_shape, input_shape, kernel_size, out_shape, **kwargs) -> int:
+    """What PyTorch counts for its own operator, so that the sum does not depend on who computes a layer.
+
+    PyTorch 2.13 forgets that each group has its own channels, and counts this gradient too high.
+    """
+    channels = input_shape[1]
+    padding, mask = [size // 2 for size in kernel_size], [False, True, False]
+    count = flop_registry[torch.ops.aten.convolution_backward]
+    geometry = (None, [1, 1], padding, [1, 1], False, [0, 0], channels, mask)
+    return count(grad_shape, input_shape, out_shape, *geometry, out_val=(None, out_shape, None))

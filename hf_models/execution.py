@@ -1,0 +1,88 @@
+"""What PyTorch does beside computing when a layer or an operator is called, and whether a layer is what it seems.
+
+Faster ways to compute something ask here first whether anybody would notice: who records, differentiates, counts or
+replaces a layer must find what PyTorch's own layers and operators would have shown.
+"""
+
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+from torch.nn.modules import module as all_modules
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.flop_counter import flop_registry
+
+_PLAIN_TENSORS = frozenset((torch.Tensor, nn.Parameter, type(None)))
+# as PyTorch defines them: profilers put others in their place
+_DEFINITIONS = {
+    nn.Linear: (nn.Linear.forward, "linear", F.linear),
+    nn.Conv2d: (nn.Conv2d.forward, "conv2d", F.conv2d),
+}
+
+
+def is_recording() -> bool:
+    """Whether torch.export, torch.jit.trace or an ONNX exporter records a program that is to run elsewhere."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+
+
+@torch.compiler.assume_constant_result
+def is_transformed() -> bool:
+    """Whether torch.func transforms what is called (`grad`, `vmap`, ...), or forward-mode derivatives are computed."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_observed() -> bool:
+    """Whether a mode of PyTorch sees every operator that runs, as the one that counts FLOPs does."""
+    if torch.compiler.is_compiling():
+        return False
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    # that of `torch.set_default_device` only makes new tensors elsewhere
+    return torch._C._len_torch_function_stack() > 0 and any(
+        type(mode) is not DeviceContext for mode in _get_current_function_mode_stack()
+    )
+
+
+def has_stale_counter() -> bool:
+    """Whether a FLOP counter runs that was made before some formula was registered, which it does not know then."""
+    if not is_observed():
+        return False
+    counters = (getattr(mode, "counter", mode) for mode in _get_current_dispatch_mode_stack())
+    known = [counter.flop_registry for counter in counters if hasattr(counter, "flop_registry")]
+    return any(flop_registry.keys() - registry.keys() for registry in known)
+
+
+def are_plain(*tensors: torch.Tensor | None) -> bool:
+    """Whether none is of a subclass: quantised, distributed and fake tensors know PyTorch's operators only."""
+    return torch.compiler.is_compiling() or _PLAIN_TENSORS.issuperset(map(type, tensors))
+
+
+def only_computes() -> bool:
+    """Whether nothing but numbers is wanted of what is called: no gradient, no program, no count."""
+    return not (
+        torch.is_grad_enabled() or torch.compiler.is_compiling() or is_recording() or is_transformed() or is_observed()
+    )
+
+
+def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether the layer is an nn.Linear or nn.Conv2d (`kind`) whose weights tell all that calling it does.
+
+    Not where it is a subclass or an adapter, has hooks or weights of another kind, or where something took the place
+    of its `forward` (offloading, compilation) or of PyTorch's own functions (profilers).
+    """
+    if type(layer) is not kind or layer._forward_hooks or layer._forward_pre_hooks:
+        return False
+    if torch.compiler.is_compiling():
+        return True
+    forward, name, function = _DEFINITIONS[kind]
+    return not (
+        layer._backward_hooks
+        or layer._backward_pre_hooks
+        or "forward" in layer.__dict__
+        or layer._compiled_call_impl is not None
+        or all_modules._has_any_global_hook()
+        or kind.forward is not forward
+        or getattr(F, name) is not function
+    ) and are_plain(*layer._parameters.values())
