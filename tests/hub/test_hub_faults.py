@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers.utils.hub
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session
 from PIL import Image
 from safetensors.torch import load_file, save
 from transformers import AutoModelForImageClassification
@@ -21,7 +22,7 @@ from hf_models.cli import app
 
 from ..harness.conversion_tester import read_manifest, tensors_of, write_original, write_upstream
 from ..harness.hub_double import Hub
-from ..harness.hub_faults import after, changed, cut, paused, stalled, wrong_length
+from ..harness.hub_faults import after, changed, cut, failing, paused, stalled, wrong_length
 from ..harness.hub_routes import TOKEN
 from ..harness.hub_tester import tiny_folder
 
@@ -130,6 +131,41 @@ def test_weights_that_never_arrive(name, hub, folders, tmp_path):
     assert line.startswith(f"{UPSTREAM}: cannot be downloaded (")
     assert line.endswith("Check the connection and run the command again.")
     check_converted(convert(UPSTREAM, folders, tmp_path / "out"), folders, tmp_path / "out")
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("source", [UPSTREAM, FILE])
+def test_a_hiccup_of_the_server(source, status, hub, folders, tmp_path):
+    """It is asked again, and a line says so."""
+    hub.inject("GET /storage", failing(status), times=2)
+    result = convert(source, folders, tmp_path / "out")
+    check_converted(result, folders, tmp_path / "out")
+    assert re.findall(r"answered (\d+), asked again in (\d) s", result.stderr) == [
+        (str(status), "1"),
+        (str(status), "2"),
+    ]
+
+
+@pytest.mark.parametrize("where", ["GET /storage", "GET .*/config.json", "HEAD .*/model.safetensors"])
+def test_a_hiccup_when_a_model_is_loaded(where, hub, folders):
+    hub.inject(where, failing(503), times=1)
+    result = run("classify", folders / "photo.png", "--model", "acme/smt")
+    assert result.exit_code == 0, result.output
+    assert ("answered 503" in result.stderr) == where.startswith("GET"), "the client itself repeats the others"
+
+
+def test_a_server_that_stays_ill(hub, folders, tmp_path):
+    """Refused in the end; the client itself is as before."""
+    client = get_session()
+    send = client.send
+    hub.inject("GET /storage", failing(503), times=5)
+    result = convert(UPSTREAM, folders, tmp_path / "out")
+    *told, line = result.stderr.splitlines()
+    assert result.exit_code == 2 and len(told) == 4 and all("answered 503" in note for note in told)
+    assert line.startswith(f"{UPSTREAM}: cannot be downloaded (") and "503" in line
+    assert client.send == send
+    hub.inject("GET /storage", failing(404), times=1)
+    assert "answered" not in convert(UPSTREAM, folders, tmp_path / "out").stderr, "only what may pass is repeated"
 
 
 @pytest.mark.parametrize("source", [UPSTREAM, FILE])
