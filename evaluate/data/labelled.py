@@ -6,7 +6,7 @@ from hf_models.errors import InputError
 from hf_models.inference.files import check_path
 
 from .images import IMAGE_SUFFIXES, ImageData, from_files
-from .splits import HELD_OUT, TRAINING, choose_split
+from .splits import HELD_OUT, TRAINING, choose_split, split_of
 from .tables import BUILDERS, open_tables
 
 LABEL_COLUMNS = ("label", "cls")
@@ -32,14 +32,16 @@ def open_labelled(
     root = Path(data)
     splits = {} if split else {folder.name.lower(): folder for folder in _folders(root) if _is_split(folder)}
     if splits:
-        root = splits[choose_split(data, splits)]
+        split = choose_split(data, splits)
+        root = splits[split]
     elif split and root.is_dir():
         root = root / split
     folders = _folders(root)
     if not folders:
-        if root.is_dir():  # of a split, or of no splits
-            data, split = str(root), split if root == Path(data) else None
-        return open_tables(data, split, revision, image_column, label_column, LABEL_COLUMNS)
+        inside = root.is_dir() and root != Path(data)
+        if inside and not any(split_of(path.stem) for path in root.iterdir()):
+            split = None  # the folder alone says which it is
+        return open_tables(str(root) if inside else data, split, revision, image_column, label_column, LABEL_COLUMNS)
     for column in (image_column, label_column):
         if column:
             raise InputError(f"{root}: no column {column}; class folders have none. Leave the option out.")

@@ -236,6 +236,15 @@ def test_training_images_are_measured_on_only_if_asked_for(model, folder, tmp_pa
     assert found("--model", model, "--data", tmp_path / "train-0.parquet")["rows"][0]["n"] == "40"
 
 
+@pytest.mark.parametrize("name", ["train-0.parquet", "0000.parquet"])
+def test_tables_in_the_folder_of_a_split(name, model, folder, tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        table(folder, tmp_path / split / name.replace("train", split))
+    for options in ([], ["--split", "train"]):
+        assert found("--model", model, "--data", tmp_path, *options)["rows"][0]["n"] == "40"
+
+
 def test_names_of_splits():
     names = ("train-00000-of-00014", "imagenet1k-validation-00", "val", "Test_1", "trainer", "photos")
     assert [split_of(name) for name in names] == ["train", "validation", "val", "test", None, None]
