@@ -26,7 +26,7 @@ from transformers import (
 from hf_models.conversion.export import export
 from hf_models.inference import classify_images
 from hf_models.inference.classify import load_classifier
-from hf_models.inference.default import default_checkpoint
+from hf_models.inference.names import default_checkpoint
 from hf_models.inference.images import read_image
 from hf_models.inference.loading import load_model
 
