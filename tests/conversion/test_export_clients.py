@@ -26,9 +26,9 @@ from transformers import (
 from hf_models.conversion.export import export
 from hf_models.inference import classify_images
 from hf_models.inference.classify import load_classifier
-from hf_models.inference.names import default_checkpoint
 from hf_models.inference.images import read_image
 from hf_models.inference.loading import load_model
+from hf_models.inference.names import default_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "examples" / "browser"
