@@ -1,13 +1,13 @@
 """Data sets in parquet or webdataset (tar) files, on disk or on the Hub, read as a stream by `datasets`."""
 
 import hashlib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_models.errors import InputError, reason
+from hf_models.inference.hub_requests import HUB_ID
 
 from .images import ImageData, Sample
 from .splits import choose_split, split_of
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 BUILDERS = {".parquet": "parquet", ".tar": "webdataset"}
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def open_tables(
