@@ -20,10 +20,12 @@ if not Path(__file__).with_name("conversion").is_dir():
 def register() -> None:
     """Make the Auto classes of transformers know every family and every head; the import of this package does it."""
     from .auto import register_families
+    from .detection.registration import register_detectors
     from .segmentation.registration import register_segmenters
 
     register_families()
     register_segmenters()
+    register_detectors()
 
 
 # The program `hf-models` registers when a command runs: its help does not wait for PyTorch and transformers.

@@ -15,7 +15,12 @@ TASKS = {
     "AutoModelForSemanticSegmentation": "image-segmentation",
     "AutoModelForImageClassification": "image-classification",
 }
-COMMANDS = {"image-segmentation": "segment", "image-classification": "classify"}  # of `hf-models`, for each task
+# of `hf-models`, for each task
+COMMANDS = {
+    "object-detection": "detect",
+    "image-segmentation": "segment",
+    "image-classification": "classify",
+}
 
 
 def auto_class_of(config: PreTrainedConfig) -> type | None:

@@ -1,0 +1,32 @@
+"""What every detector returns: a fixed number of detections for each image, the best first."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class DetectorOutput(ModelOutput):
+    """Detections of a batch of images, `max_detections` (K) places for each; places without one have label -1.
+
+    The valid area of an image is what `pixel_mask` marks, or all of `pixel_values`: the image after resizing, without
+    the padding on its right and below.
+
+    Args:
+        loss: Always `None`; pipelines expect the field.
+        scores: (batch_size, K), in [0, 1], descending; 0 where there is no detection.
+        labels: (batch_size, K), indices of classes; -1 where there is no detection.
+        boxes: (batch_size, K, 4), left, top, right and bottom edge, as fractions of the width and height of the valid
+            area.
+        masks: (batch_size, K, side, side), probabilities that the cells of a grid over the box belong to the object;
+            `None` for models without masks.
+        hidden_states: Feature maps of the backbone, where they are asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    masks: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
