@@ -41,7 +41,7 @@ class Detection:
         return paste_mask(self.mask_grid, self.mask_grid.new_tensor(self.box), self.image_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """`label`, `score`, `box` and, if there is one, `mask` in COCO's uncompressed run-length encoding, for JSON."""
+        """`label`, `score`, `box` and, if there is one, `mask` in COCO's uncompressed run lengths, for JSON."""
         content = {"label": self.label, "score": self.score, "box": list(self.box)}
         mask = self.mask
         return content if mask is None else content | {"mask": run_lengths(mask)}
