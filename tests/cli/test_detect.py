@@ -1,6 +1,9 @@
 """`hf-models detect`, its overlay, and the pipelines for the same models."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -72,6 +75,32 @@ def test_pipelines_find_the_same(folder, photo):
         assert (segment["label"], segment["score"]) == (one.label, round(one.score, 6))
         assert torch.equal(torch.from_numpy(np.array(segment["mask"]) > 0), one.mask & ~covered)
         covered |= one.mask
+
+
+def test_pipelines_without_the_package(folder, photo, tmp_path):
+    """The code beside the model does without it, and finds the same."""
+    code = """if True:
+        import json, sys
+        sys.modules["hf_models"] = None
+        from transformers import pipeline
+        found = [
+            pipeline(task, model=sys.argv[1], trust_remote_code=True)(sys.argv[2], threshold=0.5)
+            for task in ("object-detection", "image-segmentation")
+        ]
+        masks = [segment["mask"].histogram()[255] for segment in found[1]]
+        print(json.dumps([found[0], masks]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, folder, photo],
+        env=os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "HF_MODELS_KERNELS": "off"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    boxes, masks = json.loads(done.stdout.splitlines()[-1])
+    expected = pipeline("object-detection", model=str(folder))(str(photo))
+    assert [(one["label"], one["box"]) for one in boxes] == [(one["label"], one["box"]) for one in expected]
+    assert len(masks) == len(boxes) and sum(masks) > 0
 
 
 def test_pictures_of_one_and_of_several_images(folder, photo, tmp_path):
