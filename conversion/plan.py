@@ -175,17 +175,18 @@ def _mismatch(
 
 
 def _check_tensors(label: str, checkpoint: Checkpoint, key_map: KeyMap, expected: dict, constants: dict) -> None:
-    source_of = key_map.source_of
-    unused = [source for name, source in source_of.items() if name not in expected]
-    unfilled = [name for name in expected if name not in source_of and name not in constants]
+    unused = [source for name, origin in key_map.origins.items() if name not in expected for source in origin.names]
+    unfilled = [name for name in expected if name not in key_map.origins and name not in constants]
     if unused or unfilled:
         parts = [f"{len(unused)} checkpoint keys were not used: {some(unused)}"] if unused else []
         parts += [f"{len(unfilled)} parameters not filled: {some(unfilled)}"] if unfilled else []
         raise InputError(f"{label}: {'; '.join(parts)}. Nothing was written.")
-    for name, source in source_of.items():
-        found, tensor, parts = checkpoint.tensors[source], expected[name], key_map.parts.get(name, (0, 1))[1]
-        shape = (parts * tensor.shape[0], *tensor.shape[1:]) if parts > 1 else tuple(tensor.shape)
-        if found.shape != shape:
-            raise InputError(f"{label}: {source} is {tuple(found.shape)}, expected {shape}. Refused.")
-        if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
-            raise InputError(f"{label}: {source} is {found.dtype}, expected {tensor.dtype}. Refused.")
+    for name, origin in key_map.origins.items():
+        tensor = expected[name]
+        shape = origin.shape_there(tuple(tensor.shape))
+        for source in origin.names:
+            found = checkpoint.tensors[source]
+            if found.shape != shape:
+                raise InputError(f"{label}: {source} is {tuple(found.shape)}, expected {shape}. Refused.")
+            if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
+                raise InputError(f"{label}: {source} is {found.dtype}, expected {tensor.dtype}. Refused.")

@@ -84,7 +84,7 @@ def make_report(plan: Plan, dtype: torch.dtype, files: list[dict]) -> dict:
         "parameters": sum(t.numel() for name, t in plan.expected.items() if name not in plan.buffers),
         "notes": notes,
         "dropped": checkpoint.dropped | plan.key_map.dropped,
-        "written": plan.key_map.described(),
+        "written": {name: str(origin) for name, origin in plan.key_map.origins.items()},
         "computed": sorted(plan.constants),
         "versions": {"hf_models": hf_models.__version__, **{library: version(library) for library in LIBRARIES}},
         "date": _date().isoformat(timespec="seconds"),

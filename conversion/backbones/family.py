@@ -12,7 +12,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 
 from ..mapping.facts import Facts, Shapes
-from ..mapping.key_map import KeyMap, Rule, rename
+from ..mapping.key_map import KeyMap, Origin, Rule, rename
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Family:
 
     def key_map(self, names: Iterable[str]) -> KeyMap:
         """Where every tensor of `model_class` comes from."""
-        return KeyMap({self.full_name(new): old for old, new in self.rename(names).items()})
+        return KeyMap({self.full_name(new): Origin((old,)) for old, new in self.rename(names).items()})
 
     def facts(self, shapes: Shapes) -> Facts:
         """What names and shapes show, by the names of `model_class`."""
