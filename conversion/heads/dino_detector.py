@@ -43,7 +43,7 @@ FUSED = {
     f".self_attn.in_proj_{kind}": tuple(f".self_attn.{part}_proj.{kind}" for part in "qkv")
     for kind in ("weight", "bias")
 }
-STRIPS = {r"\.mlp\.fc1(_\d+)\.(?:weight|bias)$": 0, r"\.mlp\.fc2(_\d+)\.weight$": 1}
+STRIPS = {r"(?<=\.mlp\.fc1)_\d+": 0, r"(?<=\.mlp\.fc2)_\d+(?=\.weight)": 1}
 DROPPED = {r"^bbox_head\.label_embedding\.": "only training uses it, to denoise labels"}
 
 

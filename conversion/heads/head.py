@@ -35,8 +35,8 @@ class Head(ABC):
         facts_of_weights: What names and shapes show, as for a [`Family`].
         facts_of_config: The same facts as a config states them.
         fused: Ends of our names that hold several of the model's tensors, one below the other -> those tensors' ends.
-        strips: Pattern of our names that hold parts of one of the model's tensors; its group, the part's number, is not
-            in the tensor's name -> the axis along which the parts are joined.
+        strips: Pattern of the number in our names that hold parts of one of the model's tensors, whose name has no
+            number -> the axis along which the parts are joined.
         dropped: Pattern of an original name -> why such a tensor is not converted.
         constants: Tensors that the model stores and the original computes.
         counted: Fields of the config that count layers, each of which has tensors.
@@ -102,21 +102,24 @@ class BackboneWithHead:
         kept = [name for name in names if name not in dropped]
         inside = self.backbone.rename(name.removeprefix(BACKBONE) for name in kept if name.startswith(BACKBONE))
         origins = {self.head.backbone_prefix + new: Origin((BACKBONE + old,)) for old, new in inside.items()}
-        strips = {}
-        for old, new in rename([name for name in kept if not name.startswith(BACKBONE)], self.head.rules).items():
+        others = rename([name for name in kept if not name.startswith(BACKBONE)], self.head.rules)
+        return KeyMap(origins | self._origins(others), dropped)
+
+    def _origins(self, renamed: Mapping[str, str]) -> dict[str, Origin]:
+        """Origins of a head's tensors, from its renamed names: those that hold several, those of strips, and others."""
+        origins = {}
+        for old, new in sorted(renamed.items(), key=lambda names: (len(names[1]), names[1])):  # strips in their order
             if fused := next((end for end in self.head.fused if new.endswith(end)), None):
                 ends = self.head.fused[fused]
                 for index, end in enumerate(ends):
                     origins[new.removesuffix(fused) + end] = Origin((old,), part=(index, len(ends)))
-            elif found := next(((m, axis) for end, axis in self.head.strips.items() if (m := re.search(end, new))), None):
-                match, axis = found
-                name = new[: match.start(1)] + new[match.end(1) :]
-                strips.setdefault((name, axis), []).append((int(match[1].lstrip("_")), old))
+            elif number := next((number for number in self.head.strips if re.search(number, new)), None):
+                whole = re.sub(number, "", new)
+                before = origins[whole].names if whole in origins else ()
+                origins[whole] = Origin((*before, old), self.head.strips[number])
             else:
                 origins[new] = Origin((old,))
-        for (name, axis), parts in strips.items():
-            origins[name] = Origin(tuple(old for _, old in sorted(parts)), axis)
-        return KeyMap(origins, dropped)
+        return origins
 
     def facts(self, shapes: Shapes) -> Facts:
         """What names and shapes show, by the model's names."""
