@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from transformers import PreTrainedConfig
 
-from hf_models.auto import FAMILIES as REGISTERED
+from hf_models import auto
 from hf_models.errors import InputError
 
 from .backbones.family import Family
@@ -17,12 +17,12 @@ from .reading.checkpoint import Checkpoint
 from .reading.containers import some
 from .reading.names import inside, owner_of
 
-BACKBONES = f"{__package__}.backbones"
+PARTS = f"{__package__}.backbones"
 # a registered family's part lies in the file named after its model_type; one without originals has none
 FAMILIES: dict[str, Family] = {
-    config.model_type: import_module(f"{BACKBONES}.{config.model_type}").FAMILY
-    for config, *_ in REGISTERED
-    if find_spec(f"{BACKBONES}.{config.model_type}")
+    config.model_type: import_module(f"{PARTS}.{config.model_type}").FAMILY
+    for config, *_ in [*auto.FAMILIES, *auto.BACKBONES]
+    if find_spec(f"{PARTS}.{config.model_type}")
 }
 ANY_HEAD = ("decode_head.", "neck.", "rpn_head.", "roi_head.", "bbox_head.")
 
@@ -34,7 +34,8 @@ def recognise(checkpoint: Checkpoint) -> tuple[Convertible, Checkpoint]:
         InputError: It is none of them, or holds several sets of weights.
     """
     given = checkpoint.source.given
-    for family in FAMILIES.values():
+    # the longest signature first: that of a composite backbone ends in that of its parts
+    for family in sorted(FAMILIES.values(), key=lambda family: -len(family.signature)):
         found = owner_of(given, checkpoint.tensors, family.signature, checkpoint.chosen)
         if found is None:
             continue
