@@ -14,7 +14,7 @@ from .plan import Plan, make_plan
 from .progress import progress_bar, sha256
 from .reading.checkpoint import Checkpoint, open_checkpoint
 from .reading.containers import some
-from .reading.source import Source, find_source
+from .reading.source import find_source
 from .report import REPORT, hash_source, make_report, provenance, write_json
 from .writing.expected import cast_floating
 from .writing.output import appearing, check_output, tidy
@@ -46,8 +46,8 @@ def convert(
         source: A checkpoint file; a folder or Hub id in upstream's Hugging Face format; or `hf://ORG/REPO/FILE`.
         output: Folder to create.
         name: Published checkpoint to take the config from. By default `source` itself, if it is named as one.
-        original_config: JSON file with the arguments of the original constructor, or with the `model` dict of an mmseg
-            config, for other checkpoints.
+        original_config: JSON file with the arguments of the original constructor, or with a config of mmseg or mmdet 2
+            or its `model` dict, for other checkpoints.
         weights: `"model"` or `"ema"`, where a training checkpoint holds both.
         dtype: What the files store: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint.
             Models load in float32.
@@ -85,7 +85,7 @@ def convert(
         plan.config.architectures = [plan.model_class.__name__]
         plan.config.dtype = torch.float32  # transformers computes and trains in it, whatever the files store
         plan.config.save_pretrained(folder)
-        _image_processor(found, plan).save_pretrained(folder)
+        _image_processor(plan).save_pretrained(folder)
         card = render_card(plan.published, plan.config, conversion=provenance(report))
         (folder / "README.md").write_text(card, encoding="utf-8")
         written = read_shards(folder)
@@ -109,11 +109,11 @@ def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
     return found.pop() if len(found) == 1 and found <= set(DTYPES.values()) else torch.float32
 
 
-def _image_processor(source: Source, plan: Plan) -> BaseImageProcessor:
+def _image_processor(plan: Plan) -> BaseImageProcessor:
     """That of the published recipe; for a checkpoint that nobody published upstream's, or the usual one."""
     if plan.published:
         return plan.published.image_processor()
-    return plan.convertible.image_processor(plan.config, source.preprocessor)
+    return plan.convertible.image_processor(plan.config, plan.preprocessing)
 
 
 def _reload(folder: Path, plan: Plan) -> None:

@@ -10,7 +10,6 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.files import read_json
 from hf_models.zoo import PublishedCheckpoint
 
 from .mapping.convertible import Convertible
@@ -19,6 +18,7 @@ from .mapping.key_map import KeyMap
 from .matching import advice, check_not_refused, find_published, fitting, published_config
 from .reading.checkpoint import Checkpoint
 from .reading.containers import some
+from .reading.original_config import read_original_config
 from .registry import recognise
 from .writing.expected import model_tensors
 
@@ -36,6 +36,7 @@ class Plan:
         config: Config of the converted model.
         published: The published checkpoint that it is, if it is one.
         config_from: Where the config comes from, in words.
+        preprocessing: What the original says of the preparation of images, if anything.
         key_map: Where every tensor of the model comes from.
         constants: Those that the checkpoint does not hold.
         expected: Our name -> tensor on the meta device, with the shape and the type that the model has.
@@ -47,6 +48,7 @@ class Plan:
     config: PreTrainedConfig
     published: PublishedCheckpoint | None
     config_from: str
+    preprocessing: dict | None
     key_map: KeyMap
     constants: dict[str, torch.Tensor]
     expected: dict[str, torch.Tensor]
@@ -73,7 +75,7 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     convertible, checkpoint = recognise(checkpoint)
     key_map = key_map_of(convertible, checkpoint)
     shown = convertible.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
-    original, where = _original_arguments(checkpoint, convertible, original_config)
+    original, where, preprocessing = _original_arguments(checkpoint, convertible, original_config)
     published = None if original_config else find_published(label, name)
     if published and published.network != convertible.network:
         raise InputError(f"{label}: looks like {convertible.title}, not {published.name}.{advice(convertible, shown)}")
@@ -94,7 +96,18 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     expected, buffers = model_tensors(convertible.model_class_of(config), config)
     constants = convertible.constants(config)
     _check_tensors(label, checkpoint, key_map, expected, constants)
-    return Plan(convertible, checkpoint, config, published, config_from, key_map, constants, expected, buffers)
+    return Plan(
+        convertible,
+        checkpoint,
+        config,
+        published,
+        config_from,
+        preprocessing,
+        key_map,
+        constants,
+        expected,
+        buffers,
+    )
 
 
 def key_map_of(convertible: Convertible, checkpoint: Checkpoint) -> KeyMap:
@@ -111,19 +124,20 @@ def key_map_of(convertible: Convertible, checkpoint: Checkpoint) -> KeyMap:
 
 def _original_arguments(
     checkpoint: Checkpoint, convertible: Convertible, original_config: str | Path | None
-) -> tuple[dict | None, str]:
-    """The original constructor's arguments, from a file or upstream's config.json, and where they are."""
+) -> tuple[dict | None, str, dict | None]:
+    """The original constructor's arguments, from a file or upstream's config.json; where they are; and what is known
+    of the preparation of images."""
     label, original = checkpoint.source.given, checkpoint.source.original
     if original_config:
-        original = read_json(Path(original_config))
+        original, preprocessing = read_original_config(Path(original_config))
         family = convertible.network[0]
         if (stated := original.get("family", family)) != family:
             raise InputError(f"{label}: looks like {family}, not {stated}. Correct family in {original_config}.")
-        return original, str(original_config)
+        return original, str(original_config), preprocessing if convertible.takes_preprocessing else None
     if original is not None:
         generic = TRANSFORMERS_FIELDS | PreTrainedConfig().to_dict().keys()
         original = {k: v for k, v in original.items() if k not in generic and not k.startswith("_")}
-    return original, str(Path(label) / "config.json")
+    return original, str(Path(label) / "config.json"), checkpoint.source.preprocessor
 
 
 def _config_from_original(convertible: Convertible, original: dict, shown: Facts, where: str) -> PreTrainedConfig:

@@ -67,7 +67,7 @@ def make_report(plan: Plan, dtype: torch.dtype, files: list[dict]) -> dict:
     cast = {str(tensor.dtype).removeprefix("torch.") for tensor in floating if tensor.dtype != dtype}
     target = str(dtype).removeprefix("torch.")
     notes = [f"values were cast from {origin} to {target}" for origin in sorted(cast)] + checkpoint.notes
-    if plan.published is None and source.preprocessor is None:
+    if plan.published is None and plan.preprocessing is None:
         assumed = plan.convertible.assumed_preprocessing(plan.config)
         notes.append(f"preprocessing is assumed: {assumed}, ImageNet mean and deviation")
     return {

@@ -57,6 +57,10 @@ class Family:
     def model_type(self) -> str:
         return self.model_class.config_class.model_type
 
+    @property
+    def takes_preprocessing(self) -> bool:
+        return False  # what is beside a classifier is upstream's
+
     def model_class_of(self, config: PreTrainedConfig) -> type[PreTrainedModel]:
         return self.model_class
 

@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
@@ -56,6 +56,7 @@ class Head(ABC):
     constants: Callable[[Any], dict[str, torch.Tensor]] = lambda config: {}
     counted: tuple[str, ...] = ()
     first_stage: int = 0
+    takes_preprocessing: ClassVar[bool] = False
 
     @abstractmethod
     def check_original(self, original: dict) -> None:
@@ -70,8 +71,13 @@ class Head(ABC):
         """Our config, from the original's without its backbone."""
 
     @abstractmethod
-    def image_processor(self, config: PreTrainedConfig) -> BaseImageProcessor:
-        """What prepares images for a checkpoint that the zoo does not know."""
+    def image_processor(self, config: PreTrainedConfig, stated: dict | None) -> BaseImageProcessor:
+        """What prepares images for a checkpoint that the zoo does not know.
+
+        Args:
+            config: The config of the checkpoint.
+            stated: What the original config says of it, if it does and `takes_preprocessing`.
+        """
 
     @abstractmethod
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
@@ -93,6 +99,10 @@ class BackboneWithHead:
     def network(self) -> tuple[str, ...]:
         return (*self.backbone.network, self.head.model_types[0])
 
+    @property
+    def takes_preprocessing(self) -> bool:
+        return self.head.takes_preprocessing
+
     def model_class_of(self, config: PreTrainedConfig) -> type[PreTrainedModel]:
         return model_class_of(config)
 
@@ -106,7 +116,7 @@ class BackboneWithHead:
         return KeyMap(origins | self._origins(others), dropped)
 
     def _origins(self, renamed: Mapping[str, str]) -> dict[str, Origin]:
-        """Origins of a head's tensors, from its renamed names: those that hold several, those of strips, and others."""
+        """Origins of a head's tensors, from its names, old -> new: of several in one, of strips, and of others."""
         origins = {}
         for old, new in sorted(renamed.items(), key=lambda names: (len(names[1]), names[1])):  # strips in their order
             if fused := next((end for end in self.head.fused if new.endswith(end)), None):
@@ -165,7 +175,7 @@ class BackboneWithHead:
         return own | self.backbone.layer_counts(config.backbone_config)
 
     def image_processor(self, config: PreTrainedConfig, upstream: dict | None) -> BaseImageProcessor:
-        return self.head.image_processor(config)
+        return self.head.image_processor(config, upstream)
 
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
         return self.head.assumed_preprocessing(config)
@@ -187,5 +197,5 @@ def stage_indices(backbone_config: PreTrainedConfig) -> list[int]:
 
 
 def _per_part(out_indices: list | None) -> list[list | None]:
-    """The stages that are seen of each part of a composite backbone, the one that the head sees last; or of the one."""
+    """The stages seen of each part of a composite backbone, last of the one that the head sees; or of the only one."""
     return out_indices if out_indices and isinstance(out_indices[0], list) else [out_indices]

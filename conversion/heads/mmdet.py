@@ -32,6 +32,8 @@ class DetectionHead(Head):
         build_config: Builds the config from mmdet's `model` dict, without the backbone, and from that of the backbone.
     """
 
+    takes_preprocessing = True
+
     detectors: tuple[str, ...]
     build_config: Callable[["ModelDict", PreTrainedConfig], PreTrainedConfig]
 
@@ -43,7 +45,7 @@ class DetectionHead(Head):
         if missing := [name for name in ("type", "backbone", "neck", "test_cfg") if not original.get(name)]:
             raise InputError(f"{', '.join(missing)} is missing. Give the model dict of the mmdet config.")
         if not isinstance(original["backbone"], dict):
-            raise InputError(f"backbone={original['backbone']!r} is not supported: it is the dict of the mmdet config.")
+            raise InputError(f"backbone={original['backbone']!r} is not the dict of the mmdet config.")
         if original["type"] not in self.detectors:
             raise InputError(f"type={original['type']!r} is not supported, only {', '.join(self.detectors)} are.")
 
@@ -53,8 +55,8 @@ class DetectionHead(Head):
         model.check_used_up()
         return config
 
-    def image_processor(self, config: PreTrainedConfig) -> BaseImageProcessor:
-        return DetectionImageProcessor()
+    def image_processor(self, config: PreTrainedConfig, stated: dict | None) -> BaseImageProcessor:
+        return DetectionImageProcessor(**(stated or {}))
 
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
         size = DetectionImageProcessor().size

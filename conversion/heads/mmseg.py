@@ -42,7 +42,7 @@ class SegmentationHead(Head):
         shared = {"backbone_config": backbone_config, "segmentation_recipe": recipe.to_dict()}
         return self.build_config(flat(original, TRAINING), shared)
 
-    def image_processor(self, config: PreTrainedConfig) -> BaseImageProcessor:
+    def image_processor(self, config: PreTrainedConfig, stated: dict | None) -> BaseImageProcessor:
         return stock_image_processor(SegmentationRecipe.from_dict(config.segmentation_recipe), config.model_type)
 
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
