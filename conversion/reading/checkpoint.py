@@ -86,7 +86,7 @@ class Checkpoint:
         )
 
     def batches(self, groups: Iterable[tuple[str, ...]]) -> Iterator[dict[str, torch.Tensor]]:
-        """All the tensors of these groups of names, some groups at a time: about `BATCH_BYTES` are resident at most."""
+        """All the tensors of these groups of names, some groups at a time: `BATCH_BYTES` or one group."""
         batch, size = [], 0
         for names in groups:
             nbytes = sum(self.tensors[name].nbytes for name in names)
