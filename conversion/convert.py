@@ -29,6 +29,7 @@ def convert(
     *,
     name: str | None = None,
     original_config: str | Path | None = None,
+    part: str | None = None,
     weights: str | None = None,
     dtype: str | None = None,
     max_shard_size: str = "5GB",
@@ -48,6 +49,7 @@ def convert(
         name: Published checkpoint to take the config from. By default `source` itself, if it is named as one.
         original_config: JSON file with the arguments of the original constructor, or with a config of mmseg or mmdet 2
             or its `model` dict, for other checkpoints.
+        part: `"backbone"` to convert only that of a checkpoint with a head on it.
         weights: `"model"` or `"ema"`, where a training checkpoint holds both.
         dtype: What the files store: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint.
             Models load in float32.
@@ -65,13 +67,15 @@ def convert(
     """
     if name and original_config:
         raise InputError("--name and --original-config exclude each other. Pass one of them.")
+    if part not in (None, "backbone"):
+        raise InputError(f"--part must be backbone, got {part}.")
     output = Path(output)
     if not dry_run:
         tidy(output)
     check_output(output, source, overwrite)
     found = find_source(source)
     hashes = hash_source(found, allow_unknown, progress)  # what is damaged is not even looked into
-    plan = make_plan(open_checkpoint(found, weights), name, original_config)
+    plan = make_plan(open_checkpoint(found, weights), name, original_config, part)
     target = _choose_dtype(plan.checkpoint, dtype)
     transfer = Transfer(plan.checkpoint, plan.key_map, plan.constants, cast_floating(plan.expected, target))
     shards = split(transfer.expected, max_shard_size)
@@ -111,9 +115,13 @@ def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
 
 def _image_processor(plan: Plan) -> BaseImageProcessor:
     """That of the published recipe; for a checkpoint that nobody published upstream's, or the usual one."""
-    if plan.published:
-        return plan.published.image_processor()
-    return plan.convertible.image_processor(plan.config, plan.preprocessing)
+    whole = plan.published and plan.published.image_processor()
+    if whole and not plan.part:
+        return whole
+    stated = whole.to_dict() if whole else plan.preprocessing or {}
+    if plan.part:  # how large images are depends on what the backbone will be used for
+        stated = {name: stated[name] for name in ("image_mean", "image_std") if name in stated}
+    return plan.convertible.image_processor(plan.config, stated)
 
 
 def _reload(folder: Path, plan: Plan) -> None:

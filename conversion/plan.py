@@ -19,7 +19,7 @@ from .matching import advice, check_not_refused, find_published, fitting, publis
 from .reading.checkpoint import Checkpoint
 from .reading.containers import some
 from .reading.original_config import read_original_config
-from .registry import recognise
+from .registry import backbone_alone, recognise
 from .writing.expected import model_tensors
 
 # what transformers adds to upstream's config.json
@@ -34,6 +34,7 @@ class Plan:
         convertible: What it is: family and head.
         checkpoint: The checkpoint, with its tensors by the names of the original network.
         config: Config of the converted model.
+        part: What of the checkpoint it is, if not all.
         published: The published checkpoint that it is, if it is one.
         config_from: Where the config comes from, in words.
         preprocessing: What the original says of the preparation of images, if anything.
@@ -46,6 +47,7 @@ class Plan:
     convertible: Convertible
     checkpoint: Checkpoint
     config: PreTrainedConfig
+    part: str | None
     published: PublishedCheckpoint | None
     config_from: str
     preprocessing: dict | None
@@ -59,13 +61,16 @@ class Plan:
         return self.convertible.model_class_of(self.config)
 
 
-def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | Path | None) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint, name: str | None, original_config: str | Path | None, part: str | None = None
+) -> Plan:
     """Decide what a checkpoint becomes.
 
     Args:
         checkpoint: The opened checkpoint.
         name: Published name to take the config from. By default the name of the source, if it is a published one.
         original_config: JSON file with the original constructor's arguments, instead.
+        part: `"backbone"` for that of a checkpoint with a head on it. The whole is looked at all the same.
 
     Raises:
         InputError: The config cannot be known, or checkpoint and config do not fit each other.
@@ -96,10 +101,15 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     expected, buffers = model_tensors(convertible.model_class_of(config), config)
     constants = convertible.constants(config)
     _check_tensors(label, checkpoint, key_map, expected, constants)
+    if part:
+        convertible, checkpoint = backbone_alone(convertible, checkpoint)
+        config, key_map, constants = config.backbone_config, key_map_of(convertible, checkpoint), {}
+        expected, buffers = model_tensors(convertible.model_class_of(config), config)
     return Plan(
         convertible,
         checkpoint,
         config,
+        part,
         published,
         config_from,
         preprocessing,

@@ -66,8 +66,32 @@ def _looks_like(names: Iterable[str]) -> str:
     return ""
 
 
-def convertible_of(config: PreTrainedConfig) -> Convertible | None:
-    """What a converted model's config is of; `None` for a model that cannot have been converted."""
+def backbone_alone(convertible: Convertible, checkpoint: Checkpoint) -> tuple[Family, Checkpoint]:
+    """The backbone of a checkpoint without the head on it, and its tensors by the names that they have without one.
+
+    Raises:
+        InputError: There is no head but a classifier.
+    """
+    if isinstance(convertible, Family):
+        raise InputError(
+            f"{checkpoint.source.given}: a classifier, whose backbone AutoBackbone loads from the whole. "
+            "Leave out --part."
+        )
+    names = {name.removeprefix(BACKBONE): name for name in checkpoint.tensors if name.startswith(BACKBONE)}
+    others = checkpoint.tensors.keys() - names.values()
+    checkpoint = checkpoint.renamed(names, dict.fromkeys(sorted(others), "outside of the backbone"))
+    return convertible.backbone.alone(), checkpoint
+
+
+def convertible_of(config: PreTrainedConfig, part: str | None = None) -> Convertible | None:
+    """What a converted model's config is of; `None` for a model that cannot have been converted.
+
+    Args:
+        config: The config.
+        part: `"backbone"` for one that was taken from under a head.
+    """
+    if part:
+        return FAMILIES[config.model_type].alone() if config.model_type in FAMILIES else None
     head = next((head for head in HEADS if config.model_type in head.model_types), None)
     if head is None:
         return FAMILIES.get(config.model_type)

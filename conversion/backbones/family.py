@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
@@ -56,6 +56,10 @@ class Family:
     @property
     def model_type(self) -> str:
         return self.model_class.config_class.model_type
+
+    def alone(self) -> "Family":
+        """The same without a classifier: what a checkpoint's backbone becomes if nothing else of it is wanted."""
+        return replace(self, model_class=AutoBackbone._model_mapping[self.model_class.config_class], heads=("",))
 
     @property
     def takes_preprocessing(self) -> bool:

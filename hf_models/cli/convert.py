@@ -19,7 +19,10 @@ def convert(
     ] = None,
     original_config: Annotated[
         Path | None,
-        typer.Option(help="A JSON file with the arguments of the original constructor, or mmseg's model dict."),
+        typer.Option(help="A JSON file with the arguments of the original constructor, or a config of mmseg or mmdet."),
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Convert only the backbone of a segmentation model or a detector: backbone.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Which weights of a training checkpoint to take: model or ema.")
@@ -48,6 +51,7 @@ def convert(
             output,
             name=name,
             original_config=original_config,
+            part=part,
             weights=weights,
             dtype=dtype,
             max_shard_size=max_shard_size,
