@@ -45,6 +45,7 @@ def convert(
         check_original(source)
     with one_line_errors(verbose):
         from hf_models.conversion import convert
+        from hf_models.conversion.reading.containers import some
 
         report = convert(
             source,
@@ -62,8 +63,8 @@ def convert(
     if dry_run:
         print(json.dumps(report, indent=2, ensure_ascii=False))
         return
-    for key, reason in report["dropped"].items():
-        print(f"dropped {printable(key)}: {reason}")
+    for reason in dict.fromkeys(report["dropped"].values()):
+        print(f"dropped {some(key for key, why in report['dropped'].items() if why == reason)}: {reason}")
     for note in report["notes"]:
         print(f"note: {printable(note)}")
     print(f"{output}: {report['parameters']:,} parameters from {report['config_from']}")

@@ -8,7 +8,7 @@ import torch
 from hf_models import zoo
 from hf_models.conversion.plan import make_plan
 
-from ..harness.detection_tester import MANIFESTS, opened, shapes_of
+from ..harness.detection_originals import MANIFESTS, opened, shapes_of
 
 INITIAL = {f"dino_4scale_cbinternimage_h_objects365_{classes}classes" for classes in (80, 20)}
 
