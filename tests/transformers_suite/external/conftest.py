@@ -1,4 +1,4 @@
-"""Makes our classes known to the common tests, and holds a family's skips to those that ConvNext of transformers has."""
+"""Makes our classes known to the common tests, and holds a family's skips to those of ConvNext of transformers."""
 
 import re
 from collections import Counter, defaultdict

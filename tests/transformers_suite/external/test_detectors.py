@@ -3,8 +3,8 @@
 import unittest
 
 from backbone_suite import BackboneModelTester
-from tests.test_modeling_common import ModelTesterMixin, floats_tensor
 from test_families import own_module
+from tests.test_modeling_common import ModelTesterMixin, floats_tensor
 
 from hf_models.modeling_backbone_rcnn import BackboneRCNNForObjectDetection
 
