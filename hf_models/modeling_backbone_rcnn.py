@@ -145,6 +145,8 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
         """
         if labels is not None:
             raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         outputs = self.backbone(
             pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
         )
