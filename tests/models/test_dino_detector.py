@@ -139,17 +139,18 @@ def test_every_step_is_the_originals(golden, model, image):
         assert_step(level, step[f"level{i}"], f"level{i}")
 
     shapes = [tuple(level.shape[2:]) for level in levels]
-    layout = lay_out(shapes, pixel_mask(image), model.config.d_model)
+    layout = lay_out(shapes, pixel_mask(image), model.level_embed)
     sizes = [rows * columns for rows, columns in shapes]
     for i in (0, 3):
         assert torch.equal(layout.valid.split(sizes, dim=1)[i], step[f"valid_mask{i}"].flatten(1))
     for i in (2, 3):
-        embedding = layout.position_embeddings.split(sizes, dim=1)[i]
+        embedding = layout.position_embeddings.split(sizes, dim=1)[i] - model.level_embed[i]
         assert_step(embedding, step[f"pos_embed{i}"].flatten(2).transpose(1, 2), f"pos_embed{i}")
 
     outputs = []
     hooks = [layer.register_forward_hook(lambda *args: outputs.append(args[2])) for layer in model.encoder.layers]
-    memory = model.encode([step[f"level{i}"] for i in range(4)], layout)
+    tokens = torch.cat([step[f"level{i}"].flatten(2).transpose(1, 2) for i in range(4)], dim=1)
+    memory = model.encoder(tokens, layout)
     for hook in hooks:
         hook.remove()
     for i, output in enumerate(outputs):
