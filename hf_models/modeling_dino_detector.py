@@ -10,6 +10,7 @@ and are kept in float32: half precision has too few digits to say where a point 
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +44,7 @@ class DinoDetectorOutput(DetectorOutput):
     pred_boxes: torch.Tensor | None = None
 
 
-@dataclass
-class TokenLayout:
+class TokenLayout(NamedTuple):
     """Where in the images the tokens of all feature levels lie, L tokens for each image.
 
     Args:
@@ -185,35 +185,17 @@ class DinoDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self,
-        queries: torch.Tensor,
-        boxes: torch.Tensor,
-        memory: torch.Tensor,
-        layout: TokenLayout,
-        box_heads: list[BoxHead],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Refine queries and boxes in turn.
-
-        Args:
-            queries: (batch_size, num_queries, d_model).
-            boxes: (batch_size, num_queries, 4), the proposals.
-            memory: Tokens of the encoder (batch_size, L, d_model).
-            layout: Their layout.
-            box_heads: One for each layer but the last.
-
-        Returns:
-            The queries, normalised, and the boxes around which the last layer has looked.
-        """
-        hidden_states = self.decode(0, queries, boxes, memory, layout)
-        for i, box_head in enumerate(box_heads, start=1):
-            boxes = box_head(hidden_states, inverse_sigmoid(boxes))
-            hidden_states = self.decode(i, hidden_states, boxes, memory, layout)
-        return self.norm(hidden_states), boxes
-
-    def decode(
         self, i: int, hidden_states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
     ) -> torch.Tensor:
-        """The output of the layer i for states (batch_size, num_queries, d_model) and their boxes."""
+        """The output of one layer.
+
+        Args:
+            i: Index of the layer.
+            hidden_states: (batch_size, num_queries, d_model), the queries or the output of the layer before.
+            boxes: (batch_size, num_queries, 4), where each query looks.
+            memory: (batch_size, L, d_model), the encoder's tokens.
+            layout: Their layout.
+        """
         # (B, queries, 1, 4) * (B, 1, levels, 4): the boxes, as fractions of each level with its padding
         references = boxes[:, :, None] * layout.valid_ratios.repeat(1, 1, 2)[:, None]
         return self.layers[i](
@@ -329,9 +311,8 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         boxes = self.select(*self.propose(memory, layout))
         queries = self.query_embed(torch.arange(self.config.num_queries, device=memory.device))
         queries = queries.expand(batch_size, -1, -1)  # (queries, d_model) -> (B, queries, d_model)
-        states, boxes = self.decoder(queries, boxes, memory, layout, self.box_heads[:-2])
-        logits = self.class_heads[-2](states)
-        boxes = self.box_heads[-2](states, inverse_sigmoid(boxes))
+        states, boxes = self.decode(queries, boxes, memory, layout)
+        logits, boxes = self.class_heads[-2](states), self.box_heads[-2](states, inverse_sigmoid(boxes))
         return DinoDetectorOutput(
             **self.best(logits, boxes), hidden_states=outputs.hidden_states, logits=logits, pred_boxes=boxes
         )
@@ -367,6 +348,21 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         scores = self.class_heads[-1](features).float().amax(-1)  # (B, L, classes) -> (B, L)
         best = scores.topk(queries, dim=1).indices
         return self.box_heads[-1](rows_of(features, best), rows_of(proposals, best))
+
+    def decode(
+        self, states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Refine queries (batch_size, num_queries, d_model) and boxes (batch_size, num_queries, 4) in turn.
+
+        Returns:
+            The last layer's output, normalised, and the boxes that it has looked at, which are still to be changed by
+            it.
+        """
+        for i in range(self.config.decoder_layers):
+            if i > 0:
+                boxes = self.box_heads[i - 1](states, inverse_sigmoid(boxes))
+            states = self.decoder(i, states, boxes, memory, layout)
+        return self.decoder.norm(states), boxes
 
     def best(self, logits: torch.Tensor, boxes: torch.Tensor) -> dict[str, torch.Tensor]:
         """The best of all pairs of a query and a class, as [`DetectorOutput`] describes them."""
