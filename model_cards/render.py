@@ -159,6 +159,7 @@ def _metadata(
     tags = ["vision", *([task] if task else []), config.model_type] + ([backbone.model_type] if backbone else [])
     if model is None:
         return ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
+    tags += [model.family] * (model.family not in tags)
     about = {
         "task_type": model.task,
         "dataset_type": DATASETS[model.test_set][0] or model.test_set.lower().replace(" ", "-"),
