@@ -4,7 +4,7 @@ The layers of the encoder and the decoder are those of Deformable DETR, from tra
 DINO's own: the encoder's best tokens give the first boxes but not the queries, which are learned; each decoder layer
 embeds its boxes anew, and refines them by its output before the norm, while predictions are made after the norm.
 
-Boxes are (center x, center y, width, height) as fractions of the valid area, which is the image without its padding,
+Boxes are (centre x, centre y, width, height) as fractions of the valid area, which is the image without its padding,
 and are kept in float32: half precision has too few digits to say where a point lies in a large image.
 """
 
@@ -36,7 +36,7 @@ class DinoDetectorOutput(DetectorOutput):
 
     Args:
         logits: (batch_size, num_queries, num_labels), scores of the classes before the sigmoid.
-        pred_boxes: (batch_size, num_queries, 4), center x, center y, width and height, as fractions of the valid area;
+        pred_boxes: (batch_size, num_queries, 4), centre x, centre y, width and height, as fractions of the valid area;
             they may reach beyond it.
     """
 
@@ -51,7 +51,7 @@ class TokenLayout(NamedTuple):
         levels: Height and width of each level, and where its tokens begin, as the layers of transformers take them.
         valid: (batch_size, L), false where a token lies in the padding.
         valid_ratios: (batch_size, levels, 2), valid share of the width and of the height of each level.
-        centers: (batch_size, L, 2), x and y of each token's center, as fractions of the valid area.
+        centres: (batch_size, L, 2), x and y of each token's centre, as fractions of the valid area.
         sides: (L,), side of the box that each token proposes, as a fraction of the valid area.
         position_embeddings: (batch_size, L, d_model).
     """
@@ -59,7 +59,7 @@ class TokenLayout(NamedTuple):
     levels: dict[str, torch.Tensor | list[tuple[int, int]]]
     valid: torch.Tensor
     valid_ratios: torch.Tensor
-    centers: torch.Tensor
+    centres: torch.Tensor
     sides: torch.Tensor
     position_embeddings: torch.Tensor
 
@@ -92,7 +92,7 @@ def lay_out(shapes: list[tuple[int, int]], pixel_mask: torch.Tensor, level_embed
         level_embed: (levels, d_model), what tells the levels apart in the position embeddings.
     """
     device, width = pixel_mask.device, level_embed.shape[1] // 2
-    valid, valid_ratios, centers, sides, embeddings = [], [], [], [], []
+    valid, valid_ratios, centres, sides, embeddings = [], [], [], [], []
     for level, (rows, columns) in enumerate(shapes):
         # (B, height, width) -> (B, 1, height, width) -> (B, rows, columns)
         mask = F.interpolate(pixel_mask[:, None].float(), size=(rows, columns), mode="nearest")[:, 0].bool()
@@ -101,9 +101,9 @@ def lay_out(shapes: list[tuple[int, int]], pixel_mask: torch.Tensor, level_embed
         valid_ratios.append(torch.stack((counts[:, 0] / columns, counts[:, 1] / rows), dim=-1))
         x, y = (torch.arange(count, dtype=torch.float32, device=device) + 0.5 for count in (columns, rows))
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)  # (rows * columns, 2)
-        centers.append(grid / counts[:, None])
+        centres.append(grid / counts[:, None])
         sides.append(torch.full((rows * columns,), 0.05 * 2**level, device=device))
-        # what is embedded is not a token's center but its far edge, which is 1 for the last in the image
+        # what is embedded is not a token's centre but its far edge, which is 1 for the last in the image
         down, across = mask.cumsum(1, dtype=torch.float32), mask.cumsum(2, dtype=torch.float32)
         down, across = down / (down[:, -1:] + 1e-6), across / (across[:, :, -1:] + 1e-6)
         embedding = torch.cat([sine_embedding(edge, width, temperature=20) for edge in (down, across)], dim=-1)
@@ -114,14 +114,14 @@ def lay_out(shapes: list[tuple[int, int]], pixel_mask: torch.Tensor, level_embed
         levels={"spatial_shapes": spatial_shapes, "spatial_shapes_list": shapes, "level_start_index": starts},
         valid=torch.cat(valid, dim=1),
         valid_ratios=torch.stack(valid_ratios, dim=1),
-        centers=torch.cat(centers, dim=1),
+        centres=torch.cat(centres, dim=1),
         sides=torch.cat(sides),
         position_embeddings=torch.cat(embeddings, dim=1),
     )
 
 
 class Float32Sampling(nn.Module):
-    """The operator inside deformable attention, in float32 whatever the model's dtype.
+    """The operator inside deformable attention, in float32 at least.
 
     Sampling locations need it, and PyTorch's grid_sample takes them and the values in one dtype only. A kernel from
     the Hub (`use_kernels=True`) takes the operator's place, as in the models of transformers.
@@ -131,11 +131,20 @@ class Float32Sampling(nn.Module):
         super().__init__()
         self.operator = MultiScaleDeformableAttention()
 
-    def forward(self, value, shapes, shapes_list, starts, locations, weights, im2col_step):
-        """Takes what the operator takes; returns (batch_size, queries, width)."""
-        sampled = self.operator(
-            value.float(), shapes, shapes_list, starts, locations.float(), weights.float(), im2col_step
-        )
+    def forward(
+        self,
+        value: torch.Tensor,
+        spatial_shapes: torch.Tensor,
+        spatial_shapes_list: list[tuple[int, int]],
+        level_start_index: torch.Tensor,
+        locations: torch.Tensor,
+        weights: torch.Tensor,
+        im2col_step: int,
+    ) -> torch.Tensor:
+        """Takes what the operator takes; returns (batch_size, queries, d_model)."""
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        shapes = (spatial_shapes, spatial_shapes_list, level_start_index)
+        sampled = self.operator(value.to(dtype), *shapes, locations.to(dtype), weights.to(dtype), im2col_step)
         return sampled.to(value.dtype)
 
 
@@ -148,14 +157,14 @@ class DinoEncoder(nn.Module):
 
     def forward(self, tokens: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
         """Takes and returns tokens (batch_size, L, d_model)."""
-        # (B, L, 1, 2) * (B, 1, levels, 2): a token's center, as a fraction of each level with its padding
-        centers = layout.centers[:, :, None] * layout.valid_ratios[:, None]
+        # (B, L, 1, 2) * (B, 1, levels, 2): a token's centre, as a fraction of each level with its padding
+        centres = layout.centres[:, :, None] * layout.valid_ratios[:, None]
         for layer in self.layers:
             tokens = layer(
                 tokens,
                 layout.valid,
                 spatial_position_embeddings=layout.position_embeddings.to(tokens.dtype),
-                reference_points=centers,
+                reference_points=centres,
                 **layout.levels,
             )
         return tokens
@@ -282,7 +291,7 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         Args:
             pixel_values: Normalised images (batch_size, num_channels, height, width), padded on the right and below.
             pixel_mask: (batch_size, height, width), 1 in the image and 0 in its padding; no padding by default.
-            labels: Not supported yet.
+            labels: Not supported: this class does not train.
             output_hidden_states: Whether to return the backbone's hidden states.
             return_dict: `False` for a tuple.
 
@@ -294,16 +303,17 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
                 has fewer tokens than there are queries.
         """
         if labels is not None:
-            raise ValueError("labels: this model computes no loss yet. Leave them out to get its detections")
+            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         batch_size, _, height, width = pixel_values.shape
         if pixel_mask is None:
             pixel_mask = torch.ones((batch_size, height, width), device=pixel_values.device)
         if pixel_mask.shape != (batch_size, height, width):
-            raise ValueError(
-                f"pixel_mask: expected {(batch_size, height, width)} as pixel_values has it, got "
-                f"{tuple(pixel_mask.shape)}"
-            )
-        outputs = self.backbone(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+            raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
+        outputs = self.backbone(
+            pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
+        )
         levels = self.project(outputs.feature_maps)
         layout = lay_out([tuple(level.shape[2:]) for level in levels], pixel_mask, self.level_embed)
         # (B, d_model, rows, columns) of each level -> (B, L, d_model)
@@ -334,8 +344,8 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         Tokens in the padding, and those whose box would lie at the very border or be as large as the image, have no
         features, and their box is at infinity.
         """
-        sides = layout.sides[None, :, None].expand_as(layout.centers)
-        boxes = torch.cat((layout.centers, sides), dim=-1)  # (B, L, 4)
+        sides = layout.sides[None, :, None].expand_as(layout.centres)
+        boxes = torch.cat((layout.centres, sides), dim=-1)  # (B, L, 4)
         proposes = layout.valid[..., None] & ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
         features = self.enc_output_norm(self.enc_output(memory.masked_fill(~proposes, 0)))
         return features, boxes.logit().masked_fill(~proposes, math.inf)
@@ -368,8 +378,8 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         """The best of all pairs of a query and a class, as [`DetectorOutput`] describes them."""
         scores, pairs = logits.float().sigmoid().flatten(1).topk(self.config.max_detections)  # (B, queries * classes)
         queries, labels = pairs // logits.shape[-1], pairs % logits.shape[-1]
-        centers, sizes = rows_of(boxes, queries).split(2, dim=-1)
-        edges = torch.cat((centers - sizes / 2, centers + sizes / 2), dim=-1)
+        centres, sizes = rows_of(boxes, queries).split(2, dim=-1)
+        edges = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=-1)
         return {"scores": scores, "labels": labels, "boxes": edges.clamp(0, 1)}
 
 
