@@ -90,12 +90,12 @@ def _build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> Backbo
         required={"out_channels": int} | ({"use_residual": bool} if with_norms else {}),
         only=FPN
         | {
+            "norm_cfg.type": ("LN",),
             "type": ("FPN_vitdet",) if with_norms else ("FPN", "FPN_vitdet"),
             "in_channels": (list(backbone_config.hidden_sizes),),
             "num_outs": (5,),
             "start_level": (0,),
             "add_extra_convs": (False,),
-            "norm_cfg.type": ("LN",),
             "use_residual": (True,),
         },
         ignored=("relu_before_extra_convs",),
