@@ -171,7 +171,8 @@ def _take_layers(model: ModelDict, part: str, width: int) -> dict[str, Any]:
         )
         stated = {"num_heads": (among_queries["num_heads"],)}  # one field for both
     attention = model.take(
-        attentions[0],
+        attentions[0] if attentions else f"{layer}attn_cfgs.1.",
+        required={"type": str},
         defaults={"num_heads": 8},
         only={
             "type": ("MultiScaleDeformableAttention", "CustomMultiScaleDeformableAttention"),
