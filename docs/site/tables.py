@@ -27,7 +27,7 @@ OPERATORS = {
 
 def families_table() -> str:
     """A row for each family: what it can be had as, and the best that its authors report."""
-    table = [["family", "operator", "paper", "original code", "checkpoints", "parameters", "top-1", "mIoU"]]
+    table = [["family", "operator", "paper", "original code", "checkpoints", "parameters", "top-1", "mIoU", "box AP"]]
     models = [find_checkpoint(name) for name in list_models()]
     for family in dict.fromkeys(model.family for model in models):
         ours = [model for model in models if model.family == family]
@@ -35,6 +35,7 @@ def families_table() -> str:
         sizes = [model.parameters for model in classifiers if model.parameters]
         top1 = [model.reported["top1"] for model in classifiers if _reports(model, "top1", "ImageNet-1K")]
         miou = [model.reported["miou"] for model in ours if _reports(model, "miou", "ADE20K")]
+        box_ap = [model.reported["box_ap"] for model in ours if _reports(model, "box_ap", "COCO")]
         table.append(
             [
                 classifiers[0].title.rpartition("-")[0],
@@ -45,6 +46,7 @@ def families_table() -> str:
                 f"{min(sizes) / 1e6:,.0f} to {max(sizes) / 1e6:,.0f} M",
                 f"{max(top1)}" if top1 else "",
                 f"{max(miou)}" if miou else "",
+                f"{max(box_ap)}" if box_ap else "",
             ]
         )
     return _markdown(table, text_columns=4)

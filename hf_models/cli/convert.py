@@ -19,7 +19,9 @@ def convert(
     ] = None,
     original_config: Annotated[
         Path | None,
-        typer.Option(help="A JSON file with the arguments of the original constructor, or a config of mmseg or mmdet."),
+        typer.Option(
+            help="A JSON file with the arguments of the original constructor, or a config of mmseg or mmdet."
+        ),
     ] = None,
     part: Annotated[
         str | None, typer.Option(help="Convert only the backbone of a segmentation model or a detector: backbone.")

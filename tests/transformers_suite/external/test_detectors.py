@@ -6,7 +6,9 @@ from backbone_suite import BackboneModelTester
 from test_families import own_module
 from tests.test_modeling_common import ModelTesterMixin, floats_tensor
 
+from hf_models.modeling_backbone_fcos import BackboneFCOSForObjectDetection
 from hf_models.modeling_backbone_rcnn import BackboneRCNNForObjectDetection
+from hf_models.modeling_dino_detector import DinoDetectorForObjectDetection
 
 
 class DetectorTester(BackboneModelTester):
@@ -15,8 +17,9 @@ class DetectorTester(BackboneModelTester):
     batch_size = 3
     is_training = False
 
-    def get_config(self):
-        return own_module("harness.rcnn_tester").small_config(**self.config_kwargs)
+    def __init__(self, make_config):
+        super().__init__(type(make_config()), {})
+        self.get_config = make_config
 
     def prepare_config_and_inputs_for_common(self):
         pixel_values = floats_tensor([self.batch_size, self.num_channels, self.image_size, self.image_size])
@@ -32,12 +35,28 @@ class DetectorSuite(ModelTesterMixin):
     # what a detector has none of, and what depends on what is found
     test_model_get_set_embeddings = test_torch_export = None
     test_hidden_states_output = None  # the backbone's, which have tests of their own
-    test_can_load_ignoring_mismatched_shapes = None  # takes `box_stds` for an initialisation
 
     def setUp(self):
-        self.model_tester = DetectorTester(self.all_model_classes[0].config_class, self.config_kwargs)
+        self.model_tester = DetectorTester(self.make_config)
 
 
 class backbone_rcnn__Detector(DetectorSuite, unittest.TestCase):
     all_model_classes = (BackboneRCNNForObjectDetection,)
-    config_kwargs = {}
+    test_can_load_ignoring_mismatched_shapes = None  # takes `box_stds` for an initialisation
+
+    def make_config(self):
+        return own_module("harness.rcnn_tester").small_config()
+
+
+class backbone_fcos__Detector(DetectorSuite, unittest.TestCase):
+    all_model_classes = (BackboneFCOSForObjectDetection,)
+
+    def make_config(self):
+        return own_module("models.test_backbone_fcos").small_config()
+
+
+class dino_detector__Detector(DetectorSuite, unittest.TestCase):
+    all_model_classes = (DinoDetectorForObjectDetection,)
+
+    def make_config(self):
+        return own_module("models.test_dino_detector").tiny_config(num_queries=10, max_detections=10)
