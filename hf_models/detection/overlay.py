@@ -20,15 +20,16 @@ def draw_detections(image: Image.Image, detections: Sequence[Detection], colours
         detections: The best first, which is drawn over the others.
         colours: Colour of each class, by its name.
     """
+    side = (image.width * image.height) ** 0.5
+    line, font = max(round(side / 300), 1), ImageFont.load_default(max(side / 40, 12))
+    frames = [_inside(detection.box, image.size) for detection in detections]
     pixels = np.array(image)
-    for detection in reversed(detections):
+    for (left, top, right, bottom), detection in reversed(list(zip(frames, detections, strict=True))):
         if (mask := detection.mask) is not None:
-            _tint(pixels, mask.numpy(), colours[detection.label])
+            window = slice(max(top - 1, 0), bottom + 1), slice(max(left - 1, 0), right + 1)
+            _paint(pixels[window], mask[window].numpy(), colours[detection.label], line)
     picture = Image.fromarray(pixels)
     draw = ImageDraw.Draw(picture)
-    side = (image.width * image.height) ** 0.5
-    line, font = max(round(side / 300), 1), ImageFont.load_default(max(side / 45, 10))
-    frames = [_inside(detection.box, image.size) for detection in detections]
     for (left, top, right, bottom), detection in reversed(list(zip(frames, detections, strict=True))):
         for colour, rim in (("white", 1), (colours[detection.label], 0)):  # the rim shows on any background
             draw.rectangle(
@@ -46,12 +47,16 @@ def draw_detections(image: Image.Image, detections: Sequence[Detection], colours
     return picture
 
 
-def _tint(pixels: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
-    """Blend those of the pixels (height, width, 3) that are in a mask (height, width) with a colour, in place."""
+def _paint(pixels: np.ndarray, mask: np.ndarray, colour: Colour, line: int) -> None:
+    """Tint those of the pixels (height, width, 3) that are in a mask (height, width), and draw its edge, in place."""
     shades = np.arange(256)[:, None] * (1 - OPACITY) + np.multiply(colour, OPACITY)  # (256, 3): old shade -> new one
     for channel, new in enumerate(shades.round().astype(np.uint8).T):
         values = pixels[..., channel]
         values[mask] = new[values[mask]]
+    middle, before, after = slice(line, -line), slice(None, -2 * line), slice(2 * line, None)
+    edge = mask.copy()
+    edge[middle, middle] &= ~(mask[before, middle] & mask[after, middle] & mask[middle, before] & mask[middle, after])
+    pixels[edge] = colour
 
 
 def _inside(box: Sequence[float], size: tuple[int, int]) -> Rectangle:
