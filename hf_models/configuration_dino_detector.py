@@ -62,6 +62,11 @@ class DinoDetectorConfig(CodeCarrier, PreTrainedConfig):
         elif isinstance(self.backbone_config, dict):
             self.backbone_config = AutoConfig.for_model(**self.backbone_config)
         super().__post_init__(**kwargs)
+        if self.max_detections > self.num_queries * self.num_labels:
+            raise ValueError(
+                f"max_detections must be at most {self.num_queries} queries times {self.num_labels} classes, "
+                f"got {self.max_detections}"
+            )
 
 
 __all__ = ["DinoDetectorConfig"]

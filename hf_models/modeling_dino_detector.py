@@ -4,12 +4,13 @@ The layers of the encoder and the decoder are those of Deformable DETR, from tra
 DINO's own: the encoder's best tokens give the first boxes but not the queries, which are learned; each decoder layer
 embeds its boxes anew, and refines them by its output before the norm, while predictions are made after the norm.
 
-Boxes are (center x, center y, width, height) as fractions of the valid area, which is the image without its padding,
+Boxes are (centre x, centre y, width, height) as fractions of the valid area, which is the image without its padding,
 and are kept in float32: half precision has too few digits to say where a point lies in a large image.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class DinoDetectorOutput(DetectorOutput):
 
     Args:
         logits: (batch_size, num_queries, num_labels), scores of the classes before the sigmoid.
-        pred_boxes: (batch_size, num_queries, 4), center x, center y, width and height, as fractions of the valid area;
+        pred_boxes: (batch_size, num_queries, 4), centre x, centre y, width and height, as fractions of the valid area;
             they may reach beyond it.
     """
 
@@ -43,31 +44,24 @@ class DinoDetectorOutput(DetectorOutput):
     pred_boxes: torch.Tensor | None = None
 
 
-@dataclass
-class TokenLayout:
+class TokenLayout(NamedTuple):
     """Where in the images the tokens of all feature levels lie, L tokens for each image.
 
     Args:
-        shapes: Height and width of each level.
+        levels: Height and width of each level, and where its tokens begin, as the layers of transformers take them.
         valid: (batch_size, L), false where a token lies in the padding.
         valid_ratios: (batch_size, levels, 2), valid share of the width and of the height of each level.
-        centers: (batch_size, L, 2), x and y of each token's center, as fractions of the valid area.
+        centres: (batch_size, L, 2), x and y of each token's centre, as fractions of the valid area.
         sides: (L,), side of the box that each token proposes, as a fraction of the valid area.
-        position_embeddings: (batch_size, L, width).
+        position_embeddings: (batch_size, L, d_model).
     """
 
-    shapes: list[tuple[int, int]]
+    levels: dict[str, torch.Tensor | list[tuple[int, int]]]
     valid: torch.Tensor
     valid_ratios: torch.Tensor
-    centers: torch.Tensor
+    centres: torch.Tensor
     sides: torch.Tensor
     position_embeddings: torch.Tensor
-
-    def for_attention(self) -> dict[str, torch.Tensor | list[tuple[int, int]]]:
-        """The shapes as the layers of transformers take them."""
-        shapes = torch.tensor(self.shapes, device=self.valid.device)
-        starts = F.pad(shapes.prod(1).cumsum(0)[:-1], (1, 0))
-        return {"spatial_shapes": shapes, "spatial_shapes_list": self.shapes, "level_start_index": starts}
 
 
 def sine_embedding(positions: torch.Tensor, width: int, temperature: float) -> torch.Tensor:
@@ -83,48 +77,51 @@ def inverse_sigmoid(boxes: torch.Tensor) -> torch.Tensor:
     return (boxes.clamp(min=1e-3) / (1 - boxes).clamp(min=1e-3)).log()
 
 
-def lay_out(shapes: list[tuple[int, int]], pixel_mask: torch.Tensor, width: int) -> TokenLayout:
-    """The layout of the tokens of all levels, with embeddings of their positions.
+def rows_of(table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Rows of each image: (batch_size, rows, width) and (batch_size, n) -> (batch_size, n, width)."""
+    # `take_along_dim` would fix the sizes of an exported program
+    return table.gather(1, indices[..., None].expand(-1, -1, table.shape[2]))
+
+
+def lay_out(shapes: list[tuple[int, int]], pixel_mask: torch.Tensor, level_embed: torch.Tensor) -> TokenLayout:
+    """The layout of the tokens of all levels.
 
     Args:
         shapes: Height and width of each level.
         pixel_mask: (batch_size, height, width), 1 in the image and 0 in its padding.
-        width: Width of the embeddings.
+        level_embed: (levels, d_model), what tells the levels apart in the position embeddings.
     """
-    valid, valid_ratios, centers, sides, embeddings = [], [], [], [], []
+    device, width = pixel_mask.device, level_embed.shape[1] // 2
+    valid, valid_ratios, centres, sides, embeddings = [], [], [], [], []
     for level, (rows, columns) in enumerate(shapes):
-        # (B, H, W) -> (B, rows, columns); the name of nearest neighbours is "nearest", also for masks
-        mask = F.interpolate(pixel_mask[None].float(), size=(rows, columns), mode="nearest")[0].bool()
+        # (B, height, width) -> (B, 1, height, width) -> (B, rows, columns)
+        mask = F.interpolate(pixel_mask[:, None].float(), size=(rows, columns), mode="nearest")[:, 0].bool()
         valid.append(mask.flatten(1))
         counts = torch.stack((mask[:, 0].sum(1), mask[:, :, 0].sum(1)), dim=-1)  # (B, 2), columns and rows
         valid_ratios.append(torch.stack((counts[:, 0] / columns, counts[:, 1] / rows), dim=-1))
-        x = torch.arange(columns, dtype=torch.float32, device=mask.device) + 0.5
-        y = torch.arange(rows, dtype=torch.float32, device=mask.device) + 0.5
+        x, y = (torch.arange(count, dtype=torch.float32, device=device) + 0.5 for count in (columns, rows))
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)  # (rows * columns, 2)
-        centers.append(grid / counts[:, None])
-        sides.append(torch.full((rows * columns,), 0.05 * 2**level, device=mask.device))
-        # unlike a center, the position that is embedded is the far edge of a token
+        centres.append(grid / counts[:, None])
+        sides.append(torch.full((rows * columns,), 0.05 * 2**level, device=device))
+        # what is embedded is not a token's centre but its far edge, which is 1 for the last in the image
         down, across = mask.cumsum(1, dtype=torch.float32), mask.cumsum(2, dtype=torch.float32)
-        embedding = torch.cat(
-            (
-                sine_embedding(down / (down[:, -1:] + 1e-6), width // 2, temperature=20),
-                sine_embedding(across / (across[:, :, -1:] + 1e-6), width // 2, temperature=20),
-            ),
-            dim=-1,
-        )
-        embeddings.append(embedding.flatten(1, 2))  # (B, rows, columns, width) -> (B, rows * columns, width)
+        down, across = down / (down[:, -1:] + 1e-6), across / (across[:, :, -1:] + 1e-6)
+        embedding = torch.cat([sine_embedding(edge, width, temperature=20) for edge in (down, across)], dim=-1)
+        embeddings.append(embedding.flatten(1, 2) + level_embed[level])  # (B, rows, columns, d) -> (B, tokens, d)
+    spatial_shapes = torch.tensor(shapes, device=device)
+    starts = F.pad(spatial_shapes.prod(1).cumsum(0)[:-1], (1, 0))
     return TokenLayout(
-        shapes=shapes,
+        levels={"spatial_shapes": spatial_shapes, "spatial_shapes_list": shapes, "level_start_index": starts},
         valid=torch.cat(valid, dim=1),
         valid_ratios=torch.stack(valid_ratios, dim=1),
-        centers=torch.cat(centers, dim=1),
+        centres=torch.cat(centres, dim=1),
         sides=torch.cat(sides),
         position_embeddings=torch.cat(embeddings, dim=1),
     )
 
 
 class Float32Sampling(nn.Module):
-    """The operator inside deformable attention, in float32 whatever the model's dtype.
+    """The operator inside deformable attention, in float32 at least.
 
     Sampling locations need it, and PyTorch's grid_sample takes them and the values in one dtype only. A kernel from
     the Hub (`use_kernels=True`) takes the operator's place, as in the models of transformers.
@@ -134,11 +131,20 @@ class Float32Sampling(nn.Module):
         super().__init__()
         self.operator = MultiScaleDeformableAttention()
 
-    def forward(self, value, shapes, shapes_list, starts, locations, weights, im2col_step):
-        """Takes what the operator takes; returns (batch_size, queries, width)."""
-        sampled = self.operator(
-            value.float(), shapes, shapes_list, starts, locations.float(), weights.float(), im2col_step
-        )
+    def forward(
+        self,
+        value: torch.Tensor,
+        spatial_shapes: torch.Tensor,
+        spatial_shapes_list: list[tuple[int, int]],
+        level_start_index: torch.Tensor,
+        locations: torch.Tensor,
+        weights: torch.Tensor,
+        im2col_step: int,
+    ) -> torch.Tensor:
+        """Takes what the operator takes; returns (batch_size, queries, d_model)."""
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        shapes = (spatial_shapes, spatial_shapes_list, level_start_index)
+        sampled = self.operator(value.to(dtype), *shapes, locations.to(dtype), weights.to(dtype), im2col_step)
         return sampled.to(value.dtype)
 
 
@@ -149,17 +155,17 @@ class DinoEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(DeformableDetrEncoderLayer(config) for _ in range(config.encoder_layers))
 
-    def forward(self, tokens: torch.Tensor, layout: TokenLayout, position_embeddings: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
         """Takes and returns tokens (batch_size, L, d_model)."""
-        # (B, L, 1, 2) * (B, 1, levels, 2): a token's center, as a fraction of each level with its padding
-        centers = layout.centers[:, :, None] * layout.valid_ratios[:, None]
+        # (B, L, 1, 2) * (B, 1, levels, 2): a token's centre, as a fraction of each level with its padding
+        centres = layout.centres[:, :, None] * layout.valid_ratios[:, None]
         for layer in self.layers:
             tokens = layer(
                 tokens,
                 layout.valid,
-                spatial_position_embeddings=position_embeddings.to(tokens.dtype),
-                reference_points=centers,
-                **layout.for_attention(),
+                spatial_position_embeddings=layout.position_embeddings.to(tokens.dtype),
+                reference_points=centres,
+                **layout.levels,
             )
         return tokens
 
@@ -178,7 +184,7 @@ class BoxHead(nn.Sequential):
 
 
 class DinoDecoder(nn.Module):
-    """Layers of self-attention among the queries, and of deformable attention from each to the memory around its box."""
+    """Layers of self-attention among the queries, and of deformable attention from each to what its box is around."""
 
     def __init__(self, config: DinoDetectorConfig):
         super().__init__()
@@ -188,42 +194,24 @@ class DinoDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self,
-        queries: torch.Tensor,
-        boxes: torch.Tensor,
-        memory: torch.Tensor,
-        layout: TokenLayout,
-        box_heads: list[BoxHead],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Refine queries and boxes in turn.
-
-        Args:
-            queries: (batch_size, num_queries, d_model).
-            boxes: (batch_size, num_queries, 4), the proposals.
-            memory: Tokens of the encoder (batch_size, L, d_model).
-            layout: Their layout.
-            box_heads: One for each layer but the last.
-
-        Returns:
-            The queries, normalised, and the boxes around which the last layer has looked.
-        """
-        hidden_states = self.decode(0, queries, boxes, memory, layout)
-        for i, box_head in enumerate(box_heads, start=1):
-            boxes = box_head(hidden_states, inverse_sigmoid(boxes))
-            hidden_states = self.decode(i, hidden_states, boxes, memory, layout)
-        return self.norm(hidden_states), boxes
-
-    def decode(
         self, i: int, hidden_states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
     ) -> torch.Tensor:
-        """The output of the layer i for states (batch_size, num_queries, d_model) and their boxes."""
+        """The output of one layer.
+
+        Args:
+            i: Index of the layer.
+            hidden_states: (batch_size, num_queries, d_model), the queries or the output of the layer before.
+            boxes: (batch_size, num_queries, 4), where each query looks.
+            memory: (batch_size, L, d_model), the encoder's tokens.
+            layout: Their layout.
+        """
         # (B, queries, 1, 4) * (B, 1, levels, 4): the boxes, as fractions of each level with its padding
         references = boxes[:, :, None] * layout.valid_ratios.repeat(1, 1, 2)[:, None]
         return self.layers[i](
             hidden_states,
             self.embed_boxes(references[:, :, 0]),
             references,
-            **layout.for_attention(),
+            **layout.levels,
             encoder_hidden_states=memory,
             encoder_attention_mask=layout.valid,
         )
@@ -278,13 +266,7 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         return [nn.Sequential(conv, nn.GroupNorm(groups, width)) for conv in convs]
 
     def _deformable_attentions(self) -> list[DeformableDetrMultiscaleDeformableAttention]:
-        layers = [self.encoder, self.decoder]
-        return [
-            module
-            for layer in layers
-            for module in layer.modules()
-            if isinstance(module, DeformableDetrMultiscaleDeformableAttention)
-        ]
+        return [module for module in self.modules() if isinstance(module, DeformableDetrMultiscaleDeformableAttention)]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -309,7 +291,7 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         Args:
             pixel_values: Normalised images (batch_size, num_channels, height, width), padded on the right and below.
             pixel_mask: (batch_size, height, width), 1 in the image and 0 in its padding; no padding by default.
-            labels: Not supported yet.
+            labels: Not supported: this class does not train.
             output_hidden_states: Whether to return the backbone's hidden states.
             return_dict: `False` for a tuple.
 
@@ -321,25 +303,26 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
                 has fewer tokens than there are queries.
         """
         if labels is not None:
-            raise ValueError("labels: this model computes no loss. Leave them out, and compare its detections with them")
+            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         batch_size, _, height, width = pixel_values.shape
         if pixel_mask is None:
             pixel_mask = torch.ones((batch_size, height, width), device=pixel_values.device)
         if pixel_mask.shape != (batch_size, height, width):
-            raise ValueError(
-                f"pixel_mask: expected {(batch_size, height, width)} as pixel_values has it, got "
-                f"{tuple(pixel_mask.shape)}"
-            )
-        outputs = self.backbone(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+            raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
+        outputs = self.backbone(
+            pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
+        )
         levels = self.project(outputs.feature_maps)
-        layout = lay_out([tuple(level.shape[2:]) for level in levels], pixel_mask, self.config.d_model)
-        memory = self.encode(levels, layout)
+        layout = lay_out([tuple(level.shape[2:]) for level in levels], pixel_mask, self.level_embed)
+        # (B, d_model, rows, columns) of each level -> (B, L, d_model)
+        memory = self.encoder(torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1), layout)
         boxes = self.select(*self.propose(memory, layout))
         queries = self.query_embed(torch.arange(self.config.num_queries, device=memory.device))
         queries = queries.expand(batch_size, -1, -1)  # (queries, d_model) -> (B, queries, d_model)
-        states, boxes = self.decoder(queries, boxes, memory, layout, self.box_heads[:-2])
-        logits = self.class_heads[-2](states)
-        boxes = self.box_heads[-2](states, inverse_sigmoid(boxes))
+        states, boxes = self.decode(queries, boxes, memory, layout)
+        logits, boxes = self.class_heads[-2](states), self.box_heads[-2](states, inverse_sigmoid(boxes))
         return DinoDetectorOutput(
             **self.best(logits, boxes), hidden_states=outputs.hidden_states, logits=logits, pred_boxes=boxes
         )
@@ -355,21 +338,14 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
             levels.append(last)
         return levels
 
-    def encode(self, levels: list[torch.Tensor], layout: TokenLayout) -> torch.Tensor:
-        """The encoder's memory (batch_size, L, d_model) of levels (batch_size, d_model, rows, columns)."""
-        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)  # (B, d, H, W) -> (B, L, d)
-        embeddings = layout.position_embeddings.split([rows * columns for rows, columns in layout.shapes], dim=1)
-        embeddings = torch.cat([a + b for a, b in zip(embeddings, self.level_embed, strict=True)], dim=1)
-        return self.encoder(tokens, layout, embeddings)
-
     def propose(self, memory: torch.Tensor, layout: TokenLayout) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (batch_size, L, d_model) that boxes are proposed by, and a box for each, before the sigmoid.
 
         Tokens in the padding, and those whose box would lie at the very border or be as large as the image, have no
         features, and their box is at infinity.
         """
-        sides = layout.sides[None, :, None].expand_as(layout.centers)
-        boxes = torch.cat((layout.centers, sides), dim=-1)  # (B, L, 4)
+        sides = layout.sides[None, :, None].expand_as(layout.centres)
+        boxes = torch.cat((layout.centres, sides), dim=-1)  # (B, L, 4)
         proposes = layout.valid[..., None] & ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
         features = self.enc_output_norm(self.enc_output(memory.masked_fill(~proposes, 0)))
         return features, boxes.logit().masked_fill(~proposes, math.inf)
@@ -380,15 +356,30 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         if tokens < queries:
             raise ValueError(f"pixel_values: too small, {tokens} tokens give no {queries} boxes (config.num_queries)")
         scores = self.class_heads[-1](features).float().amax(-1)  # (B, L, classes) -> (B, L)
-        best = scores.topk(queries, dim=1).indices[..., None]  # (B, queries, 1)
-        return self.box_heads[-1](features.take_along_dim(best, dim=1), proposals.take_along_dim(best, dim=1))
+        best = scores.topk(queries, dim=1).indices
+        return self.box_heads[-1](rows_of(features, best), rows_of(proposals, best))
+
+    def decode(
+        self, states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Refine queries (batch_size, num_queries, d_model) and boxes (batch_size, num_queries, 4) in turn.
+
+        Returns:
+            The last layer's output, normalised, and the boxes that it has looked at, which are still to be changed by
+            it.
+        """
+        for i in range(self.config.decoder_layers):
+            if i > 0:
+                boxes = self.box_heads[i - 1](states, inverse_sigmoid(boxes))
+            states = self.decoder(i, states, boxes, memory, layout)
+        return self.decoder.norm(states), boxes
 
     def best(self, logits: torch.Tensor, boxes: torch.Tensor) -> dict[str, torch.Tensor]:
         """The best of all pairs of a query and a class, as [`DetectorOutput`] describes them."""
         scores, pairs = logits.float().sigmoid().flatten(1).topk(self.config.max_detections)  # (B, queries * classes)
         queries, labels = pairs // logits.shape[-1], pairs % logits.shape[-1]
-        centers, sizes = boxes.take_along_dim(queries[..., None], dim=1).split(2, dim=-1)
-        edges = torch.cat((centers - sizes / 2, centers + sizes / 2), dim=-1)
+        centres, sizes = rows_of(boxes, queries).split(2, dim=-1)
+        edges = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=-1)
         return {"scores": scores, "labels": labels, "boxes": edges.clamp(0, 1)}
 
 
