@@ -43,7 +43,10 @@ DATASETS = {
     "COCO-Stuff 10K": (None, COCO_TERMS),
     "COCO-Stuff 164K": (None, COCO_TERMS),
     "Cityscapes": (None, "for non-commercial use only (https://www.cityscapes-dataset.com/license)"),
-    "LVIS v1": (None, "annotations under CC BY 4.0 (https://www.lvisdataset.org), images of COCO under Flickr's terms"),
+    "LVIS v1": (
+        None,
+        "annotations under CC BY 4.0 (https://www.lvisdataset.org), images of COCO under Flickr's terms",
+    ),
     "Mapillary Vistas": (
         None,
         "for non-commercial use only in its research edition (https://www.mapillary.com/dataset/vistas)",
@@ -54,7 +57,10 @@ DATASETS = {
         None,
         "annotations under CC BY 4.0, images listed as CC BY 2.0 (https://storage.googleapis.com/openimages/web)",
     ),
-    "PASCAL VOC 2007 and 2012": (None, "images from Flickr, under Flickr's terms (http://host.robots.ox.ac.uk/pascal/VOC)"),
+    "PASCAL VOC 2007 and 2012": (
+        None,
+        "images from Flickr, under Flickr's terms (http://host.robots.ox.ac.uk/pascal/VOC)",
+    ),
     "Pascal Context": (None, "images of PASCAL VOC 2010 from Flickr, under Flickr's terms"),
 }
 BACKBONE_TASK = "image-feature-extraction"
@@ -153,6 +159,7 @@ def _metadata(
     tags = ["vision", *([task] if task else []), config.model_type] + ([backbone.model_type] if backbone else [])
     if model is None:
         return ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
+    tags += [model.family] * (model.family not in tags)
     about = {
         "task_type": model.task,
         "dataset_type": DATASETS[model.test_set][0] or model.test_set.lower().replace(" ", "-"),

@@ -16,11 +16,11 @@ from transformers import AutoConfig, AutoModelForImageClassification, BaseImageP
 from hf_models.errors import InputError
 from hf_models.inference.loading import load_model
 from hf_models.inference.names import model_folder
-from hf_models.inference.tasks import auto_class_of
+from hf_models.inference.tasks import COMMANDS, auto_class_of, task_of
 from hf_models.segmentation import recipe_of
 
 from ..writing.output import appearing, check_output, tidy
-from .clients import client_config, client_processor, interface_of
+from .clients import INTERFACES, client_config, client_processor, interface_of
 from .formats import FORMATS
 
 # the largest difference from PyTorch in float32 that is let through, relative to the largest output
@@ -149,7 +149,13 @@ def _load(source: str) -> tuple[BaseImageProcessor, PreTrainedModel]:
     except (OSError, ValueError, TypeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{source}: cannot be loaded as a model ({reason})") from error
-    return load_model(path, auto_class_of(config) or AutoModelForImageClassification)
+    auto_class = auto_class_of(config) or AutoModelForImageClassification
+    if auto_class.__name__ not in INTERFACES:
+        raise InputError(
+            f"{source}: is for {task_of(config)}; only classifiers and segmentation models can be exported. "
+            f"Run it with `hf-models {COMMANDS[task_of(config)]}`."
+        )
+    return load_model(path, auto_class)
 
 
 def _image_size(processor: BaseImageProcessor, model: PreTrainedModel) -> tuple[int, int]:

@@ -25,6 +25,7 @@ PROCESSOR = "preprocessor_config.json"
 OUR_PROCESSORS = {  # class -> file
     "ImageNetImageProcessor": "image_processing_imagenet",
     "SemanticMask2FormerImageProcessor": "image_processing_mask2former",
+    "DetectionImageProcessor": "image_processing_detection",
 }
 FOLDER = "path/to/this/folder"  # what the examples of a card load
 PIN = re.compile(r'revision="([0-9a-f]{40})"')

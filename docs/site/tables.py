@@ -27,7 +27,7 @@ OPERATORS = {
 
 def families_table() -> str:
     """A row for each family: what it can be had as, and the best that its authors report."""
-    table = [["family", "operator", "paper", "original code", "checkpoints", "parameters", "top-1", "mIoU"]]
+    table = [["family", "operator", "paper", "original code", "checkpoints", "parameters", "top-1", "mIoU", "box AP"]]
     models = [find_checkpoint(name) for name in list_models()]
     for family in dict.fromkeys(model.family for model in models):
         ours = [model for model in models if model.family == family]
@@ -35,6 +35,7 @@ def families_table() -> str:
         sizes = [model.parameters for model in classifiers if model.parameters]
         top1 = [model.reported["top1"] for model in classifiers if _reports(model, "top1", "ImageNet-1K")]
         miou = [model.reported["miou"] for model in ours if _reports(model, "miou", "ADE20K")]
+        box_ap = [model.reported["box_ap"] for model in ours if _reports(model, "box_ap", "COCO")]
         table.append(
             [
                 classifiers[0].title.rpartition("-")[0],
@@ -45,6 +46,7 @@ def families_table() -> str:
                 f"{min(sizes) / 1e6:,.0f} to {max(sizes) / 1e6:,.0f} M",
                 f"{max(top1)}" if top1 else "",
                 f"{max(miou)}" if miou else "",
+                f"{max(box_ap)}" if box_ap else "",
             ]
         )
     return _markdown(table, text_columns=4)
@@ -77,6 +79,17 @@ def segmenters_table() -> str:
     return _markdown(table, text_columns=3)
 
 
+def detectors_table() -> str:
+    """Every detector of the zoo as a row of Markdown."""
+    table = [["checkpoint", "model", "trained on", "parameters", "box AP", "mask AP"]]
+    for model in map(find_checkpoint, list_models(task="object-detection")):
+        boxes = {name: model.reported[name] for name in model.metrics if name in model.reported and name != "mask_ap"}
+        box_ap = [str(ap) if name == "box_ap" else f"{ap} ({model.metrics[name]})" for name, ap in boxes.items()]
+        about = [_link(f"`{model.name}`", model.url), model.title, model.training_data[-1], f"{model.parameters:,}"]
+        table.append([*about, ", ".join(box_ap), str(model.reported.get("mask_ap", ""))])
+    return _markdown(table, text_columns=3)
+
+
 def _link(text: str, url: str) -> str:
     return f"[{text}]({url})"
 
@@ -91,6 +104,7 @@ TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "models.md", "families", families_table),
     (DOCS / "models.md", "classifiers", classifiers_table),
     (DOCS / "segmentation.md", "segmentation models", segmenters_table),
+    (DOCS / "detection.md", "detectors", detectors_table),
     (DOCS / "evaluation.md", "accuracy", accuracy_table),
     (DOCS / "speed.md", "speed of models", tables.models_table),
     (DOCS / "speed.md", "speed of RepLKNet-31B", tables.originals_table),

@@ -19,7 +19,9 @@ def convert(
     ] = None,
     original_config: Annotated[
         Path | None,
-        typer.Option(help="A JSON file with the arguments of the original constructor, or a config of mmseg or mmdet."),
+        typer.Option(
+            help="A JSON file with the arguments of the original constructor, or a config of mmseg or mmdet."
+        ),
     ] = None,
     part: Annotated[
         str | None, typer.Option(help="Convert only the backbone of a segmentation model or a detector: backbone.")
@@ -45,6 +47,7 @@ def convert(
         check_original(source)
     with one_line_errors(verbose):
         from hf_models.conversion import convert
+        from hf_models.conversion.reading.containers import some
 
         report = convert(
             source,
@@ -62,8 +65,8 @@ def convert(
     if dry_run:
         print(json.dumps(report, indent=2, ensure_ascii=False))
         return
-    for key, reason in report["dropped"].items():
-        print(f"dropped {printable(key)}: {reason}")
+    for reason in dict.fromkeys(report["dropped"].values()):
+        print(f"dropped {some(key for key, why in report['dropped'].items() if why == reason)}: {reason}")
     for note in report["notes"]:
         print(f"note: {printable(note)}")
     print(f"{output}: {report['parameters']:,} parameters from {report['config_from']}")

@@ -32,10 +32,14 @@ def list_models(
         keys += ("num_labels", "parameters", "test_set", "reported")
         print(json.dumps([{key: getattr(model, key) for key in keys} for model in models], indent=2))
         return
-    width = max(len(model.name) for model in models)
+    width, title_width = (
+        max(len(text) for text in texts) for texts in zip(*((m.name, m.title) for m in models), strict=True)
+    )
     for model in models:
-        score = model.reported.get(next(iter(model.metrics)))
+        score = next((model.reported[metric] for metric in model.metrics if metric in model.reported), None)
         score = f"{score:.1f} %" if score else "-"
         parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
-        print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")
-    print(f"{len(models)} checkpoints; accuracy or mIoU by their authors, --json says on what", file=sys.stderr)
+        print(f"{model.name:{width}}  {model.title:{title_width}}  {parameters:>10}  {score:>7}  {model.task}")
+    print(
+        f"{len(models)} checkpoints; accuracy, mIoU or box AP by their authors, --json says on what", file=sys.stderr
+    )

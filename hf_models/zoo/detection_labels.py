@@ -1,4 +1,4 @@
-"""Names of the classes of detection data sets, in the order of the heads. The files in `data/` hold one name a line."""
+"""Names of the classes of detection data sets, in the order of the heads: one a line in the files of `data/`."""
 
 from functools import cache
 from pathlib import Path

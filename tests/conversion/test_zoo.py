@@ -9,13 +9,22 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor
 
 from hf_models.errors import InputError
-from hf_models.zoo import LABEL_FILES, find_checkpoint, get_model, label_names, list_models, wnid_names
+from hf_models.zoo import (
+    LABEL_FILES,
+    detection_names,
+    find_checkpoint,
+    get_model,
+    label_names,
+    list_models,
+    wnid_names,
+)
 from hf_models.zoo.segmentation_labels import class_colours, head_names, palette, voc_colour
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 NAMES = list_models()
 CLASSIFIERS = list_models(task="image-classification")
 SEGMENTERS = list_models(task="image-segmentation")
+DETECTORS = list_models(task="object-detection")
 SIZES = {"imagenet-1k": 1_000, "imagenet-22k": 21_841}
 
 # Not stored in the weights, so that no conversion can notice a mistake here: (offset_scale, intermediate_norm_layers).
@@ -36,6 +45,10 @@ UNSEEN_IN_WEIGHTS = {
     "mask2former_internimage_h_480_40k_nyu": (1.0, (5, 11, 17, 23, 29)),
     "upernet_flash_internimage_b_512_160k_ade20k": (0.5, None),
     "mask2former_flash_internimage_l_640_160k_ade20k_ss": (2.0, None),
+    "mask_rcnn_flash_internimage_b_fpn_1x_coco": (0.5, None),
+    "cascade_internimage_xl_fpn_3x_coco": (2.0, ()),
+    "dino_4scale_internimage_g_objects365_coco": (1.0, (5, 11, 17, 23, 29, 35, 41, 47)),
+    "dino_4scale_cbinternimage_h_objects365_lvis": (1.0, (5, 11, 17, 23, 29)),
 }
 
 
@@ -45,7 +58,9 @@ def test_every_published_checkpoint_is_listed():
 
     assert counts(CLASSIFIERS) == {"flash_internimage": 5, "internimage": 12, "replknet": 11, "smt": 6}
     assert counts(SEGMENTERS) == {"flash_internimage": 8, "internimage": 26, "replknet": 5}
-    assert set(CLASSIFIERS) | set(SEGMENTERS) == set(NAMES)
+    # 36 results of the authors, and two starting points of training
+    assert counts(DETECTORS) == {"flash_internimage": 12, "internimage": 21, "replknet": 4}
+    assert set(CLASSIFIERS) | set(SEGMENTERS) | set(DETECTORS) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -93,6 +108,30 @@ def test_config_of_a_segmenter(name, tmp_path):
     assert AutoConfig.from_pretrained(tmp_path).to_json_string() == config.to_json_string()
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_config_of_a_detector(name, tmp_path):
+    model = find_checkpoint(name)
+    config = model.config()
+    backbone = config.backbone_config
+    assert (backbone.model_type, config.model_type) == model.network and "drop_path_rate" in model.config_kwargs
+    for own, defaults, kwargs in (
+        (backbone, type(backbone)(), model.config_kwargs),
+        (config, type(config)(), model.head_kwargs),
+    ):
+        for key, value in kwargs.items():
+            assert getattr(own, key) == value
+            assert key == "drop_path_rate" or value != getattr(defaults, key), f"{key} repeats the default"
+    first = 1 if config.model_type == "backbone_rcnn" else 2
+    assert backbone.out_features == ["stage1", "stage2", "stage3", "stage4"][first - 1 :]
+    assert config.num_labels == len(config.label2id) == model.num_labels
+    if model.label_set:
+        assert list(config.id2label.values()) == list(detection_names(model.label_set))
+    assert model.config(num_labels=7).id2label[6] == "LABEL_6"
+
+    config.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).to_json_string() == config.to_json_string()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_entry_is_complete(name):
     model = find_checkpoint(name)
@@ -105,6 +144,11 @@ def test_entry_is_complete(name):
     if name in SEGMENTERS:
         assert model.reported.keys() <= {"miou", "miou_ms"}
         assert 45 < model.reported.get("miou", 46) < model.reported.get("miou_ms", 90) < 91
+        return
+    if name in DETECTORS:
+        assert model.reported.keys() <= model.metrics.keys() and bool(model.reported) != name.endswith("classes")
+        assert all(42 < value < 98 for value in model.reported.values())
+        assert model.reported.get("mask_ap", 0) < model.reported.get("box_ap", 1)
         return
     assert model.reported.keys() <= {"top1", "top5", "gflops"}
     for numbers in (model.reported, *model.remeasured):
@@ -144,6 +188,22 @@ def test_image_processor_of_a_segmenter(name, size, saved_type, tmp_path):
     assert AutoImageProcessor.from_pretrained(tmp_path, backend="pil").to_dict() == processor.to_dict()
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "mean"),
+    [
+        ("mask_rcnn_internimage_t_fpn_1x_coco", (800, 1088), 0.485),  # 1060, and padding
+        ("dino_4scale_internimage_g_objects365_coco", (1024, 1344), 0.485),
+        ("RepLKNet-XL_MegData73Mpretrain_cascade_mask_rcnn_3x_coco", (800, 1088), 0.5),
+    ],
+)
+def test_image_processor_of_a_detector(name, size, mean, tmp_path):
+    processor = find_checkpoint(name).image_processor()
+    assert processor(Image.new("RGB", (517, 390)), return_tensors="pt").pixel_values.shape == (1, 3, *size)
+    assert processor.image_mean[0] == mean
+    processor.save_pretrained(tmp_path)
+    assert AutoImageProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
+
+
 @pytest.mark.parametrize("name", UNSEEN_IN_WEIGHTS)
 def test_what_weights_cannot_show(name):
     offset_scale, norm_layers = UNSEEN_IN_WEIGHTS[name]
@@ -175,6 +235,8 @@ def test_names_are_unique():
         ("internimage_g_jointto22k_384", "internimage_g_pretrainto22k_384"),
         ("flash_intern_image_l_22kto1k_384", "flash_internimage_l_22kto1k_384"),
         ("replknet-31b_imagenet-1k_224", "RepLKNet-31B_ImageNet-1K_224"),
+        ("dino_4scale_cbinternimage_h_objects365_voc12", "dino_4scale_cbinternimage_h_objects365_voc0712"),
+        ("cascade_flash_intern_image_l_fpn_3x_coco", "cascade_flash_internimage_l_fpn_3x_coco"),
     ],
 )
 def test_aliases(alias, name):
@@ -200,7 +262,11 @@ def test_list_models_filters():
         (lambda: find_checkpoint("smt_medium"), ["smt_medium: no such model", "smt_base"]),
         (lambda: find_checkpoint("../../etc/passwd"), ["../../etc/passwd: no such model", "hf-models list"]),
         (lambda: list_models(family="swin"), ["swin: no such family", "internimage"]),
-        (lambda: list_models(task="object-detection"), ["object-detection: no such task", "image-classification"]),
+        (lambda: list_models(task="depth-estimation"), ["depth-estimation: no such task", "image-classification"]),
+        (
+            lambda: find_checkpoint("cascade_internimage_xl_fpn_3x_crowd_human"),
+            ["cascade_internimage_xl_fpn_3x_crowd_human: no such model in the zoo", "fpn_3x_coco"],
+        ),
     ],
 )
 def test_unknown_names(call, words):
@@ -272,3 +338,21 @@ def test_colours_of_unknown_classes_are_those_of_pascal_voc():
     voc += [(128, 128, 128), (64, 0, 0), (192, 0, 0)]
     assert [voc_colour(index) for index in range(10)] == voc
     assert palette(["cat", "dog"]) == [(128, 0, 0), (0, 128, 0)]
+
+
+# --- classes of detection data sets
+
+
+@pytest.mark.parametrize(
+    ("label_set", "number", "known"),
+    [
+        ("coco", 80, {0: "person", 11: "stop sign", 79: "toothbrush"}),
+        ("lvis", 1203, {0: "aerosol_can", 1202: "zucchini"}),
+        ("open-images", 601, {0: "Tortoise", 600: "Helmet"}),
+        ("pascal-voc", 20, {0: "aeroplane", 19: "tvmonitor"}),
+    ],
+)
+def test_classes_of_detection_data_sets(label_set, number, known):
+    names = detection_names(label_set)
+    assert len(names) == len(set(names)) == number
+    assert {index: names[index] for index in known} == known

@@ -100,6 +100,23 @@ HEADS = {"upernet": upernet, "segformer_head": segformer_head, "mask2former": ma
 
 def checkpoint(family: str, head: str, seed: int = 0, **kwargs) -> tuple[dict[str, torch.Tensor], dict]:
     """A state dict in mmseg's format, and the `model` dict that it was built from."""
+    shapes, arguments, channels = backbone(family, kwargs.pop("feature_norms", False))
+    others, heads = HEADS[head](channels, **kwargs)
+    state = seeded_state(shapes | others, seed)
+    config = {"type": "EncoderDecoder", "pretrained": None, "test_cfg": {"mode": "whole"}, **heads}
+    config["backbone"] = {"type": "Backbone", "out_indices": [0, 1, 2, 3], **arguments}
+    return state, copy.deepcopy(config)
+
+
+def seeded_state(shapes: dict[str, list[int]], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Values for names and shapes."""
+    return {
+        name: torch.from_numpy(seeded_array(name, tuple(shape), _dtype(name), seed)) for name, shape in shapes.items()
+    }
+
+
+def backbone(family: str, feature_norms: bool = False) -> tuple[dict[str, list[int]], dict, list[int]]:
+    """Names and shapes of a backbone, the arguments that it was built from, and the channels of its stages."""
     name, prefixes = BACKBONES[family]
     manifest = read_manifest(name)
     shapes = {f"backbone.{n}": shape for n, (shape, _) in manifest["tensors"].items() if not n.startswith(prefixes)}
@@ -107,19 +124,12 @@ def checkpoint(family: str, head: str, seed: int = 0, **kwargs) -> tuple[dict[st
         k: v for k, v in manifest["config"].items() if k not in ("family", "num_classes", "use_clip_projector", "head")
     }
     channels = _channels(arguments)
-    if kwargs.pop("feature_norms", False):
+    if feature_norms:
         arguments["norm_intermediate_features"] = True
         for i, width in enumerate(channels):
             norm = {n: s for n, s in conv_norm("x", width, 1, 1).items() if ".bn." in n}
             shapes |= {n.replace("x.bn", f"backbone.stages.{i}.norm"): shape for n, shape in norm.items()}
-    others, heads = HEADS[head](channels, **kwargs)
-    state = {
-        name: torch.from_numpy(seeded_array(name, tuple(shape), _dtype(name), seed))
-        for name, shape in (shapes | others).items()
-    }
-    config = {"type": "EncoderDecoder", "pretrained": None, "test_cfg": {"mode": "whole"}, **heads}
-    config["backbone"] = {"type": "Backbone", "out_indices": [0, 1, 2, 3], **arguments}
-    return state, copy.deepcopy(config)
+    return shapes, arguments, channels
 
 
 def write_checkpoint(folder: Path, state: dict, config: dict, name: str = "original") -> tuple[Path, Path]:

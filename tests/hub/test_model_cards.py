@@ -100,6 +100,23 @@ def test_metadata_is_plain_yaml():
             "RepLKNet-XL_MegData73M_upernet_160k_ade20k_640",
             ["mean [0.5, 0.5, 0.5]", "classes of ADE20K", "| 56.0 % |"],
         ),
+        (
+            "cascade_internimage_xl_fpn_3x_coco",
+            [
+                "object detection and instance segmentation with 80 classes, 387,448,974 parameters",
+                "resized to 800 pixels, or less where the long side would exceed 1333",
+                "| Box AP | 56.2 % |",
+                "| Mask AP | 48.8 % |",
+            ],
+        ),
+        (
+            "dino_4scale_cbinternimage_h_objects365_voc0712",
+            ["for PASCAL VOC 2007 and 2012, test", "| Box AP at IoU 0.5 on VOC 2012 | 97.2 % |", "exceed 2000"],
+        ),
+        (
+            "dino_4scale_cbinternimage_h_objects365_20classes",
+            ["Which class a number stands for is not published", "A starting point of training", "report no numbers"],
+        ),
         ("segformer_internimage_l_512x1024_80k_mapillary", ["merged into the 19 of Cityscapes", "report no accuracy"]),
     ],
 )
