@@ -10,7 +10,7 @@ from hf_models.errors import InputError
 
 from ..mapping.facts import Facts, Shapes, count, has, size
 from ..mapping.key_map import Rule
-from .mmdet import DetectionHead, ModelDict
+from .mmdet import FPN, FPN_RULES, NMS, DetectionHead, ModelDict
 
 
 def _stage(match: re.Match) -> str:
@@ -19,9 +19,8 @@ def _stage(match: re.Match) -> str:
 
 
 RULES = (
-    Rule(r"^neck\.(lateral)_convs\.(\d+)\.conv\.", r"neck.\1_convs.\2."),
-    Rule(r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.output_convs.\1."),
-    Rule(r"^neck\.(lateral)_convs\.(\d+)\.ln\.", r"neck.\1_norms.\2.", optional=True),
+    *FPN_RULES,
+    Rule(r"^neck\.lateral_convs\.(\d+)\.ln\.", r"neck.lateral_norms.\1.", optional=True),
     Rule(r"^neck\.fpn_convs\.(\d+)\.ln\.", r"neck.output_norms.\1.", optional=True),
     Rule(r"^rpn_head\.rpn_conv\.", "rpn.conv."),
     Rule(r"^rpn_head\.rpn_cls\.", "rpn.objectness."),
@@ -82,7 +81,6 @@ CODER = {
     "clip_border": (True,),
     "add_ctr_clamp": (False,),
 }
-NMS = {"nms.type": ("nms",), "nms.class_agnostic": (False,), "min_bbox_size": (0,)}
 
 
 def _build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> BackboneRCNNConfig:
@@ -90,19 +88,14 @@ def _build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> Backbo
     neck = model.take(
         "neck.",
         required={"out_channels": int} | ({"use_residual": bool} if with_norms else {}),
-        only={
+        only=FPN
+        | {
+            "norm_cfg.type": ("LN",),
             "type": ("FPN_vitdet",) if with_norms else ("FPN", "FPN_vitdet"),
             "in_channels": (list(backbone_config.hidden_sizes),),
             "num_outs": (5,),
             "start_level": (0,),
-            "end_level": (-1,),
             "add_extra_convs": (False,),
-            "no_norm_on_lateral": (False,),
-            "conv_cfg": (None,),
-            "act_cfg": (None,),
-            "norm_cfg": (None,),
-            "norm_cfg.type": ("LN",),
-            "upsample_cfg.mode": ("nearest",),
             "use_residual": (True,),
         },
         ignored=("relu_before_extra_convs",),

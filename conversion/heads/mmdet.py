@@ -11,6 +11,7 @@ from hf_models.errors import InputError
 from hf_models.image_processing_detection import DetectionImageProcessor
 
 from ..mapping.arguments import arguments, flat
+from ..mapping.key_map import Rule
 from .head import Head
 
 # what changes nothing in a test; of `loss_cls`, two entries say how scores come about
@@ -20,6 +21,20 @@ TRAINING = re.compile(
     r"|with_cp|use_checkpoint|requires_grad|inplace|dropout|ffn_drop|ffn_dropout|return_intermediate)(\.|$)"
 )
 MMDET_3 = ("data_preprocessor", "_scope_")  # entries of its `model` dict that mmdet 2 has not
+# what several detectors have in common
+FPN_RULES = (
+    Rule(r"^neck\.lateral_convs\.(\d+)\.conv\.", r"neck.lateral_convs.\1."),
+    Rule(r"^neck\.fpn_convs\.(\d+)\.conv\.", r"neck.output_convs.\1."),
+)
+FPN = {
+    "end_level": (-1,),
+    "no_norm_on_lateral": (False,),
+    "conv_cfg": (None,),
+    "act_cfg": (None,),
+    "norm_cfg": (None,),
+    "upsample_cfg.mode": ("nearest",),
+}
+NMS = {"nms.type": ("nms",), "nms.class_agnostic": (False,), "min_bbox_size": (0,)}
 NOTHING: Mapping[str, Any] = {}
 
 

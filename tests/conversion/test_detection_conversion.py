@@ -5,15 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModelForInstanceSegmentation, AutoModelForObjectDetection
+from transformers import (
+    AutoBackbone,
+    AutoImageProcessor,
+    AutoModelForInstanceSegmentation,
+    AutoModelForObjectDetection,
+)
 from typer.testing import CliRunner
 
 from hf_models import zoo
 from hf_models.cli import app
+from hf_models.conversion import convert
+from hf_models.conversion.convert import _image_processor
+from hf_models.conversion.export import export
 from hf_models.conversion.plan import make_plan
+from hf_models.errors import InputError
+from hf_models.model_cards import render_card
+from hf_models.modeling_smt import SMTBackbone
 
+from ..harness.conversion_tester import read_manifest, write_original
 from ..harness.detection_originals import (
     FIXTURES,
     MANIFESTS,
@@ -24,6 +37,7 @@ from ..harness.detection_originals import (
     shapes_of,
     small_checkpoint,
 )
+from ..harness.segmentation_tester import checkpoint as segmenter
 from ..harness.segmentation_tester import write_checkpoint
 
 INITIAL = {f"dino_4scale_cbinternimage_h_objects365_{classes}classes" for classes in (80, 20)}
@@ -155,6 +169,7 @@ KINDS = [
     ("flash_internimage", "dino"),
     ("smt", "mask_rcnn"),
     ("cb_internimage_h", "dino"),
+    ("replknet", "fcos"),
 ]
 
 
@@ -186,3 +201,183 @@ def test_small_checkpoint(family, kind, tmp_path):
     assert "not one that the authors" in (output / "README.md").read_text()
     pushed = command("push", output, "--repo", "me/detector", "--dry-run")
     assert "image_processing_detection.py" in pushed and f"modeling_{model.config.model_type}.py" in pushed
+
+
+# --- the backbone alone
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("internimage", "dino"), ("replknet", "fcos"), ("cb_internimage_h", "dino")]
+)
+def test_the_backbone_alone(family, kind, tmp_path):
+    state, config = small_checkpoint(family, kind)
+    whole = AutoModelForObjectDetection.from_pretrained(convert_by_command(tmp_path, state, config))
+    (tmp_path / "part").mkdir()
+    output = convert_by_command(tmp_path / "part", state, config, "--part", "backbone")
+    report = json.loads((output / "conversion_report.json").read_text())
+    assert report["part"] == "backbone"
+    others = {name for name in state if not name.startswith("backbone.")}
+    assert report["dropped"] == {"meta": "not weights (dict)"} | dict.fromkeys(others, "outside of the backbone")
+    command("verify", output, "--source", tmp_path / "part" / "original.pth")
+    command("push", output, "--repo", "me/backbone", "--dry-run")
+
+    backbone, info = type(whole.backbone).from_pretrained(output, output_loading_info=True)
+    assert not any(info.values()) and backbone.config.out_features == ["stage2", "stage3", "stage4"]
+    assert AutoBackbone._model_mapping[type(backbone.config)] is type(backbone)
+    inputs = AutoImageProcessor.from_pretrained(output)(Image.new("RGB", (60, 40), "teal"), return_tensors="pt")
+    with torch.inference_mode():
+        alone, inside = backbone.eval()(**inputs).feature_maps, whole.backbone.eval()(**inputs).feature_maps
+    assert all(torch.equal(*pair) for pair in zip(alone, inside, strict=True))
+    card = ModelCard.load(output / "README.md")
+    assert "the backbone alone" in card.text and card.data.pipeline_tag == "image-feature-extraction"
+
+
+def test_the_backbone_of_a_published_detector():
+    """Preprocessing and card are made of what is known of the whole."""
+    name = "RepLKNet-XL_MegData73Mpretrain_cascade_mask_rcnn_3x_coco"
+    plan = make_plan(opened(name), name, None, "backbone")
+    assert plan.config.model_type == "replknet" and plan.config.normalize_features
+    assert plan.model_class.__name__ == "RepLKNetBackbone" and plan.key_map.origins.keys() == plan.expected.keys()
+    assert tuple(_image_processor(plan).image_mean) == (0.5, 0.5, 0.5)
+    plan.config.architectures = [plan.model_class.__name__]
+    card = render_card(plan.published, plan.config)
+    assert f"It is the backbone of {name}, without the head." in card and "55.5" not in card
+    assert "MegData-73M" in card and "classes of COCO, is not here" in card
+
+
+def test_the_backbone_of_a_segmentation_model(tmp_path):
+    state, config = segmenter("smt", "upernet")
+    output = convert_by_command(tmp_path, state, config, "--part", "backbone")
+    _, info = SMTBackbone.from_pretrained(output, output_loading_info=True)
+    assert not any(info.values())
+
+
+# --- whole configs
+
+
+def test_a_whole_config_says_how_images_are_prepared(tmp_path):
+    state, model = golden_checkpoint("dino_t_like")
+    normalize = {"type": "Normalize", "mean": [127.5] * 3, "std": [127.5] * 3, "to_rgb": True}
+    inner = [{"type": "Resize", "keep_ratio": True}, normalize, {"type": "Pad", "size_divisor": 32}]
+    augment = {"type": "MultiScaleFlipAug", "img_scale": [1400, 700], "flip": False, "transforms": inner}
+    pipeline = [{"type": "LoadImageFromFile"}, augment]
+    output = convert_by_command(tmp_path, state, {"model": model, "test_pipeline": pipeline, "runner": {}})
+    processor = AutoImageProcessor.from_pretrained(output)
+    assert tuple(processor.image_mean) == tuple(processor.image_std) == (0.5, 0.5, 0.5)
+    assert dict(processor.size) == {"shortest_edge": 700, "longest_edge": 1400}
+    assert json.loads((output / "conversion_report.json").read_text())["notes"] == []
+
+    normalize["to_rgb"] = False
+    (tmp_path / "bgr.json").write_text(json.dumps({"model": model, "test_pipeline": pipeline}))
+    with pytest.raises(InputError, match="to_rgb=False, which is not supported"):
+        convert(tmp_path / "original.pth", tmp_path / "bgr", original_config=tmp_path / "bgr.json", progress=False)
+
+
+# --- what cannot be converted
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "message"),
+    [
+        ("mask_rcnn", "data_preprocessor", {"type": "DetDataPreprocessor"}, "data_preprocessor belongs to .* mmdet 3"),
+        ("mask_rcnn", "_scope_", "mmdet", "_scope_ belongs to a config of mmdet 3"),
+        ("mask_rcnn", "type", "RetinaNet", "type='RetinaNet' is not supported"),
+        ("mask_rcnn", "neck.num_outs", 6, "neck.num_outs=6 is not supported, only 5 is"),
+        ("mask_rcnn", "neck.norm_cfg", {"type": "BN"}, "neck.norm_cfg.type='BN' is not supported"),
+        ("mask_rcnn", "rpn_head.anchor_generator.ratios", [1.0], r"ratios=\[1.0\] is not supported"),
+        ("mask_rcnn", "rpn_head.anchor_generator.scales", [4, 8], r"scales=\[4, 8\] is not supported, one scale is"),
+        ("mask_rcnn", "rpn_head.anchor_generator.center_offset", 0.5, "center_offset=0.5 is not supported"),
+        ("mask_rcnn", "roi_head.bbox_roi_extractor.roi_layer.sampling_ratio", 2, "sampling_ratio=2 is not supported"),
+        ("mask_rcnn", "roi_head.mask_roi_extractor.finest_scale", 56, "finest_scale=56 is not supported, only 14 is"),
+        ("mask_rcnn", "roi_head.bbox_head.reg_class_agnostic", True, "reg_class_agnostic=True is not supported"),
+        ("mask_rcnn", "roi_head.bbox_head.loss_cls.type", "SeesawLoss", "loss_cls.type='SeesawLoss'"),
+        ("mask_rcnn", "roi_head.mask_iou_head", {"type": "MaskIoUHead"}, "unknown argument roi_head.mask_iou_head"),
+        ("mask_rcnn", "test_cfg.rcnn.nms.type", "soft_nms", "test_cfg.rcnn.nms.type='soft_nms' is not supported"),
+        ("mask_rcnn", "test_cfg.rcnn.mask_thr_binary", 0.4, "mask_thr_binary=0.4 is not supported"),
+        ("mask_rcnn", "test_cfg.rpn", None, "test_cfg.rpn.nms_pre, .* is missing"),
+        ("mask_rcnn", "test_cfg", None, "test_cfg is missing. Give the model dict"),
+        ("mask_rcnn", "roi_head.bbox_head.num_classes", 90, "num_classes=5 is not supported, only 90 is"),
+        ("mask_rcnn", "backbone.out_indices", [1, 2, 3], r"out_indices=\[1, 2, 3\] is not supported"),
+        ("mask_rcnn", "semantic_head", {"type": "FusedSemanticHead"}, "unknown argument semantic_head.type"),
+        ("cascade_masks", "roi_head.num_stages", 2, "roi_head.num_stages=2 is not supported, only 3 is"),
+        ("dino", "neck.act_cfg", {"type": "ReLU"}, "neck.act_cfg.type='ReLU' is not supported, only None is"),
+        ("dino", "bbox_head.positional_encoding.temperature", 10000, "temperature=10000 is not supported, only 20 is"),
+        ("dino", "bbox_head.as_two_stage", False, "as_two_stage=False is not supported"),
+        ("dino", "bbox_head.num_query", 900, "two_stage_num_proposals=30 is not supported, only 900 is"),
+        ("dino", "bbox_head.transformer.decoder.num_layers", 4, "decoder.num_layers is 3 in the weights, 4 in"),
+        ("dino", "test_cfg.nms", {"type": "nms"}, "unknown argument test_cfg.nms.type"),
+        ("fcos", "bbox_head.norm_on_bbox", True, "norm_on_bbox=True is not supported"),
+        ("fcos", "bbox_head.centerness_on_reg", True, "centerness_on_reg=True is not supported"),
+    ],
+)
+def test_what_no_model_here_computes_is_refused_by_name_and_value(kind, path, value, message, tmp_path):
+    state, config = small_checkpoint("internimage", kind)
+    *parents, leaf = path.split(".")
+    section = config
+    for parent in parents:
+        section = section[parent]
+    section[leaf] = value
+    source, original = write_checkpoint(tmp_path, state, config)
+    with pytest.raises(InputError, match=message) as caught:
+        convert(source, tmp_path / "out", original_config=original, progress=False)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_stages_that_differ_are_refused(tmp_path):
+    state, config = small_checkpoint("internimage", "cascade")
+    config["roi_head"]["bbox_head"][1]["fc_out_channels"] = 64
+    source, original = write_checkpoint(tmp_path, state, config)
+    with pytest.raises(
+        InputError, match=r"bbox_head\.1\.fc_out_channels=64 is not supported beside the others, only 32"
+    ):
+        convert(source, tmp_path / "out", original_config=original, progress=False)
+
+
+def test_boxes_of_all_classes_are_those_of_one_class():
+    """CrowdHuman's head predicts one box for all classes; with its one class, that is the box of the class."""
+    name = "cascade_internimage_xl_fpn_3x_crowd_human"
+    assert MANIFESTS[name]["config"]["roi_head"]["bbox_head"][0]["reg_class_agnostic"]
+    with pytest.raises(InputError, match=f"{name}.pth: not the name of a published file"):
+        make_plan(opened(name), None, None)
+
+
+def test_other_numbers_of_classes_are_refused():
+    """A head for the 91 ids of COCO, under the name of a published file."""
+    name = "mask_rcnn_internimage_t_fpn_1x_coco"
+    checkpoint = opened(name)
+    for key, rows in (("bbox_head.fc_cls", 92), ("bbox_head.fc_reg", 364), ("mask_head.conv_logits", 91)):
+        for leaf in ("weight", "bias"):
+            tensor = checkpoint.tensors[f"roi_head.{key}.{leaf}"]
+            checkpoint.tensors[f"roi_head.{key}.{leaf}"] = tensor.new_empty((rows, *tensor.shape[1:]))
+    with pytest.raises(
+        InputError, match=r"looks different \(num_classes 91\), not like mask_rcnn_\w+ \(80\)"
+    ) as caught:
+        make_plan(checkpoint, None, None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--original-config", "config.py"), "config.py: a program, which is not run. Write it as JSON"),
+        (("--original-config", "original.json", "--part", "neck"), "--part must be backbone, got neck."),
+    ],
+)
+def test_bad_options(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path, *golden_checkpoint("dino_t_like"))
+    Path("config.py").write_text("model = dict(type='DINO')\n")
+    result = CliRunner().invoke(app, ["convert", "original.pth", "out", *arguments])
+    assert result.exit_code == 2 and message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_classifier_has_no_head_to_leave_out(tmp_path):
+    source, original = write_original(tmp_path, read_manifest("internimage_tiny_l"))
+    with pytest.raises(InputError, match="a classifier, whose backbone AutoBackbone loads from the whole"):
+        convert(source, tmp_path / "out", original_config=original, part="backbone", progress=False)
+
+
+def test_detectors_are_not_exported(tmp_path):
+    output = convert_by_command(tmp_path, *golden_checkpoint("dino_t_like"))
+    with pytest.raises(InputError, match=r"is for object-detection; only classifiers .* `hf-models detect`"):
+        export(str(output), tmp_path / "exported")

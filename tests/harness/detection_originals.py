@@ -53,13 +53,16 @@ def small_checkpoint(family: str, kind: str) -> tuple[dict[str, torch.Tensor], d
 
     Args:
         family: Of the backbone, as in `segmentation_tester.BACKBONES`; or "cb_internimage_h".
-        kind: "mask_rcnn", "cascade" (without masks), "cascade_masks", "dino", or "dino_strips" with the feed-forward
-            networks of InternImage-G.
+        kind: "mask_rcnn", "cascade" (without masks), "cascade_masks", "fcos", "dino", or "dino_strips" with the
+            feed-forward networks of InternImage-G.
     """
     shapes, arguments, channels = backbone(family.removeprefix("cb_"), feature_norms=family == "replknet")
     if family.startswith("cb_"):
         shapes = composite(shapes, channels)
-    others, config = dino(channels, kind) if kind.startswith("dino") else rcnn(channels, kind, family)
+    if kind.startswith("dino"):
+        others, config = dino(channels, kind)
+    else:
+        others, config = fcos(channels) if kind == "fcos" else rcnn(channels, kind, family)
     seen = [1, 2, 3] if kind.startswith("dino") else [0, 1, 2, 3]
     if family.startswith("cb_"):
         config |= {"type": "CBDINO", "neck": [config["neck"] | {"type": "CBChannelMapper"}]}
@@ -129,6 +132,31 @@ def rcnn(channels: list[int], kind: str, family: str) -> tuple[dict[str, list[in
     if kind == "cascade":
         del roi_head["mask_head"], roi_head["mask_roi_extractor"]
     return shapes, config
+
+
+def fcos(channels: list[int]) -> tuple[dict[str, list[int]], dict]:
+    """The neck and the head, 16 channels wide, for 5 classes."""
+    shapes = {}
+    for i, width in enumerate(channels[1:]):
+        shapes |= conv(f"neck.lateral_convs.{i}.conv", 16, width, 1)
+    for i in range(5):
+        shapes |= conv(f"neck.fpn_convs.{i}.conv", 16, 16, 3) | {f"bbox_head.scales.{i}.scale": []}
+    for tower in ("cls_convs", "reg_convs"):
+        for i in range(2):
+            shapes[f"bbox_head.{tower}.{i}.conv.weight"] = [16, 16, 3, 3]
+            shapes |= {f"bbox_head.{tower}.{i}.gn.{leaf}": [16] for leaf in ("weight", "bias")}
+    for name, out in (("cls", 5), ("reg", 4), ("centerness", 1)):
+        shapes |= conv(f"bbox_head.conv_{name}", out, 16, 3)
+    neck = {"type": "FPN", "in_channels": channels, "out_channels": 16, "start_level": 1, "num_outs": 5}
+    head = {"type": "FCOSHead", "num_classes": 5, "in_channels": 16, "stacked_convs": 2, "feat_channels": 16}
+    head |= {"strides": [8, 16, 32, 64, 128], "norm_cfg": {"type": "GN", "num_groups": 4, "requires_grad": True}}
+    test = {"nms_pre": 100, "min_bbox_size": 0, "score_thr": 0.05, "nms": {"type": "nms", "iou_threshold": 0.5}}
+    return shapes, {
+        "type": "FCOS",
+        "neck": neck | {"add_extra_convs": "on_output", "relu_before_extra_convs": True},
+        "bbox_head": head | {"loss_cls": {"type": "FocalLoss", "use_sigmoid": True, "gamma": 2.0}},
+        "test_cfg": test | {"max_per_img": 10},
+    }
 
 
 def dino(channels: list[int], kind: str) -> tuple[dict[str, list[int]], dict]:

@@ -111,7 +111,8 @@ def checkpoint(family: str, head: str, seed: int = 0, **kwargs) -> tuple[dict[st
 def seeded_state(shapes: dict[str, list[int]], seed: int = 0) -> dict[str, torch.Tensor]:
     """Values for names and shapes."""
     return {
-        name: torch.from_numpy(seeded_array(name, tuple(shape), _dtype(name), seed)) for name, shape in shapes.items()
+        name: torch.from_numpy(seeded_array(name, tuple(shape), _dtype(name), seed)).reshape(shape)
+        for name, shape in shapes.items()
     }
 
 
