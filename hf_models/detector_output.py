@@ -1,5 +1,6 @@
 """What every detector returns: a fixed number of detections for each image, the best first."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -33,8 +34,17 @@ class DetectorOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
-def in_places(detections: tuple[torch.Tensor, ...], places: int, empty: int) -> torch.Tensor:
-    """(K, ...) of each image -> (batch_size, places, ...), with a value for places without a detection."""
+def fixed_number(detections: Iterable[torch.Tensor], places: int, empty: int) -> torch.Tensor:
+    """One tensor of what was found in several images.
+
+    Args:
+        detections: For each image, up to K scores, labels, boxes or masks (k, ...).
+        places: The K that results.
+        empty: The value of places without a detection.
+
+    Returns:
+        (batch_size, K, ...).
+    """
     return torch.stack(
         [F.pad(found, (0, 0) * (found.ndim - 1) + (0, places - len(found)), value=empty) for found in detections]
     )

@@ -15,7 +15,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .boxes import clip_boxes, image_sizes
 from .configuration_backbone_fcos import BackboneFCOSConfig
-from .detector_output import DetectorOutput, in_places
+from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
 from .layers import initialize_linear, starting_with
 from .nms import batched_nms
@@ -79,6 +79,7 @@ class BackboneFCOSForObjectDetection(OneSetOfWeights, PreTrainedModel):
     config_class = BackboneFCOSConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    _no_split_modules = ["FeaturePyramid", "FCOSHead"]
 
     def __init__(self, config: BackboneFCOSConfig):
         super().__init__(config)
@@ -128,16 +129,18 @@ class BackboneFCOSForObjectDetection(OneSetOfWeights, PreTrainedModel):
             pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
         )
         of_levels = self.head(self.neck(outputs.feature_maps))
+        # what is found is in float32 from here on, and on one device, wherever the head is
+        sizes = image_sizes(pixel_values, pixel_mask).to(of_levels[0][0].device)
         images = [
             self.detect([[output[i] for output in of_level] for of_level in of_levels], size)
-            for i, size in enumerate(image_sizes(pixel_values, pixel_mask))
+            for i, size in enumerate(sizes)
         ]
         scores, labels, boxes = zip(*images, strict=True)
         places = self.config.max_detections
         return DetectorOutput(
-            scores=in_places(scores, places, 0),
-            labels=in_places(labels, places, -1),
-            boxes=in_places(boxes, places, 0),
+            scores=fixed_number(scores, places, 0),
+            labels=fixed_number(labels, places, -1),
+            boxes=fixed_number(boxes, places, 0),
             hidden_states=outputs.hidden_states,
         )
 

@@ -231,7 +231,7 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
     config_class = DinoDetectorConfig
     base_model_prefix = ""
     _can_compile_fullgraph = True
-    _no_split_modules = ["DeformableDetrEncoderLayer", "DeformableDetrDecoderLayer"]
+    _no_split_modules = ["DinoEncoder", "DinoDecoder", "BoxHead"]
 
     def __init__(self, config: DinoDetectorConfig):
         super().__init__(config)
@@ -314,15 +314,17 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         outputs = self.backbone(
             pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
         )
-        levels = self.project(outputs.feature_maps)
+        device = pixel_mask.device  # of all that lies between the modules, wherever these are
+        levels = [level.to(device) for level in self.project(outputs.feature_maps)]
         layout = lay_out([tuple(level.shape[2:]) for level in levels], pixel_mask, self.level_embed)
         # (B, d_model, rows, columns) of each level -> (B, L, d_model)
-        memory = self.encoder(torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1), layout)
+        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+        memory = self.encoder(tokens, layout).to(device)
         boxes = self.select(*self.propose(memory, layout))
-        queries = self.query_embed(torch.arange(self.config.num_queries, device=memory.device))
+        queries = self.query_embed(torch.arange(self.config.num_queries, device=device))
         queries = queries.expand(batch_size, -1, -1)  # (queries, d_model) -> (B, queries, d_model)
         states, boxes = self.decode(queries, boxes, memory, layout)
-        logits, boxes = self.class_heads[-2](states), self.box_heads[-2](states, inverse_sigmoid(boxes))
+        logits, boxes = self.class_heads[-2](states).to(device), self.refine(-2, states, boxes)
         return DinoDetectorOutput(
             **self.best(logits, boxes), hidden_states=outputs.hidden_states, logits=logits, pred_boxes=boxes
         )
@@ -348,16 +350,20 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         boxes = torch.cat((layout.centres, sides), dim=-1)  # (B, L, 4)
         proposes = layout.valid[..., None] & ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
         features = self.enc_output_norm(self.enc_output(memory.masked_fill(~proposes, 0)))
-        return features, boxes.logit().masked_fill(~proposes, math.inf)
+        return features.to(boxes.device), boxes.logit().masked_fill(~proposes, math.inf)
 
     def select(self, features: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
         """The boxes (batch_size, num_queries, 4) of the features with the best score in any class."""
         queries, tokens = self.config.num_queries, features.shape[1]
         if tokens < queries:
             raise ValueError(f"pixel_values: too small, {tokens} tokens give no {queries} boxes (config.num_queries)")
-        scores = self.class_heads[-1](features).float().amax(-1)  # (B, L, classes) -> (B, L)
+        scores = self.class_heads[-1](features).to(proposals).amax(-1)  # (B, L, classes) -> (B, L)
         best = scores.topk(queries, dim=1).indices
-        return self.box_heads[-1](rows_of(features, best), rows_of(proposals, best))
+        return self.box_heads[-1](rows_of(features, best), rows_of(proposals, best)).to(proposals.device)
+
+    def refine(self, i: int, states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Boxes (batch_size, num_queries, 4), changed by what a layer's box head makes of states."""
+        return self.box_heads[i](states, inverse_sigmoid(boxes)).to(boxes.device)
 
     def decode(
         self, states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
@@ -370,7 +376,7 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         """
         for i in range(self.config.decoder_layers):
             if i > 0:
-                boxes = self.box_heads[i - 1](states, inverse_sigmoid(boxes))
+                boxes = self.refine(i - 1, states, boxes)
             states = self.decoder(i, states, boxes, memory, layout)
         return self.decoder.norm(states), boxes
 

@@ -28,7 +28,8 @@ def read_original_config(path: Path) -> tuple[dict, dict | None]:
 def _preprocessing(path: Path, pipeline: Any) -> dict | None:
     """Size, mean and deviation in a pipeline of mmdet; `None` if it does not say all three."""
     steps = [step for step in (pipeline if isinstance(pipeline, list) else [pipeline]) if isinstance(step, dict)]
-    steps += [inner for step in steps for inner in step.get("transforms") or () if isinstance(inner, dict)]
+    inside = [step["transforms"] for step in steps if isinstance(step.get("transforms"), list)]
+    steps += [step for transforms in inside for step in transforms if isinstance(step, dict)]
     said = {name: value for step in steps for name, value in step.items()}
     if not {"img_scale", "mean", "std"} <= said.keys():
         return None

@@ -81,13 +81,20 @@ def segmenters_table() -> str:
 
 def detectors_table() -> str:
     """Every detector of the zoo as a row of Markdown."""
-    table = [["checkpoint", "model", "trained on", "parameters", "box AP", "mask AP"]]
+    table = [["checkpoint", "model", "trained on", "parameters", "size", "box AP", "mask AP"]]
     for model in map(find_checkpoint, list_models(task="object-detection")):
-        boxes = {name: model.reported[name] for name in model.metrics if name in model.reported and name != "mask_ap"}
-        box_ap = [str(ap) if name == "box_ap" else f"{ap} ({model.metrics[name]})" for name, ap in boxes.items()]
+        size = model.image_processor().size
+        reported = [(metric, str(value)) for metric, value in model.reported.items() if metric in model.metrics]
+        masks = [value for metric, value in reported if metric == "mask_ap"]
+        boxes = [_metric(model, metric, value) for metric, value in reported if metric != "mask_ap"]
         about = [_link(f"`{model.name}`", model.url), model.title, model.training_data[-1], f"{model.parameters:,}"]
-        table.append([*about, ", ".join(box_ap), str(model.reported.get("mask_ap", ""))])
+        table.append([*about, f"{size.shortest_edge} x {size.longest_edge}", "; ".join(boxes), *(masks or [""])])
     return _markdown(table, text_columns=3)
+
+
+def _metric(model, metric: str, value: str) -> str:
+    """A number of a detector, with what it is where that is not the box AP."""
+    return value if metric == "box_ap" else f"{value} ({model.metrics[metric].removeprefix('Box ')})"
 
 
 def _link(text: str, url: str) -> str:
@@ -104,7 +111,7 @@ TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "models.md", "families", families_table),
     (DOCS / "models.md", "classifiers", classifiers_table),
     (DOCS / "segmentation.md", "segmentation models", segmenters_table),
-    (DOCS / "detection.md", "detectors", detectors_table),
+    (DOCS / "detection.md", "detection models", detectors_table),
     (DOCS / "evaluation.md", "accuracy", accuracy_table),
     (DOCS / "speed.md", "speed of models", tables.models_table),
     (DOCS / "speed.md", "speed of RepLKNet-31B", tables.originals_table),

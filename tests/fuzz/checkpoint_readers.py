@@ -20,6 +20,7 @@ from hf_models.conversion import convert, verify
 from hf_models.conversion.heads.head import BackboneWithHead
 from hf_models.conversion.plan import _config_from_original, make_plan
 from hf_models.conversion.reading.checkpoint import Checkpoint, open_checkpoint
+from hf_models.conversion.reading.original_config import read_original_config
 from hf_models.conversion.reading.source import Source, find_source
 from hf_models.conversion.registry import FAMILIES, HEADS
 from hf_models.conversion.writing.output import check_output
@@ -32,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 from seeded_checkpoint import save_checkpoint
 
 MANIFESTS = Path(__file__).parents[1] / "fixtures" / "parity" / "manifests"
+DETECTION = Path(__file__).parents[1] / "fixtures" / "detection"
 Random = random.Random
 
 
@@ -167,7 +169,8 @@ def read_arguments(data: bytes) -> None:
         family.facts_of_config(config)
 
 
-def mmseg_configs() -> list[dict]:
+def model_dicts() -> list[dict]:
+    """Configs of mmseg and mmdet."""
     backbone = {"type": "InternImage", **{k: v for k, v in arguments()[0].items() if k != "family"}}
     norm = {"type": "SyncBN", "requires_grad": True}
     upernet = {
@@ -180,15 +183,19 @@ def mmseg_configs() -> list[dict]:
     }  # fmt: skip
     shared = {"type": "EncoderDecoder", "pretrained": None, "backbone": backbone}
     slide = {"mode": "slide", "crop_size": [512, 512], "stride": [341, 341]}
-    return [
+    segmenters = [
         {**shared, "decode_head": upernet, "auxiliary_head": fcn, "test_cfg": cfg}
         for cfg in (slide, {"mode": "whole"})
     ]
+    goldens = [json.loads(path.read_text()) for path in sorted(DETECTION.glob("det_*_t_like.json"))]
+    detectors = [{key: golden[key] for key in ("model_cfg", "test_pipeline")} for golden in goldens]
+    detectors[0]["test_pipeline"] = [{"type": "MultiScaleFlipAug", "transforms": [detectors[0]["test_pipeline"]]}]
+    return segmenters + detectors
 
 
-def read_mmseg_config(data: bytes) -> None:
+def read_model_dict(data: bytes) -> None:
     Path("model.json").write_bytes(data)
-    original = read_json(Path("model.json"))
+    original, _ = read_original_config(Path("model.json"))
     for head in HEADS:
         family = BackboneWithHead(FAMILIES["internimage"], head)
         try:

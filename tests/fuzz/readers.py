@@ -60,7 +60,7 @@ READERS = {
         4, checkpoint.upstream_folders, checkpoint.mutate_files, checkpoint.read_upstream_folder
     ),
     "arguments of the original": Reader(7, checkpoint.arguments, mutate_json, checkpoint.read_arguments),
-    "arguments of mmseg": Reader(3, checkpoint.mmseg_configs, mutate_json, checkpoint.read_mmseg_config),
+    "configs of mmseg and mmdet": Reader(5, checkpoint.model_dicts, mutate_json, checkpoint.read_model_dict),
     "converted folder (verify)": Reader(
         1, checkpoint.converted_folder, checkpoint.mutate_files, checkpoint.read_converted
     ),

@@ -120,7 +120,10 @@ def test_the_whole_is_a_plain_loop(backbone, seed):
     model, size = small_model(backbone, seed), (121, 101)
     inputs = padded_images(size, seed=seed)
     feature_maps = model.backbone(inputs["pixel_values"]).feature_maps
-    scores, labels, boxes, candidates = PlainFCOS(model).detections(feature_maps, size)
+    plain = PlainFCOS(model)
+    for found, level in zip(model.neck(feature_maps), plain.pyramid([x.double() for x in feature_maps]), strict=True):
+        torch.testing.assert_close(found, level.float(), rtol=0, atol=1e-5)
+    scores, labels, boxes, candidates = plain.detections(feature_maps, size)
     assert candidates > model.config.candidates_per_level + 5 > len(scores) == 12, "everything that is cut is cut here"
     assert len(set(labels)) > 1 and any(
         0 < edge < limit for box in boxes for edge, limit in zip(box, size * 2, strict=True)

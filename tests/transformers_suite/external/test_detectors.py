@@ -6,6 +6,7 @@ from backbone_suite import BackboneModelTester
 from test_families import own_module
 from tests.test_modeling_common import ModelTesterMixin, floats_tensor
 
+from hf_models.modeling_backbone_fcos import BackboneFCOSForObjectDetection
 from hf_models.modeling_backbone_rcnn import BackboneRCNNForObjectDetection
 from hf_models.modeling_dino_detector import DinoDetectorForObjectDetection
 
@@ -45,6 +46,13 @@ class backbone_rcnn__Detector(DetectorSuite, unittest.TestCase):
 
     def make_config(self):
         return own_module("harness.rcnn_tester").small_config()
+
+
+class backbone_fcos__Detector(DetectorSuite, unittest.TestCase):
+    all_model_classes = (BackboneFCOSForObjectDetection,)
+
+    def make_config(self):
+        return own_module("models.test_backbone_fcos").small_config()
 
 
 class dino_detector__Detector(DetectorSuite, unittest.TestCase):
