@@ -1,5 +1,6 @@
 """Cascade Mask R-CNN and FCOS: against what MMDetection computed, step by step and by public names alone."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +27,7 @@ def converted(name, folder):
     longest, shortest = about["test_pipeline"]["img_scale"]
     size = {"shortest_edge": shortest, "longest_edge": longest}
     return SimpleNamespace(
+        report=json.loads((folder / "out" / "conversion_report.json").read_text()),
         about=about,
         tensors=tensors,
         model=AutoModelForObjectDetection.from_pretrained(folder / "out").eval(),
@@ -99,6 +101,15 @@ def test_two_images_as_a_batch(original):
     for image, found in enumerate(original.processor.post_process_object_detection(outputs, 0.0, sizes)):
         stored = [original.tensors[f"batch.{image}.{name}"] for name in ("det_bboxes", "det_labels")]
         check_detections(found, *stored)
+
+
+def test_the_report_tells_what_is_assumed_of_images(cascade, fcos):
+    """RepLKNet-XL's are not normalised as all others are."""
+    for original, assumed in (
+        (cascade, "image_mean [0.5, 0.5, 0.5], image_std [0.5, 0.5, 0.5]"),
+        (fcos, "ImageNet mean and deviation"),
+    ):
+        assert [note.endswith(assumed) for note in original.report["notes"]] == [True]
 
 
 # --- each step of the original from its stored inputs
