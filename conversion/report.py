@@ -70,7 +70,10 @@ def make_report(plan: Plan, dtype: torch.dtype, files: list[dict]) -> dict:
     unknown = plan.published is None and plan.preprocessing is None
     if unknown or plan.part:
         assumed = plan.convertible.assumed_preprocessing(plan.config)
-        notes.append(f"preprocessing is assumed: {assumed}{', ImageNet mean and deviation' * unknown}")
+        if unknown:
+            stated = [f"{name} {values}" for name, values in plan.convertible.image_statistics(plan.config).items()]
+            assumed += f", {', '.join(stated) or 'ImageNet mean and deviation'}"
+        notes.append(f"preprocessing is assumed: {assumed}")
     return {
         "source": {
             # where a file lay on this machine is nobody's business

@@ -30,6 +30,7 @@ class Family:
         facts_of_config: The same facts as a config states them.
         adopt: Changes a config to the form that the weights are in, where one network has several.
         aliases: First part of names in republished files -> that of the original names, which are not there then.
+        image_statistics: `image_mean` and `image_std` for images, if they are not ImageNet's.
         heads: First parts of the names (ours) that lie outside the base model.
         counted: Fields of the config that count layers, each of which has tensors.
     """
@@ -42,6 +43,7 @@ class Family:
     facts_of_config: Callable[[Any], Facts]
     adopt: Callable[[Any, Facts], None] = lambda config, facts: None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    image_statistics: Callable[[Any], dict[str, list[float]]] = lambda config: {}
     heads: tuple[str, ...] = ("classifier.",)
     counted: tuple[str, ...] = ("depths",)
 
@@ -102,7 +104,7 @@ class Family:
 
     def image_processor(self, config: PreTrainedConfig, upstream: dict | None) -> ImageNetImageProcessor:
         """Upstream's, or the usual one at the config's image size."""
-        upstream = upstream or {}
+        upstream = self.image_statistics(config) | (upstream or {})
         return ImageNetImageProcessor(
             size={"shortest_edge": upstream.get("size", config.image_size)},
             crop_size=upstream.get("crop_size", config.image_size),

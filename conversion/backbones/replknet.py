@@ -104,6 +104,11 @@ def _adopt(config: RepLKNetConfig, shown: Facts) -> None:
     config.reparameterized = shown["small_kernel_merged"]
 
 
+def _image_statistics(config: RepLKNetConfig) -> dict[str, list[float]]:
+    # RepLKNet-XL, of what is published the only one with norms of its feature maps, saw images from -1 to 1
+    return {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if config.normalize_features else {}
+
+
 FAMILY = Family(
     model_class=RepLKNetForImageClassification,
     signature="stem.0.conv.weight",
@@ -113,4 +118,5 @@ FAMILY = Family(
     facts_of_weights=_facts_of_weights,
     facts_of_config=_facts_of_config,
     adopt=_adopt,
+    image_statistics=_image_statistics,
 )

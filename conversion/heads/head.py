@@ -175,10 +175,13 @@ class BackboneWithHead:
         return own | self.backbone.layer_counts(config.backbone_config)
 
     def image_processor(self, config: PreTrainedConfig, upstream: dict | None) -> BaseImageProcessor:
-        return self.head.image_processor(config, upstream)
+        return self.head.image_processor(config, self.image_statistics(config) | (upstream or {}))
 
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
         return self.head.assumed_preprocessing(config)
+
+    def image_statistics(self, config: PreTrainedConfig) -> dict[str, list[float]]:
+        return self.backbone.image_statistics(config.backbone_config) if self.takes_preprocessing else {}
 
     @staticmethod
     def _inside(shown: Facts) -> Facts:

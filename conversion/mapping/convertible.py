@@ -71,3 +71,6 @@ class Convertible(Protocol):
 
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
         """What `image_processor` takes for granted without `upstream`, in a few words."""
+
+    def image_statistics(self, config: PreTrainedConfig) -> dict[str, list[float]]:
+        """`image_mean` and `image_std` that it takes for granted, if they are not ImageNet's."""
