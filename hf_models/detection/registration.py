@@ -1,12 +1,13 @@
 """Registration of the detectors."""
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from ..configuration_backbone_fcos import BackboneFCOSConfig
 from ..configuration_backbone_rcnn import BackboneRCNNConfig
 from ..configuration_dino_detector import DinoDetectorConfig
+from ..image_processing_detection import DetectionImageProcessor
 from ..modeling_backbone_fcos import BackboneFCOSForObjectDetection
 from ..modeling_backbone_rcnn import BackboneRCNNForObjectDetection
 from ..modeling_dino_detector import DinoDetectorForObjectDetection
@@ -25,4 +26,6 @@ def register_detectors() -> None:
         AutoConfig.register(config.model_type, config, exist_ok=True)
         for auto_class in config.auto_classes:
             getattr(modeling_auto, auto_class).register(config, detector, exist_ok=True)
+        processors = {"pil": DetectionImageProcessor, "torchvision": DetectionImageProcessor}
+        AutoImageProcessor.register(config, image_processor_classes=processors, exist_ok=True)
         VIDEO_PROCESSOR_MAPPING.register(config, {}, exist_ok=True)  # see `register_families`
