@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image, ImageOps
 from transformers import BitImageProcessorPil
+from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import SizeDict
 
 
@@ -24,13 +25,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-class ImageNetImageProcessor(BitImageProcessorPil):
-    """Resize, centre crop and normalise as the authors' evaluations do, after [`upright_rgb`].
-
-    All of them use torchvision on Pillow images. The stock processor does the same but for the crop: it rounds half a
-    pixel down, torchvision to the even number. Where the image is 3, 7, 11, ... pixels longer than the crop, the two
-    are one pixel apart. There is no variant for tensors: its resizing would differ from Pillow's.
-    """
+class UprightPilBackend(PilBackend):
+    """The stock backend for image processors on NumPy arrays, which reads photos as [`upright_rgb`] does."""
 
     def process_image(
         self, image: Image.Image | np.ndarray, do_convert_rgb: bool | None = None, **kwargs
@@ -45,6 +41,15 @@ class ImageNetImageProcessor(BitImageProcessorPil):
         if getattr(image, "dtype", None) in (np.uint16, np.uint32):
             raise ValueError(f"image: expected 8 bits per channel or floats, got {image.dtype}. Scale it first.")
         return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+
+
+class ImageNetImageProcessor(UprightPilBackend, BitImageProcessorPil):
+    """Resize, centre crop and normalise as the authors' evaluations do, after [`upright_rgb`].
+
+    All of them use torchvision on Pillow images. The stock processor does the same but for the crop: it rounds half a
+    pixel down, torchvision to the even number. Where the image is 3, 7, 11, ... pixels longer than the crop, the two
+    are one pixel apart. There is no variant for tensors: its resizing would differ from Pillow's.
+    """
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
         """Cut the central `size.height` x `size.width` pixels out of `image`, (C, H, W).

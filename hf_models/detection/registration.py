@@ -1,8 +1,10 @@
 """Registration of the detectors."""
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+
+from ..image_processing_detection import DetectionImageProcessor
 
 # A new detector is one line here.
 DETECTORS: list[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = []
@@ -14,4 +16,6 @@ def register_detectors() -> None:
         AutoConfig.register(config.model_type, config, exist_ok=True)
         for auto_class in config.auto_classes:
             getattr(modeling_auto, auto_class).register(config, detector, exist_ok=True)
+        processors = {"pil": DetectionImageProcessor, "torchvision": DetectionImageProcessor}
+        AutoImageProcessor.register(config, image_processor_classes=processors, exist_ok=True)
         VIDEO_PROCESSOR_MAPPING.register(config, {}, exist_ok=True)  # see `register_families`

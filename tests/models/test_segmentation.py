@@ -36,10 +36,11 @@ from hf_models.configuration_smt import SMTConfig
 from hf_models.conversion import convert
 from hf_models.errors import InputError
 from hf_models.modeling_smt import SMTForImageClassification
+from hf_models.resizing import resize_8_bit
 from hf_models.segmentation import load_segmenter, overlay, semantic_labels, semantic_scores, strips
 from hf_models.segmentation.overlay import segment_image
 from hf_models.segmentation.predict import class_scores, windows
-from hf_models.segmentation.preparation import prepare_image, resize_8_bit
+from hf_models.segmentation.preparation import prepare_image
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from ..harness.evaluation_tester import make_model
