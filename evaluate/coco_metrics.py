@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from hf_models.errors import InputError
+
+try:
+    from pycocotools import mask
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+except ImportError:
+    raise InputError("pycocotools: not installed, needed by COCO's metrics. Run `pip install pycocotools`.") from None
 
 # AP and the first AR count so many detections of a class in an image; the second AR the next, all others the last
 MAX_DETECTIONS = [100, 300, 1000]
@@ -67,6 +73,11 @@ def precision(truth: dict[str, list[dict[str, Any]]], results: list[dict[str, An
         name: float(value) * 100 for name, value in zip(SUMMARY, evaluation.stats, strict=True) if value > -1
     }
     return Precision(summary, classes, evaluation.params.iouThrs, precisions[..., there].mean(2) * 100)
+
+
+def compressed(runs: dict[str, Any]) -> dict[str, Any]:
+    """A mask in COCO's compressed run-length encoding, from the uncompressed one."""
+    return {"size": runs["size"], "counts": mask.frPyObjects(runs, *runs["size"])["counts"].decode()}
 
 
 def _indexed(content: dict[str, Any]) -> COCO:
