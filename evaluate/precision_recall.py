@@ -20,7 +20,7 @@ def draw_curves(found: dict[str, Precision], title: str, out: Path) -> None:
         title: Shown above everything.
         out: File to write.
     """
-    figure = new_figure(4.6 * len(found) + 0.6, 4.4, title)
+    figure = new_figure(5.4 * len(found) + 0.4, 4.4, title)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, (kind, measured) in zip(panels, found.items(), strict=True):
         recalls = np.linspace(0, 100, measured.curves.shape[1])
@@ -32,6 +32,6 @@ def draw_curves(found: dict[str, Precision], title: str, out: Path) -> None:
         axes.set_ylim(0, 102)
         axes.grid(color=PALE, linewidth=0.3)
         axes.set_xlabel("recall in %")
-        axes.legend(title="IoU: AP", loc="upper right", bbox_to_anchor=(1, 1))
+        axes.legend(title="IoU: AP", loc="upper left", bbox_to_anchor=(1, 1))
     panels[0].set_ylabel("precision in %, mean of the classes")
     save_figure(figure, check_out(out))

@@ -1,8 +1,11 @@
 """`hf-models evaluate`: accuracy."""
 
+import inspect
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,16 +34,56 @@ LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels, if 
 ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, if not one of the usual names.")]
 Subset = Annotated[bool, typer.Option("--subset", help="Accept fewer classes or images; the result says so.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images; a subset's result.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Workers = Annotated[int, typer.Option(min=0, help="Threads that read and prepare images, in each process.")]
-Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an evaluation with these options was killed.")]
+Options = dict[str, Any]  # see `with_settings`
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def with_settings(batch_size: int | None = None) -> Callable:
+    """A decorator that gives a command the options of all evaluations in place of its parameter `settings`.
+
+    The command gets their values as a dictionary, to make [`Settings`] of after the imports that take seconds.
+
+    Args:
+        batch_size: Default of `--batch-size`; `None` where images are measured one at a time, without that option.
+    """
+
+    def options(
+        batch_size: Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")] = batch_size or 1,
+        dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+        device: Device = None,
+        num_workers: Annotated[
+            int, typer.Option(min=0, help="Threads that read and prepare images, in each process.")
+        ] = 2,
+        results: Annotated[
+            Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")
+        ] = None,
+        resume: Annotated[
+            bool, typer.Option("--resume", help="Go on where an evaluation with these options was killed.")
+        ] = False,
+    ) -> None: ...
+
+    shared = dict(inspect.signature(options).parameters)
+    if batch_size is None:
+        del shared["batch_size"]
+
+    def decorate(command: Callable) -> Callable:
+        @wraps(command)
+        def evaluate(**given) -> None:
+            settings = {"batch_size": 1} | {name: given.pop(name) for name in shared}
+            command(**given, settings=settings)
+
+        own = [p for name, p in inspect.signature(command).parameters.items() if name != "settings"]
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared.values())]
+        evaluate.__signature__ = inspect.Signature(own)
+        return evaluate
+
+    return decorate
+
+
 @app.command("imagenet")
+@with_settings(batch_size=32)
 def evaluate_imagenet(
+    settings: Options,
     data: Labelled,
     model: Model = "default",
     split: Split = None,
@@ -50,12 +93,6 @@ def evaluate_imagenet(
     real: Annotated[Path | None, typer.Option(help="real.json, to measure with the ReaL labels too.")] = None,
     subset: Subset = False,
     limit: Limit = None,
-    batch_size: BatchSize = 32,
-    dtype: Dtype = "float32",
-    device: Device = None,
-    num_workers: Workers = 2,
-    results: Results = None,
-    resume: Resume = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -64,7 +101,6 @@ def evaluate_imagenet(
         from hf_models.evaluate.imagenet import evaluate_imagenet
         from hf_models.evaluate.settings import Settings
 
-        settings = Settings(batch_size, dtype, device, num_workers, results, resume)
         rows = evaluate_imagenet(
             model,
             data,
@@ -75,13 +111,15 @@ def evaluate_imagenet(
             real=real,
             subset=subset,
             limit=limit,
-            settings=settings,
+            settings=Settings(**settings),
         )
     _print_rows(rows, as_json)
 
 
 @app.command("classes")
+@with_settings(batch_size=32)
 def evaluate_classes(
+    settings: Options,
     data: Labelled,
     model: Annotated[str, typer.Option(help="Folder or id on the Hub of a classifier that has labels for them.")],
     split: Split = None,
@@ -92,12 +130,6 @@ def evaluate_classes(
     picture: Annotated[
         Path | None, typer.Option(help="Picture to write, of which class is taken for which; needs matplotlib.")
     ] = None,
-    batch_size: BatchSize = 32,
-    dtype: Dtype = "float32",
-    device: Device = None,
-    num_workers: Workers = 2,
-    results: Results = None,
-    resume: Resume = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -115,7 +147,7 @@ def evaluate_classes(
             label_column=label_column,
             limit=limit,
             picture=picture,
-            settings=Settings(batch_size, dtype, device, num_workers, results, resume),
+            settings=Settings(**settings),
         )
     if not rows:
         return
@@ -134,7 +166,9 @@ def evaluate_classes(
 
 
 @app.command("ade20k")
+@with_settings()
 def evaluate_ade20k(
+    settings: Options,
     model: Annotated[str, typer.Option(help="Folder or id on the Hub.")],
     data: Annotated[
         str, typer.Option(help="ADEChallengeData2016, parquet or tar files, or id of a data set on the Hub.")
@@ -155,11 +189,6 @@ def evaluate_ade20k(
     reduce_zero_label: Annotated[bool, typer.Option(help="In masks 0 is ignored and classes begin at 1.")] = True,
     subset: Subset = False,
     limit: Limit = None,
-    dtype: Dtype = "float32",
-    device: Device = None,
-    num_workers: Workers = 2,
-    results: Results = None,
-    resume: Resume = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -183,7 +212,7 @@ def evaluate_ade20k(
             reduce_zero_label=reduce_zero_label,
             subset=subset,
             limit=limit,
-            settings=Settings(1, dtype, device, num_workers, results, resume),
+            settings=Settings(**settings),
         )
     if not as_json:
         for name, iou in ious.items():
