@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from hf_models.errors import InputError
 
 try:
@@ -69,9 +70,7 @@ def precision(truth: dict[str, list[dict[str, Any]]], results: list[dict[str, An
             strict=True,
         )
     }
-    summary = {
-        name: float(value) * 100 for name, value in zip(SUMMARY, evaluation.stats, strict=True) if value > -1
-    }
+    summary = {name: float(value) * 100 for name, value in zip(SUMMARY, evaluation.stats, strict=True) if value > -1}
     return Precision(summary, classes, evaluation.params.iouThrs, precisions[..., there].mean(2) * 100)
 
 

@@ -72,7 +72,7 @@ def check_masks(content: dict[str, Any], path: str) -> None:
 def _by_id(content: dict[str, Any], name: str, path: str) -> dict[int, dict[str, Any]]:
     entries = content.get(name)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{path}: no list of {name}. Name a file of COCO's object detection, such as instances_*.json.")
+        raise InputError(f"{path}: no list of {name}. Name a file such as COCO's instances_val2017.json.")
     found = {}
     for entry in entries:
         number = entry.get("id")
@@ -99,7 +99,7 @@ def _check_box(box: Any, image: dict[str, Any], called: str) -> None:
         raise InputError(f"{called}: no bbox of four numbers: left, top, width, height. Add it.")
     left, top, width, height = box
     if width < 0 or height < 0:
-        raise InputError(f"{called}: its box is {width} wide and {height} high. Correct bbox: left, top, width, height.")
+        raise InputError(f"{called}: its box is {width} x {height} pixels. Correct bbox: left, top, width, height.")
     right, bottom = left + width, top + height
     if min(left, top) < -ROUNDING or right > image["width"] + ROUNDING or bottom > image["height"] + ROUNDING:
         raise InputError(
