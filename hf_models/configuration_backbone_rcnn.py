@@ -42,6 +42,7 @@ class BackboneRCNNConfig(CodeCarrier, PreTrainedConfig):
     auto_classes = {
         "AutoModelForObjectDetection": "ForObjectDetection",
         "AutoModelForInstanceSegmentation": "ForObjectDetection",
+        "AutoModelForImageSegmentation": "ForObjectDetection",  # what `pipeline("image-segmentation")` loads
     }
     sub_configs = {"backbone_config": AutoConfig}
 

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, BaseImageP
 from ..errors import InputError
 from .device import choose_device
 from .images import read_image
-from .loading import load_model, loading
+from .loading import CLASSIFIER, load_model, loading
 from .names import DEFAULT, model_folder
 from .tasks import check_task
 
@@ -27,7 +27,7 @@ def load_classifier(
     """
     device = choose_device(device)
     folder = model_folder(model)
-    with loading(folder, "an image classifier"):
+    with loading(folder, CLASSIFIER):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     check_task(model, config, "image-classification")
     processor, classifier = load_model(folder, AutoModelForImageClassification)
