@@ -1,6 +1,7 @@
 """`hf-models evaluate coco`: average precision of the boxes and masks of a detector, by mmdetection's rules."""
 
 import json
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import AutoModelForObjectDetection, BatchFeature
+from transformers import BatchFeature
 
+from hf_models.detection import load_detector
 from hf_models.errors import InputError
 from hf_models.inference.images import read_image
+from hf_models.inference.loading import DTYPES
 
-from .checkpoint import Loaded, load
+from .checkpoint import Loaded, identified
 from .coco_metrics import compressed, precision
 from .data.coco import COCOSelection, category_ids, open_coco
 from .data.coco_objects import check_masks
@@ -62,7 +65,7 @@ def evaluate_coco(
 
         check_out(curve)
     selection = open_coco(data, split, annotations, limit)
-    loaded = load(model, AutoModelForObjectDetection, settings.dtype)
+    loaded = identified(model, *load_detector(model, DTYPES[settings.dtype]))
     with_masks = getattr(loaded.model.config, "with_masks", False)  # stock detectors have no such field, and no masks
     task = task or ("both" if with_masks and selection.with_masks else "boxes")
     if "mask" in TASKS[task]:
@@ -117,10 +120,11 @@ class COCOEvaluation(Evaluation):
     def measure(self, batch: list[tuple[BatchFeature, dict[str, Any]]]) -> list[bytes]:
         """All detections, whatever their scores."""
         inputs = _padded([image for image, _ in batch]).to(self.model.device, self.model.dtype)
-        outputs = self.model(**inputs)
+        # a detector drops scores that are NaN as it drops low ones, so its features are looked at too
+        outputs = self.model(**inputs, output_hidden_states=True)
         for value in outputs.values():
-            if isinstance(value, torch.Tensor) and value.is_floating_point():
-                self.check_finite(value)
+            for tensor in value if isinstance(value, tuple) else (value,):
+                self.check_finite(tensor)
         images = [image for _, image in batch]
         wanted = {"threshold": 0.0, "target_sizes": [(image["height"], image["width"]) for image in images]}
         detections = self.loaded.processor.post_process_object_detection(outputs, **wanted)
@@ -138,6 +142,8 @@ class COCOEvaluation(Evaluation):
     def reduce(self, records: list[bytes]) -> Outcome:
         """The numbers that COCO is known for, for boxes and for masks."""
         results = [result for record in records for result in json.loads(zlib.decompress(record))]
+        if not results:
+            print("warning: nothing is detected on any image", file=sys.stderr)
         found = {kind: precision(self.content, results, kind) for kind in self.kinds}
         metrics = {f"{kind} {name}": value for kind in self.kinds for name, value in found[kind].summary.items()}
         classes = []
