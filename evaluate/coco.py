@@ -28,6 +28,7 @@ from .run import run
 from .settings import Settings
 
 TASKS = {"boxes": ("box",), "masks": ("mask",), "both": ("box", "mask")}  # by the names of the option
+PREDICTIONS = ("scores", "boxes", "masks", "logits", "pred_boxes")  # of detectors, of this package and of transformers
 
 
 def evaluate_coco(
@@ -122,8 +123,8 @@ class COCOEvaluation(Evaluation):
         inputs = _padded([image for image, _ in batch]).to(self.model.device, self.model.dtype)
         # a detector drops scores that are NaN as it drops low ones, so its features are looked at too
         outputs = self.model(**inputs, output_hidden_states=True)
-        for value in outputs.values():
-            for tensor in value if isinstance(value, tuple) else (value,):
+        for tensor in (*(outputs.get(name) for name in PREDICTIONS), *(outputs.get("hidden_states") or ())):
+            if tensor is not None:
                 self.check_finite(tensor)
         images = [image for _, image in batch]
         wanted = {"threshold": 0.0, "target_sizes": [(image["height"], image["width"]) for image in images]}

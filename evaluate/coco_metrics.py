@@ -61,17 +61,11 @@ def precision(truth: dict[str, list[dict[str, Any]]], results: list[dict[str, An
     # (T, 101, classes) and (T, classes), of all sizes with the first of MAX_DETECTIONS; -1 for classes without objects
     precisions, recalls = evaluation.eval["precision"][..., 0, 0], evaluation.eval["recall"][..., 0, 0]
     there = recalls[0] > -1
-    classes = {
-        category: {"AP": p.mean() * 100, "AR@100": r.mean() * 100}
-        for category, p, r in zip(
-            np.array(evaluation.params.catIds)[there].tolist(),
-            precisions[..., there].transpose(2, 0, 1),  # (classes, T, 101)
-            recalls[:, there].T,  # (classes, T)
-            strict=True,
-        )
-    }
-    summary = {name: float(value) * 100 for name, value in zip(SUMMARY, evaluation.stats, strict=True) if value > -1}
-    return Precision(summary, classes, evaluation.params.iouThrs, precisions[..., there].mean(2) * 100)
+    ids = np.array(evaluation.params.catIds)[there].tolist()
+    means = zip(precisions[..., there].mean((0, 1)).tolist(), recalls[:, there].mean(0).tolist(), strict=True)
+    classes = {category: {"AP": 100 * p, "AR@100": 100 * r} for category, (p, r) in zip(ids, means, strict=True)}
+    summary = {name: 100 * float(value) for name, value in zip(SUMMARY, evaluation.stats, strict=True) if value > -1}
+    return Precision(summary, classes, evaluation.params.iouThrs, 100 * precisions[..., there].mean(2))
 
 
 def compressed(runs: dict[str, Any]) -> dict[str, Any]:
