@@ -17,7 +17,7 @@ def make_detector(folder: Path, **kwargs) -> Path:
     config = AutoConfig.for_model("backbone_rcnn", backbone_config=backbone, num_labels=5, **heads | kwargs)
     model = AutoModelForObjectDetection.from_config(config).eval()
     with torch.no_grad():  # random heads are as unsure as can be; these are not
-        model.box_heads[-1].classifier.weight.normal_(std=8)
+        model.box_heads[-1].classifier.weight.normal_(std=2)
         for head in model.mask_heads:
             head.classifier.weight.normal_(std=8)
     model.save_pretrained(folder)
