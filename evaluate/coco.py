@@ -72,7 +72,7 @@ def evaluate_coco(
     if "mask" in TASKS[task]:
         if not with_masks:
             raise InputError(f"{model}: predicts boxes without masks. Pass --task boxes.")
-        check_masks(selection.content, selection.data.name)
+        check_masks(selection.content, selection.path)
     names = [loaded.model.config.id2label[index] for index in range(loaded.model.config.num_labels)]
     categories = category_ids(selection, model, names)
     rows, details = run(COCOEvaluation(loaded, selection, categories, TASKS[task], settings.batch_size), settings)

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from hf_models.errors import InputError
@@ -23,9 +23,11 @@ class COCOSelection(Selection):
     """Images, and the objects on them.
 
     Args:
+        path: The file of annotations.
         content: Images, annotations and categories as COCO's files have them.
     """
 
+    path: Path
     content: dict[str, list[dict[str, Any]]]
 
     @property
@@ -55,9 +57,9 @@ def open_coco(data: str, split: str, annotations: Path | None = None, limit: int
         places = root / "annotations" / f"instances_{split}.json", root / f"{split}.json"
         annotations = next((place for place in places if place.is_file()), places[0])
     content = read_json(annotations, MAX_JSON)
-    check_objects(content, str(annotations))
+    check_objects(content, annotations)
     folder = next(f for f in (root / split, root / annotations.stem, root) if f.is_dir())
-    pairs = [(folder / _inside(image["file_name"], annotations), image) for image in content["images"]]
+    pairs = [(_inside(folder, image["file_name"], annotations), image) for image in content["images"]]
     files = from_files(annotations.stem, folder, pairs, split)
     with annotations.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -65,7 +67,8 @@ def open_coco(data: str, split: str, annotations: Path | None = None, limit: int
     whole = all(len(content[name]) == count for name, count in COUNTS.items())
     count = limited(len(pairs), limit)
     title = FULL if whole and limit is None else f"{FULL if whole else files.name}, {count:,} images"
-    return COCOSelection(files, title, "" if limit is None else "subset ", count, limit, _first(content, limit))
+    prefix = "" if limit is None else "subset "
+    return COCOSelection(files, title, prefix, count, limit, annotations, _first(content, limit))
 
 
 def category_ids(selection: COCOSelection, model: str, names: list[str]) -> dict[int, int]:
@@ -83,17 +86,14 @@ def category_ids(selection: COCOSelection, model: str, names: list[str]) -> dict
     """
     used = {annotation["category_id"] for annotation in selection.content["annotations"]}
     wanted = {c["name"]: c["id"] for c in selection.content["categories"] if c["id"] in used}
-    data, counts = selection.data.name, Counter(names)
+    counts = Counter(names)
     if missing := [name for name in wanted if name not in counts]:
-        unnamed = len(missing) == len(wanted) and len(names) in COCO_IDS
-        advice = (
-            f"Its {len(names)} outputs may be ids of COCO's categories: name them in id2label of its config."
-            if unnamed
-            else "Rename the categories, or the labels in id2label of the model's config."
-        )
+        advice = "Rename the categories, or the labels in id2label of the model's config."
+        if len(missing) == len(wanted) and len(names) in COCO_IDS:
+            advice = f"Its {len(names)} outputs may be ids of COCO's categories: name them in id2label of its config."
         raise InputError(
-            f"{data}: {len(missing)} of its {len(wanted)} categories ({_some(missing)}) are none of the {len(names)} "
-            f"labels of {model} ({_some(names)}). {advice}"
+            f"{selection.path}: {len(missing)} of its {len(wanted)} categories ({_some(missing)}) are none of the "
+            f"{len(names)} labels of {model} ({_some(names)}). {advice}"
         )
     for name in wanted:
         if counts[name] > 1:
@@ -109,12 +109,13 @@ def _first(content: dict[str, Any], limit: int | None) -> dict[str, list[dict[st
     return {"images": images, "annotations": annotations, "categories": content["categories"]}
 
 
-def _inside(name: str, annotations: Path) -> str:
-    """The name of a file in the folder of the images."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
+def _inside(folder: Path, name: str, annotations: Path) -> Path:
+    """The path of an image, refused if it would leave the folder on any system."""
+    path = PureWindowsPath(name)  # whose separators are those of all systems
+    if path.anchor or ".." in path.parts:
         raise InputError(f"{annotations}: its image {name} leaves the folder of the images. Correct file_name.")
-    return name
+    check_path(folder / name)
+    return folder / name
 
 
 def _some(names: list[str]) -> str:

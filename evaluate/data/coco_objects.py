@@ -1,6 +1,7 @@
 """What is refused in a file of annotations: all that COCO's own code takes, and measures wrongly or crashes on."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,15 @@ from hf_models.errors import InputError
 
 ROUNDING = 1  # by so many pixels boxes may leave their image
 MAX_ID = 2**63
+MAX_SIDE = 2**17  # of an image; none is so large
 
 
-def check_objects(content: dict[str, Any], path: str) -> None:
+def check_objects(content: dict[str, Any], path: Path) -> None:
     """Refuse what is wrong with images, categories, and objects but for their masks.
 
     Args:
         content: Of the file; where it does not say whether an object is a crowd, it is made to say that it is none.
-        path: What errors call the file.
+        path: The file.
 
     Raises:
         InputError: Something is missing, contradicts itself, or means something else to COCO's code.
@@ -25,7 +27,7 @@ def check_objects(content: dict[str, Any], path: str) -> None:
     if not images:
         raise InputError(f"{path}: no images. Nothing evaluated.")
     for image in images.values():
-        if not (_is_id(image.get("width")) and _is_id(image.get("height")) and image["width"] * image["height"] > 0):
+        if not all(_is_id(image.get(side)) and 0 < image[side] <= MAX_SIDE for side in ("width", "height")):
             raise InputError(f"{path}: image {image['id']} has no width and height. Add them, in pixels.")
     _check_names(images, "image", "file_name", path)
     _check_names(categories, "category", "name", path)
@@ -48,7 +50,7 @@ def check_objects(content: dict[str, Any], path: str) -> None:
         raise InputError(f"{path}: no annotations of single objects. Nothing evaluated.")
 
 
-def check_masks(content: dict[str, Any], path: str) -> None:
+def check_masks(content: dict[str, Any], path: Path) -> None:
     """Refuse what is wrong with the masks of objects that [`check_objects`] found right.
 
     Raises:
@@ -69,7 +71,7 @@ def check_masks(content: dict[str, Any], path: str) -> None:
             raise InputError(f"{called}: segmentation is neither a list of polygons nor a run-length encoding.")
 
 
-def _by_id(content: dict[str, Any], name: str, path: str) -> dict[int, dict[str, Any]]:
+def _by_id(content: dict[str, Any], name: str, path: Path) -> dict[int, dict[str, Any]]:
     entries = content.get(name)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path}: no list of {name}. Name a file such as COCO's instances_val2017.json.")
@@ -83,7 +85,7 @@ def _by_id(content: dict[str, Any], name: str, path: str) -> dict[int, dict[str,
     return found
 
 
-def _check_names(entries: dict[int, dict[str, Any]], what: str, key: str, path: str) -> None:
+def _check_names(entries: dict[int, dict[str, Any]], what: str, key: str, path: Path) -> None:
     names = Counter()
     for number, entry in entries.items():
         name = entry.get(key)

@@ -343,4 +343,4 @@ def test_boxes_may_be_rounded(data):
     content = json.loads((data / "annotations" / "instances_val2017.json").read_text())
     image = content["images"][0]
     content["annotations"][0]["bbox"] = [-0.4, -1, image["width"] + 1.2, image["height"] + 2]
-    check_objects(content, "x.json")
+    check_objects(content, Path("x.json"))

@@ -10,7 +10,6 @@ from .bad_input_case import Case, both, writing
 FILE = "coco/annotations/instances_val2017.json"
 PHOTO = "coco/val2017/000000000009.jpg"
 COMMAND = ("evaluate", "coco", "--device", "cpu", "--model", "detector", "--data", "coco")
-MASKS = ("--task", "masks")
 RUNS = {"size": [60, 80], "counts": [1000, 200, 3600]}
 
 
@@ -46,10 +45,12 @@ def annotation(message: str, *options: str, **change) -> Case:
 
 
 def masks(segmentation, message: str) -> Case:
-    case = annotation(message, *MASKS, segmentation=segmentation)
-    return Case(case.build, case.command, "instances_val2017", message)
+    return annotation(message, "--task", "masks", segmentation=segmentation)
 
 
+TWICE = [content()["images"][0] | {"id": number} for number in (1, 9)]
+SAME_NAME = [{"id": number, "name": "LABEL_0"} for number in (17, 18)]
+CROWD = [content()["annotations"][0] | {"iscrowd": 1}]
 CASES = {
     "no folder": Case(lambda: None, COMMAND, "coco", "no such folder. Name the folder of the images."),
     "no file": Case(photo, COMMAND, FILE, "no such file"),
@@ -59,18 +60,24 @@ CASES = {
     "a list of numbers": coco("no list of annotations", annotations=[1, 2]),
     "no images": coco("no images. Nothing evaluated.", images=[]),
     "no annotations": coco("no annotations of single objects. Nothing evaluated.", annotations=[]),
-    "only crowds": coco("no annotations of single objects", annotations=[content()["annotations"][0] | {"iscrowd": 1}]),
+    "only crowds": coco("no annotations of single objects", annotations=CROWD),
     "image: no size": coco("image 9 has no width and height", images={"width": ...}),
     "image: no pixels": coco("image 9 has no width and height", images={"width": 0}),
     "image: no name": coco("image 9 has no file_name", images={"file_name": 9}),
-    "image: twice": coco("file_name a.jpg is there twice", images=[content()["images"][0] | {"file_name": "a.jpg", "id": i} for i in (1, 9)]),
-    "image: leaves the folder": coco("its image ../secret.jpg leaves the folder", images={"file_name": "../secret.jpg"}),
+    "image: twice": coco("file_name 000000000009.jpg is there twice", images=TWICE),
+    "image: leaves the folder": coco(
+        "its image ../secret.jpg leaves the folder", images={"file_name": "../secret.jpg"}
+    ),
     "image: missing": coco("not a file, or a link to none", images={"file_name": "b.jpg"}, path="b.jpg"),
-    "image: of another size": coco("has 80 x 60 pixels, the annotations are for 80 x 61", images={"height": 61}, path=PHOTO),
+    "image: of another size": coco(
+        "has 80 x 60 pixels, the annotations are for 80 x 61", images={"height": 61}, path=PHOTO
+    ),
     "image: id of a word": coco("an id of its images is nine, a whole number is wanted", images={"id": "nine"}),
     "category: twice": coco("two of its categories have the id 18", categories=content()["categories"] * 2),
-    "category: name twice": coco("name LABEL_0 is there twice", categories=[{"id": i, "name": "LABEL_0"} for i in (17, 18)]),
-    "category: unknown to the model": coco("1 of its 1 categories (lynx) are none of the 5 labels of detector (LABEL_0, ", categories={"name": "lynx"}, path="instances_val2017"),
+    "category: name twice": coco("name LABEL_0 is there twice", categories=SAME_NAME),
+    "category: unknown to the model": coco(
+        "1 of its 1 categories (lynx) are none of the 5 labels of detector (LABEL_0, ", categories={"name": "lynx"}
+    ),
     "annotation: id 0": annotation("annotation 0: COCO's code takes the id 0 for no object", id=0),
     "annotation: id twice": annotation("two of its annotations have the id 5", id=5),
     "annotation: unknown image": annotation("annotation 6: the file has no image 10", image_id=10),
@@ -81,7 +88,9 @@ CASES = {
     "annotation: iscrowd 2": annotation("annotation 6: iscrowd is 2, 0 or 1 is wanted", iscrowd=2),
     "annotation: to be ignored": annotation("COCO's metrics do not know `ignore`", ignore=1),
     "annotation: no box": annotation("annotation 6: no bbox of four numbers", bbox=...),
-    "annotation: box of corners": annotation("its box [60, 10, 75, 30] leaves the image of 80 x 60", bbox=[60, 10, 75, 30]),
+    "annotation: box of corners": annotation(
+        "its box [60, 10, 75, 30] leaves the image of 80 x 60", bbox=[60, 10, 75, 30]
+    ),
     "annotation: box below 0": annotation("its box [-2, 10, 20, 20] leaves the image", bbox=[-2, 10, 20, 20]),
     "annotation: box inside out": annotation("its box is -20 x 20 pixels", bbox=[30, 10, -20, 20]),
     "mask: none": masks(..., "annotation 6: no mask (segmentation). Pass --task boxes."),
@@ -91,11 +100,19 @@ CASES = {
     "mask: half a point": masks([[10, 10, 30, 10, 30, 30, 10]], "a polygon of 3.5 points"),
     "mask: polygon of words": masks([["a"] * 6], "a polygon of 0 points"),
     "mask: polygon far away": masks([[10, 10, 1e9, 10, 30, 30]], "its polygon leaves the image of 80 x 60 pixels"),
-    "mask: runs of another size": masks(RUNS | {"size": [80, 60]}, "its mask has the size [80, 60], its image [60, 80]"),
+    "mask: runs of another size": masks(
+        RUNS | {"size": [80, 60]}, "its mask has the size [80, 60], its image [60, 80]"
+    ),
     "mask: runs too short": masks(RUNS | {"counts": [10, 5]}, "the runs of its mask have 15 pixels, its image 4,800"),
     "mask: runs below 0": masks(RUNS | {"counts": [4801, -1]}, "its mask is no run-length encoding"),
     "mask: runs cut off": masks(RUNS | {"counts": "Tag0X"}, "its mask is no run-length encoding"),
     "mask: runs of other letters": masks(RUNS | {"counts": "éé"}, "its mask is no run-length encoding"),
+    "a classifier": Case(
+        coco("").build,
+        (*COMMAND, "--model", "model"),
+        "model",
+        "is for image-classification, not for object-detection",
+    ),
     "task: another": coco("pixels: no such task. Choose from boxes, masks, both.", "--task", "pixels", path="pixels"),
     "curve: no picture": coco("not a name of a picture", "--curve", "a.txt", path="a.txt"),
-}  # fmt: skip
+}
