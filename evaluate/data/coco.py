@@ -67,8 +67,11 @@ def open_coco(data: str, split: str, annotations: Path | None = None, limit: int
     whole = all(len(content[name]) == count for name, count in COUNTS.items())
     count = limited(len(pairs), limit)
     title = FULL if whole and limit is None else f"{FULL if whole else files.name}, {count:,} images"
+    content = _first(content, limit)
+    if all(annotation["iscrowd"] for annotation in content["annotations"]):
+        raise InputError(f"{annotations}: no annotations of single objects on the images. Nothing evaluated.")
     prefix = "" if limit is None else "subset "
-    return COCOSelection(files, title, prefix, count, limit, annotations, _first(content, limit))
+    return COCOSelection(files, title, prefix, count, limit, annotations, content)
 
 
 def category_ids(selection: COCOSelection, model: str, names: list[str]) -> dict[int, int]:

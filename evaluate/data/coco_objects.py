@@ -39,15 +39,14 @@ def check_objects(content: dict[str, Any], path: Path) -> None:
             reference = annotation.get(f"{what}_id")
             if not (_is_id(reference) and reference in entries):
                 raise InputError(f"{called}: the file has no {what} {reference}. Correct {what}_id.")
-        if not _is_number(annotation.get("area")) or annotation["area"] < 0:
+        if not (_is_number(annotation.get("area")) and 0 <= annotation["area"] <= MAX_SIDE**2):
             raise InputError(f"{called}: no area. Add it: pixels of the mask, or of the box where there are no masks.")
-        if annotation.setdefault("iscrowd", 0) not in (0, 1):
-            raise InputError(f"{called}: iscrowd is {annotation['iscrowd']}, 0 or 1 is wanted.")
+        if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
+            raise InputError(f"{called}: iscrowd is {crowd}, 0 or 1 is wanted.")
+        annotation["iscrowd"] = int(crowd)
         if annotation.get("ignore") and not annotation["iscrowd"]:
             raise InputError(f"{called}: COCO's metrics do not know `ignore`. Set iscrowd to 1, or leave it out.")
         _check_box(annotation.get("bbox"), images[annotation["image_id"]], called)
-    if all(annotation["iscrowd"] for annotation in annotations.values()):
-        raise InputError(f"{path}: no annotations of single objects. Nothing evaluated.")
 
 
 def check_masks(content: dict[str, Any], path: Path) -> None:
@@ -79,7 +78,7 @@ def _by_id(content: dict[str, Any], name: str, path: Path) -> dict[int, dict[str
     for entry in entries:
         number = entry.get("id")
         if not _is_id(number):
-            raise InputError(f"{path}: an id of its {name} is {number}, a whole number is wanted.")
+            raise InputError(f"{path}: an id of its {name} is {number}, a whole number from 0 is wanted.")
         if found.setdefault(number, entry) is not entry:
             raise InputError(f"{path}: two of its {name} have the id {number}. Number them anew.")
     return found
@@ -134,7 +133,7 @@ def _check_rle(rle: dict[str, Any], size: tuple[int, int], called: str) -> None:
     runs = rle.get("counts")
     if isinstance(runs, str):
         runs = _decompressed(runs)
-    if not isinstance(runs, list) or not all(_is_id(run) and run >= 0 for run in runs):
+    if not isinstance(runs, list) or not all(map(_is_id, runs)):
         raise InputError(f"{called}: its mask is no run-length encoding. Encode it again.")
     if sum(runs) != height * width:
         raise InputError(
@@ -167,4 +166,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_ID
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_ID

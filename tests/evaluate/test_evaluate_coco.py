@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 
 from hf_models.cli import app
 from hf_models.errors import InputError
+from hf_models.evaluate import coco_metrics
 from hf_models.evaluate.coco_metrics import SUMMARY, precision
 from hf_models.evaluate.data.coco import category_ids, open_coco
 from hf_models.evaluate.data.coco_objects import _decompressed, check_objects
@@ -113,7 +114,17 @@ def expected(data):
     return direct(*about, "box") | direct(*about, "mask")
 
 
-def test_equal_to_pycocotools(data, expected):
+@pytest.fixture(params=["hotcoco", "pycocotools"])
+def library(request, monkeypatch):
+    """With which of the two the numbers are computed."""
+    if request.param == "hotcoco":
+        pytest.importorskip("hotcoco")
+    else:
+        monkeypatch.setattr(coco_metrics, "hotcoco", None)
+    return request.param
+
+
+def test_equal_to_pycocotools(data, expected, library):
     rows, details = evaluate(coco_evaluation(data), Settings(1, device="cpu"))
     assert len(expected) == 24 and details["metrics"] == pytest.approx(expected, abs=1e-9)
     assert {row["metric"]: float(row["value"]) for row in rows} == pytest.approx(expected, abs=1e-4)
@@ -122,7 +133,7 @@ def test_equal_to_pycocotools(data, expected):
     assert 30 < expected["mask AP"] < expected["box AP"] < 90 and rows[0]["n"] == str(NUM_IMAGES)
 
 
-def test_classes(data, expected):
+def test_classes(data, expected, library):
     _, details = evaluate(coco_evaluation(data), Settings(1, device="cpu"))
     content = json.loads((data / "annotations" / "instances_val2017.json").read_text())
     for entry in details["classes"]:
@@ -271,7 +282,7 @@ def test_objects_without_iscrowd_are_none(data, tmp_path):
     assert open_coco(str(changed(data, tmp_path, leave_out)), "val2017").content == expected
 
 
-def test_nothing_is_detected(data):
+def test_nothing_is_detected(data, library):
     """COCO's own code stops on an empty list of results."""
     content = open_coco(str(data), "val2017").content
     for kind in CODES:

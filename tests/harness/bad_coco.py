@@ -8,7 +8,7 @@ from PIL import Image
 from .bad_input_case import Case, both, writing
 
 FILE = "coco/annotations/instances_val2017.json"
-PHOTO = "coco/val2017/000000000009.jpg"
+PHOTO, OTHER = "coco/val2017/000000000009.jpg", "coco/val2017/a.jpg"
 COMMAND = ("evaluate", "coco", "--device", "cpu", "--model", "detector", "--data", "coco")
 RUNS = {"size": [60, 80], "counts": [1000, 200, 3600]}
 
@@ -25,7 +25,8 @@ def content() -> dict:
 
 def photo() -> None:
     Path(PHOTO).parent.mkdir(parents=True)
-    Image.new("RGB", (80, 60)).save(PHOTO)
+    for path in (PHOTO, OTHER):
+        Image.new("RGB", (80, 60)).save(path)
 
 
 def coco(message: str, *options: str, path: str = FILE, **changes) -> Case:
@@ -48,6 +49,7 @@ def masks(segmentation, message: str) -> Case:
     return annotation(message, "--task", "masks", segmentation=segmentation)
 
 
+TWO = [content()["images"][0] | {"id": 1, "file_name": "a.jpg"}, *content()["images"]]
 TWICE = [content()["images"][0] | {"id": number} for number in (1, 9)]
 SAME_NAME = [{"id": number, "name": "LABEL_0"} for number in (17, 18)]
 CROWD = [content()["annotations"][0] | {"iscrowd": 1}]
@@ -59,8 +61,9 @@ CASES = {
     "captions": coco("no list of categories. Name a file such as", categories=None),
     "a list of numbers": coco("no list of annotations", annotations=[1, 2]),
     "no images": coco("no images. Nothing evaluated.", images=[]),
-    "no annotations": coco("no annotations of single objects. Nothing evaluated.", annotations=[]),
+    "no annotations": coco("no annotations of single objects on the images. Nothing", annotations=[]),
     "only crowds": coco("no annotations of single objects", annotations=CROWD),
+    "no annotations of the first images": coco("no annotations of single objects", "--limit", "1", images=TWO),
     "image: no size": coco("image 9 has no width and height", images={"width": ...}),
     "image: no pixels": coco("image 9 has no width and height", images={"width": 0}),
     "image: no name": coco("image 9 has no file_name", images={"file_name": 9}),
@@ -72,7 +75,8 @@ CASES = {
     "image: of another size": coco(
         "has 80 x 60 pixels, the annotations are for 80 x 61", images={"height": 61}, path=PHOTO
     ),
-    "image: id of a word": coco("an id of its images is nine, a whole number is wanted", images={"id": "nine"}),
+    "image: id of a word": coco("an id of its images is nine, a whole number from 0 is", images={"id": "nine"}),
+    "category: id below 0": coco("an id of its categories is -1, a whole", categories={"id": -1}),
     "category: twice": coco("two of its categories have the id 18", categories=content()["categories"] * 2),
     "category: name twice": coco("name LABEL_0 is there twice", categories=SAME_NAME),
     "category: unknown to the model": coco(
