@@ -38,7 +38,8 @@ def box_areas(boxes: torch.Tensor) -> torch.Tensor:
 
 def pairwise_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Intersection over union of every box (N, 4) with every other box (M, 4): (N, M); NaN where neither has area."""
-    top_left = boxes[:, None, :2].maximum(others[:, :2])  # (N, M, 2)
-    bottom_right = boxes[:, None, 2:].minimum(others[:, 2:])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+    left, top, right, bottom = boxes[..., None].unbind(dim=1)  # (N, 1) each
+    width = right.minimum(others[:, 2]) - left.maximum(others[:, 0])  # (N, M)
+    height = bottom.minimum(others[:, 3]) - top.maximum(others[:, 1])
+    intersection = width.clamp(min=0) * height.clamp(min=0)
     return intersection / (box_areas(boxes)[:, None] + box_areas(others) - intersection)

@@ -21,7 +21,12 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
 
     Returns:
         Indices of the boxes that stay, by descending score.
+
+    Raises:
+        ValueError: A tensor has another shape.
     """
+    if boxes.shape != (*scores.shape, 4):
+        raise ValueError(f"boxes: expected (N, 4) for scores (N,), got {tuple(boxes.shape)}, {tuple(scores.shape)}")
     boxes, scores = boxes.float(), scores.float()
     return (torchvision_nms or nms_reference)(boxes, scores, iou_threshold)
 
@@ -32,12 +37,12 @@ def nms_reference(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: floa
     boxes = boxes[order]
     # (N, N), whether a box (row) would suppress a worse one (column); in slices, as N x N floats take more memory
     suppresses = [pairwise_iou(rows, boxes) > iou_threshold for rows in boxes.split(1024)]
-    suppresses = torch.cat(suppresses).triu(diagonal=1)
-    stays = torch.ones_like(order, dtype=torch.bool)
-    while True:  # each round settles at least the best box that is still open
-        previous, stays = stays, ~suppresses[stays].any(dim=0)
-        if torch.equal(stays, previous):
-            return order[stays]
+    suppresses = torch.cat(suppresses).triu(diagonal=1).cpu()  # one box after the other is no work for a GPU
+    stays = torch.ones(len(boxes), dtype=torch.bool)
+    for box in range(len(boxes)):
+        if stays[box]:
+            stays &= ~suppresses[box]
+    return order[stays.to(order.device)]
 
 
 def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, iou_threshold: float) -> torch.Tensor:

@@ -27,7 +27,14 @@ def roi_align(features: torch.Tensor, rois: torch.Tensor, output_size: int, spat
 
     Returns:
         (N, channels, output_size, output_size) in the dtype of `features`; arithmetic is in float32 at least.
+
+    Raises:
+        ValueError: A tensor has another shape.
     """
+    if features.ndim != 4:
+        raise ValueError(f"features: expected (batch_size, channels, height, width), got {tuple(features.shape)}")
+    if rois.ndim != 2 or rois.shape[1] != 5:
+        raise ValueError(f"rois: expected (N, 5), with the index of the image first, got {tuple(rois.shape)}")
     dtype = torch.promote_types(features.dtype, torch.float32)
     rois = rois.detach().to(dtype).nan_to_num(0, 0, 0)  # where a network overflows: numbers of samples are integers
     if torchvision_roi_align is not None:

@@ -71,7 +71,7 @@ def detect(
     as_json: Json = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find the objects on images: print their classes and boxes, draw them, with masks where the model has these."""
+    """Find the objects on images: print their classes and boxes. `--out` draws them, with masks if there are any."""
     entries = []
     with one_line_errors(verbose, model):
         if model is None:

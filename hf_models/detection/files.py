@@ -7,9 +7,8 @@ from ..errors import InputError
 from ..inference.device import choose_device
 from ..inference.files import replacing
 from ..inference.images import check_picture, read_image
-from ..zoo.segmentation_labels import palette
 from .load import load_detector
-from .overlay import draw_detections
+from .overlay import class_colours, draw_detections
 from .predict import Detection, detect
 
 
@@ -47,8 +46,7 @@ def detect_images(
     device = choose_device(device)
     processor, detector = load_detector(model)
     detector.to(device)
-    names = [detector.config.id2label[index] for index in range(detector.config.num_labels)]
-    colours = dict(zip(names, palette(names), strict=True))
+    colours = class_colours(detector.config)
     for image, picture in zip(images, pictures, strict=True):
         photo = read_image(image)
         detections = detect(detector, processor, photo, threshold)

@@ -4,12 +4,19 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from transformers import PreTrainedConfig
 
-from ..zoo.segmentation_labels import Colour
+from ..zoo.segmentation_labels import Colour, palette
 from .predict import Detection
 
 OPACITY = 0.45  # of masks
 Rectangle = tuple[int, int, int, int]  # left, top, right and bottom; the last two lie outside
+
+
+def class_colours(config: PreTrainedConfig) -> dict[str, Colour]:
+    """Colour of each class that a config names, by this name."""
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    return dict(zip(names, palette(names), strict=True))
 
 
 def draw_detections(image: Image.Image, detections: Sequence[Detection], colours: dict[str, Colour]) -> Image.Image:
@@ -18,7 +25,7 @@ def draw_detections(image: Image.Image, detections: Sequence[Detection], colours
     Args:
         image: An RGB image.
         detections: The best first, which is drawn over the others.
-        colours: Colour of each class, by its name.
+        colours: Colour of each class, by its name; see [`class_colours`].
     """
     side = (image.width * image.height) ** 0.5
     line, font = max(round(side / 300), 1), ImageFont.load_default(max(side / 40, 12))

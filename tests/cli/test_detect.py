@@ -24,6 +24,7 @@ from hf_models.detection import Detection, detect, draw_detections, load_detecto
 from hf_models.errors import InputError
 
 from ..harness.detection_tester import make_detector
+from ..harness.peak_memory import peak_memory
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,16 @@ def test_detectors_of_transformers(model_type, photo, tmp_path):
     scores = [one["score"] for one in entry["objects"]]
     assert scores == sorted(scores, reverse=True)
     assert run(photo, "--model", tmp_path, "--threshold", 0, "--out", tmp_path / "overlay.png").exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["--json", "--out=overlay.jpg"])
+def test_memory_of_a_large_photo(form, tmp_path):
+    """12 megapixels and 100 objects: all masks together would take 1.2 GB more."""
+    many = {"max_detections": 100, "rpn_post_nms": 1000, "rpn_nms_threshold": 0.9, "nms_threshold": 0.95}
+    make_detector(tmp_path / "model", **many)
+    Image.effect_noise((40, 30), 64).convert("RGB").resize((4000, 3000)).save(tmp_path / "photo.jpg")
+    arguments = ["detect", "photo.jpg", "--model", "model", "--threshold", "0", "--device", "cpu", form]
+    assert peak_memory(*arguments, cwd=tmp_path) < 1.2e6
 
 
 # --- the overlay
