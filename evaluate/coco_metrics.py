@@ -103,6 +103,8 @@ def _indexed(content: dict[str, Any]) -> Any:
         part: [{field: entry[field] for field in fields if field in entry} for entry in content[part]]
         for part, fields in FIELDS.items()
     }
+    for category in content["categories"]:
+        category["name"] = str(category["id"])  # hotcoco wants one
     if hotcoco:
         return hotcoco.COCO(content)
     indexed = coco.COCO()
