@@ -57,7 +57,7 @@ class BackboneRCNNConfig(CodeCarrier, PreTrainedConfig):
     box_convs: int = 0
     box_fcs: int = 2
     box_hidden_size: int = 1024
-    box_stds: list | tuple = ((0.1, 0.1, 0.2, 0.2),)
+    box_stds: list[list[float | int]] | tuple[tuple[float | int, ...], ...] = ((0.1, 0.1, 0.2, 0.2),)
     with_masks: bool = True
     mask_convs: int = 4
     score_threshold: float | int = 0.05

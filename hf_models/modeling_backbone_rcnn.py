@@ -15,11 +15,11 @@ from transformers.backbone_utils import load_backbone
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .boxes import clip_boxes, decode_deltas
+from .boxes import clip_boxes, decode_deltas, image_sizes
 from .configuration_backbone_rcnn import BackboneRCNNConfig
-from .detector_output import DetectorOutput
+from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
-from .layers import initialize_linear, starting_with
+from .layers import initialize_linear, linear, starting_with
 from .nms import batched_nms
 from .roi_align import roi_align
 from .saved_weights import OneSetOfWeights
@@ -75,7 +75,7 @@ class BoxHead(nn.Module):
             pooled = F.relu(norm(conv(pooled)))
         hidden_states = pooled.flatten(1)  # (N, C, 7, 7) -> (N, C * 49)
         for fc in self.fcs:
-            hidden_states = F.relu(fc(hidden_states))
+            hidden_states = F.relu(linear(fc, hidden_states))
         return self.classifier(hidden_states), self.deltas(hidden_states).unflatten(1, (-1, 4))
 
 
@@ -103,6 +103,7 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
     config_class = BackboneRCNNConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    _no_split_modules = ["FeaturePyramid", "RegionProposalHead", "BoxHead", "MaskHead"]
 
     def __init__(self, config: BackboneRCNNConfig):
         super().__init__(config)
@@ -145,21 +146,25 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
         """
         if labels is not None:
             raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         outputs = self.backbone(
             pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
         )
         levels = self.neck(outputs.feature_maps)
-        sizes = image_sizes(pixel_values, pixel_mask)
+        # what is found is in float32 from here on, and on one device, wherever the heads are
+        sizes = image_sizes(pixel_values, pixel_mask).to(levels[0].device)
         images = [
             self.detect([level[i : i + 1] for level in levels[:-1]], proposals, sizes[i])
             for i, proposals in enumerate(self.proposals(*self.rpn(levels), sizes))
         ]
         scores, labels, boxes, masks = zip(*images, strict=True)
+        places = self.config.max_detections
         return DetectorOutput(
-            scores=self._places(scores, 0),
-            labels=self._places(labels, -1),
-            boxes=self._places(boxes, 0),
-            masks=self._places(masks, 0) if self.mask_heads else None,
+            scores=fixed_number(scores, places, 0),
+            labels=fixed_number(labels, places, -1),
+            boxes=fixed_number(boxes, places, 0),
+            masks=fixed_number(masks, places, 0) if self.mask_heads else None,
             hidden_states=outputs.hidden_states,
         )
 
@@ -193,10 +198,10 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
         for level, (logits, delta, stride) in enumerate(
             zip(objectness, deltas, self.config.level_strides, strict=True)
         ):
-            box = grid_anchors(*logits.shape[2:], stride, self.config.anchor_scale).to(logits.device)
-            score = logits.permute(0, 2, 3, 1).flatten(1).float().sigmoid()  # (B, A, H, W) -> (B, H * W * A)
+            box = grid_anchors(*logits.shape[2:], stride, self.config.anchor_scale).to(sizes.device)
+            score = logits.permute(0, 2, 3, 1).flatten(1).to(sizes).sigmoid()  # (B, A, H, W) -> (B, H * W * A)
             # (B, 4 * A, H, W) -> (B, H * W * A, 4)
-            delta = delta.permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3).float()
+            delta = delta.permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3).to(sizes)
             if score.shape[1] > self.config.rpn_pre_nms:
                 score, best = score.topk(self.config.rpn_pre_nms)
                 box, delta = box[best], delta.take_along_dim(best[..., None], dim=1)
@@ -240,9 +245,9 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
         """
         logits = 0
         for head, stds in zip(self.box_heads, self.config.box_stds, strict=True):
-            stage_logits, deltas = head(self.pool(levels, regions, BOX_BINS))
-            boxes = clip_boxes(decode_deltas(regions[:, None], deltas.float(), stds), size)
-            logits = logits + stage_logits.float()
+            stage_logits, deltas = (tensor.to(size) for tensor in head(self.pool(levels, regions, BOX_BINS)))
+            boxes = clip_boxes(decode_deltas(regions[:, None], deltas, stds), size)
+            logits = logits + stage_logits
             # the next stage looks at the box of the class that this one thinks is best, the background aside
             best = stage_logits[:, :-1].argmax(dim=1)
             regions = boxes[torch.arange(len(best), device=best.device), best]
@@ -252,34 +257,18 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
         """Probabilities (K, 28, 28) of the masks in boxes (K, 4) with labels (K,): the mean over all mask heads."""
         pooled = self.pool(levels, boxes, MASK_BINS)
         detections = torch.arange(len(labels), device=labels.device)
-        probabilities = [head(pooled)[detections, labels].float().sigmoid() for head in self.mask_heads]
+        probabilities = [head(pooled).to(boxes)[detections, labels].sigmoid() for head in self.mask_heads]
         return sum(probabilities) / len(probabilities)
 
     def pool(self, levels: list[torch.Tensor], boxes: torch.Tensor, bins: int) -> torch.Tensor:
         """Features (N, channels, bins, bins) in boxes (N, 4), each from the level that fits its size."""
         fitting = level_of(boxes, self.config.roi_finest_scale, len(levels))
-        pooled = levels[0].new_zeros(len(boxes), levels[0].shape[1], bins, bins)
+        # (N, bins, bins, C) -> (N, C, bins, bins), channels-last as convolutions and RoIAlign have it
+        pooled = levels[0].new_zeros(len(boxes), bins, bins, levels[0].shape[1]).permute(0, 3, 1, 2)
         for i, (level, stride) in enumerate(zip(levels, self.config.level_strides, strict=False)):
             regions = F.pad(boxes[fitting == i], (1, 0))  # (n, 4) -> (n, 5), with the index of the only image
             pooled[fitting == i] = roi_align(level, regions, bins, 1 / stride)
         return pooled
-
-    def _places(self, detections: tuple[torch.Tensor, ...], empty: int) -> torch.Tensor:
-        """(K, ...) of each image -> (batch_size, max_detections, ...), with a value for places without a detection."""
-        places = self.config.max_detections
-        return torch.stack(
-            [F.pad(found, (0, 0) * (found.ndim - 1) + (0, places - len(found)), value=empty) for found in detections]
-        )
-
-
-def image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
-    """Width and height (batch_size, 2) of the images without their padding, as floats."""
-    batch_size, _, height, width = pixel_values.shape
-    if pixel_mask is None:
-        return pixel_values.new_tensor([[width, height]], dtype=torch.float32).expand(batch_size, 2)
-    if pixel_mask.shape != (batch_size, height, width):
-        raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
-    return torch.stack([pixel_mask.any(dim=dim).sum(dim=1) for dim in (1, 2)], dim=1).float()
 
 
 def grid_anchors(height: int, width: int, stride: int, scale: float) -> torch.Tensor:

@@ -391,6 +391,14 @@ def test_half_precision(backbone, dtype, tmp_path):
         assert output[name].dtype == torch.float32 and output[name].isfinite().all()
 
 
+def test_autocast():
+    model, inputs = small_model("flash_internimage", **CASCADE), padded_images((96, 64))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(**inputs)
+    assert output.labels[0, 0] == model(**inputs).labels[0, 0]
+    assert {output[name].dtype for name in ("scores", "boxes", "masks")} == {torch.float32}
+
+
 def test_meta_device_and_device_map(tmp_path):
     model, inputs = small_model(**CASCADE), padded_images((64, 64))
     model.save_pretrained(tmp_path)
