@@ -6,12 +6,19 @@ from pathlib import Path
 from hf_models.zoo import find_checkpoint, list_models
 
 from .data.ade20k import FULL as ADE20K
+from .data.coco import FULL as COCO
 from .data.imagenet import FULL as IMAGENET
 from .results import ACCURACY, FOLDER, read_results
 from .speed.tables import NOT_MEASURED, markdown
 
-FILES = (FOLDER / "imagenet.csv", FOLDER / "ade20k.csv")
-REPORTED = {(IMAGENET, "top-1"): "top1", (IMAGENET, "top-5"): "top5", (ADE20K, "mIoU"): "miou"}
+FILES = (FOLDER / "imagenet.csv", FOLDER / "ade20k.csv", FOLDER / "coco.csv")
+REPORTED = {
+    (IMAGENET, "top-1"): "top1",
+    (IMAGENET, "top-5"): "top5",
+    (ADE20K, "mIoU"): "miou",
+    (COCO, "box AP"): "box_ap",
+    (COCO, "mask AP"): "mask_ap",
+}
 TOLERANCE = 0.1  # percentage points
 
 

@@ -60,10 +60,13 @@ def load(model: str, auto_class: type, dtype: str = "float32") -> Loaded:
         InputError: It cannot be loaded.
     """
     check_path(model)
+    return identified(model, *load_model(model_folder(model), auto_class, DTYPES[dtype]))
+
+
+def identified(model: str, processor: BaseImageProcessor, network: PreTrainedModel) -> Loaded:
+    """What identifies a model that a user named, with it and its image processor."""
     folder = Path(model_folder(model))
-    local = folder.is_dir()
-    processor, network = load_model(folder if local else model, auto_class, DTYPES[dtype])
-    if not local:
+    if not folder.is_dir():
         return Loaded(model, f"commit {network.config._commit_hash}", processor, network)
     name = "embedded default" if model == DEFAULT else _recorded_name(folder) or folder.resolve().name
     return Loaded(name, f"sha256 {_weights_sha256(folder)}", processor, network)

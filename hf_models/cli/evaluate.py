@@ -7,40 +7,36 @@ from typing import Annotated
 import typer
 
 from ..errors import InputError, printable
-from .common import Device, Verbose, one_line_errors
+from .common import Verbose, one_line_errors
+from .evaluation_options import (
+    AsJson,
+    BatchSize,
+    ImageColumn,
+    LabelColumn,
+    Labelled,
+    Limit,
+    Model,
+    Options,
+    Revision,
+    Split,
+    Subset,
+    print_rows,
+    with_settings,
+)
 
 app = typer.Typer(
-    help="Measure accuracy on ImageNet, ADE20K and classes of your own. Image processor and model are those that "
-    "users load.\n\n"
+    help="Measure accuracy on ImageNet, ADE20K, COCO and classes of your own. Image processor and model are those "
+    "that users load.\n\n"
     "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate COMMAND. Every image counts once, "
     "whatever the number of processes and the batch size.",
     no_args_is_help=True,
 )
-Model = Annotated[str, typer.Option(help="Folder, id on the Hub, or `default` for the embedded checkpoint.")]
-Revision = Annotated[
-    str | None, typer.Option(help="Commit, tag or branch of the data set on the Hub; nothing is downloaded without.")
-]
-Labelled = Annotated[
-    str, typer.Option(help="Folder of class folders, parquet or tar files, or id of a data set on the Hub.")
-]
-Split = Annotated[
-    str | None,
-    typer.Option(help="Subfolder, word in the file names, or split on the Hub; validation by default, else test."),
-]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the labels, if not label or cls.")]
-ImageColumn = Annotated[str | None, typer.Option(help="Column of the images, if not one of the usual names.")]
-Subset = Annotated[bool, typer.Option("--subset", help="Accept fewer classes or images; the result says so.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate only the first images; a subset's result.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images that the model sees at once.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
-Workers = Annotated[int, typer.Option(min=0, help="Threads that read and prepare images, in each process.")]
-Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where an evaluation with these options was killed.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("imagenet")
+@with_settings
 def evaluate_imagenet(
+    *,
     data: Labelled,
     model: Model = "default",
     split: Split = None,
@@ -51,11 +47,7 @@ def evaluate_imagenet(
     subset: Subset = False,
     limit: Limit = None,
     batch_size: BatchSize = 32,
-    dtype: Dtype = "float32",
-    device: Device = None,
-    num_workers: Workers = 2,
-    results: Results = None,
-    resume: Resume = False,
+    settings: Options,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -64,7 +56,6 @@ def evaluate_imagenet(
         from hf_models.evaluate.imagenet import evaluate_imagenet
         from hf_models.evaluate.settings import Settings
 
-        settings = Settings(batch_size, dtype, device, num_workers, results, resume)
         rows = evaluate_imagenet(
             model,
             data,
@@ -75,13 +66,15 @@ def evaluate_imagenet(
             real=real,
             subset=subset,
             limit=limit,
-            settings=settings,
+            settings=Settings(batch_size, **settings),
         )
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @app.command("classes")
+@with_settings
 def evaluate_classes(
+    *,
     data: Labelled,
     model: Annotated[str, typer.Option(help="Folder or id on the Hub of a classifier that has labels for them.")],
     split: Split = None,
@@ -93,11 +86,7 @@ def evaluate_classes(
         Path | None, typer.Option(help="Picture to write, of which class is taken for which; needs matplotlib.")
     ] = None,
     batch_size: BatchSize = 32,
-    dtype: Dtype = "float32",
-    device: Device = None,
-    num_workers: Workers = 2,
-    results: Results = None,
-    resume: Resume = False,
+    settings: Options,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -115,7 +104,7 @@ def evaluate_classes(
             label_column=label_column,
             limit=limit,
             picture=picture,
-            settings=Settings(batch_size, dtype, device, num_workers, results, resume),
+            settings=Settings(batch_size, **settings),
         )
     if not rows:
         return
@@ -130,11 +119,13 @@ def evaluate_classes(
         print(f"{recall:>8}{precision:>11}{entry['images']:8}  {printable(entry['label'])}")
     for entry in details["mistakes"][:5]:
         print(f"{entry['images']} of {printable(entry['label'])} taken for {printable(entry['answer'])}")
-    _print_rows(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @app.command("ade20k")
+@with_settings
 def evaluate_ade20k(
+    *,
     model: Annotated[str, typer.Option(help="Folder or id on the Hub.")],
     data: Annotated[
         str, typer.Option(help="ADEChallengeData2016, parquet or tar files, or id of a data set on the Hub.")
@@ -155,11 +146,7 @@ def evaluate_ade20k(
     reduce_zero_label: Annotated[bool, typer.Option(help="In masks 0 is ignored and classes begin at 1.")] = True,
     subset: Subset = False,
     limit: Limit = None,
-    dtype: Dtype = "float32",
-    device: Device = None,
-    num_workers: Workers = 2,
-    results: Results = None,
-    resume: Resume = False,
+    settings: Options,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -183,15 +170,65 @@ def evaluate_ade20k(
             reduce_zero_label=reduce_zero_label,
             subset=subset,
             limit=limit,
-            settings=Settings(1, dtype, device, num_workers, results, resume),
+            settings=Settings(1, **settings),
         )
     if not as_json:
         for name, iou in ious.items():
             if iou == iou:  # NaN: neither predicted nor labelled
                 print(f"  {iou:6.2f} %  {printable(name)}")
-        _print_rows(rows, as_json)
+        print_rows(rows, as_json)
     elif rows:
         print(json.dumps({"rows": rows, "iou": {n: None if v != v else v for n, v in ious.items()}}, indent=2))
+
+
+@app.command("coco")
+@with_settings
+def evaluate_coco(
+    *,
+    model: Annotated[str, typer.Option(help="Folder or id on the Hub of a detector.")],
+    data: Annotated[str, typer.Option(help="Folder of COCO, or another folder of images.")],
+    split: Annotated[
+        str, typer.Option(help="Subfolder of the images; its objects are in annotations/instances_SPLIT.json.")
+    ] = "val2017",
+    annotations: Annotated[Path | None, typer.Option(help="Another JSON file of objects in COCO's format.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="boxes, masks or both; by default masks too if model and data have them.")
+    ] = None,
+    limit: Limit = None,
+    curve: Annotated[
+        Path | None, typer.Option(help="Picture to write, of precision over recall; needs matplotlib.")
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="With more than 1 images are padded, which changes results a little.")
+    ] = 1,
+    settings: Options,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure AP and AR of boxes and masks by COCO's rules, and those of each class."""
+    with one_line_errors(verbose, model):
+        from hf_models.evaluate.coco import evaluate_coco
+        from hf_models.evaluate.settings import Settings
+
+        rows, details = evaluate_coco(
+            model,
+            data,
+            split=split,
+            annotations=annotations,
+            task=task,
+            limit=limit,
+            curve=curve,
+            settings=Settings(batch_size, **settings),
+        )
+    if as_json and rows:
+        print(json.dumps({"rows": rows, **details}, indent=2))
+    elif rows:
+        columns = [name for name in details["classes"][0] if name not in ("label", "objects")]
+        print("".join(f"{name:>13}" for name in columns), " objects  class")
+        for entry in details["classes"]:
+            numbers = "".join(f"{entry[name]:11.2f} %" for name in columns)
+            print(f"{numbers} {entry['objects']:8}  {printable(entry['label'])}")
+        print_rows(rows, as_json)
 
 
 @app.command("table")
@@ -206,11 +243,3 @@ def evaluate_table(
         from hf_models.evaluate.accuracy_table import FILES, accuracy_table
 
         print(accuracy_table(results or FILES), end="")
-
-
-def _print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
-    if as_json and rows:
-        print(json.dumps(rows, indent=2))
-        return
-    for row in rows:
-        print(f"{row['metric']}: {float(row['value']):.2f} % ({row['model']} on {row['data']})")

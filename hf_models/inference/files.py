@@ -26,15 +26,18 @@ def check_path(path: str | Path) -> None:
         raise InputError(f"{path}: cannot be looked up ({why}). Check the path.") from error
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, max_bytes: int = MAX_JSON) -> dict:
     """A JSON object from a file: one that means the same to every reader, with numbers that can be sizes.
+
+    Args:
+        max_bytes: How large the file may be.
 
     Raises:
         InputError: It is missing, damaged, too large or no object; a key is there twice; a number is not finite.
     """
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise ValueError(f"larger than {MAX_JSON // 10**6} MB")
+        if path.stat().st_size > max_bytes:
+            raise ValueError(f"larger than {max_bytes // 10**6} MB")
         content = json.loads(
             path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_finite, parse_float=_finite
         )

@@ -11,7 +11,7 @@ from ..inference.files import replacing
 from .image_view import ImageView
 
 try:
-    from matplotlib import rc_context
+    from matplotlib import colormaps, rc_context
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.colors import PowerNorm, to_rgba_array
@@ -147,6 +147,7 @@ __all__ = [
     "PowerNorm",
     "Rectangle",
     "check_out",
+    "colormaps",
     "figure_image",
     "new_figure",
     "photo_and_maps",

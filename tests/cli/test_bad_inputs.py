@@ -16,12 +16,18 @@ from typer.testing import CliRunner
 from hf_models.cli import app
 from hf_models.errors import InputError, printable
 
-from ..harness import bad_checkpoints, bad_data, bad_folders
+from ..harness import bad_checkpoints, bad_coco, bad_data, bad_folders
 from ..harness.bad_input_case import BOMB, NAME, Bomb, Case
 from ..harness.conversion_tester import converted, read_manifest
+from ..harness.detection_tester import make_detector
 from ..harness.evaluation_tester import make_model
 
-SETS = {"checkpoints": bad_checkpoints.CASES, "folders": bad_folders.CASES, "data": bad_data.CASES}
+SETS = {
+    "checkpoints": bad_checkpoints.CASES,
+    "folders": bad_folders.CASES,
+    "data": bad_data.CASES,
+    "COCO": bad_coco.CASES,
+}
 CASES = {f"{name}: {case}": cases[case] for name, cases in SETS.items() for case in cases}
 
 
@@ -31,6 +37,7 @@ def models(tmp_path_factory):
     _, output, _ = converted(folder, NAME)
     output.rename(folder / "model")
     make_model(folder / "segmenter")
+    make_detector(folder / "detector")
     return folder
 
 
@@ -40,7 +47,7 @@ def here(tmp_path, monkeypatch, models):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "arguments.json").write_text(json.dumps(read_manifest(NAME)["config"]))
     Image.new("RGB", (80, 60), (200, 30, 30)).save("image.png")
-    for model in ("model", "segmenter"):
+    for model in ("model", "segmenter", "detector"):
         shutil.copytree(models / model, model)
     return tmp_path
 

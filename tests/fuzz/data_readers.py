@@ -15,7 +15,10 @@ from mutate import mutate_bytes, mutate_json
 from PIL import Image
 
 from hf_models.evaluate.accuracy_table import accuracy_table
+from hf_models.evaluate.coco_metrics import precision
 from hf_models.evaluate.data.ade20k import read_mask
+from hf_models.evaluate.data.coco import open_coco
+from hf_models.evaluate.data.coco_objects import check_masks
 from hf_models.evaluate.data.imagenet import check_labels
 from hf_models.evaluate.data.images import Sample
 from hf_models.evaluate.data.labelled import open_labelled
@@ -103,6 +106,33 @@ def read_real(data: bytes) -> None:
     Path("real.json").write_bytes(data)
     labels = _real_labels(Path("real.json"))
     [range(1000)[index] for image in labels[:50] for index in image]
+
+
+def annotations() -> list[dict]:
+    """Of a photo of 16 x 12 pixels."""
+    objects = {"image_id": 9, "category_id": 18, "bbox": [2, 3, 6, 4], "area": 24}
+    masks = [[[2, 3, 8, 3, 8, 7]], {"size": [12, 16], "counts": [27, 3, 162]}, {"size": [12, 16], "counts": "k03R5"}]
+    return [
+        {
+            "images": [{"id": 9, "file_name": "x.jpg", "width": 16, "height": 12}],
+            "categories": [{"id": 18, "name": "dog"}],
+            "annotations": [
+                objects | {"id": number, "iscrowd": int(number == 2), "segmentation": mask}
+                for number, mask in enumerate(masks, 1)
+            ],
+        }
+    ]
+
+
+def read_annotations(data: bytes) -> None:
+    Path("x.jpg").write_bytes(pictures()[0])
+    Path("x.json").write_bytes(data)
+    selection = open_coco(".", "val2017", Path("x.json"))
+    check_masks(selection.content, selection.path)
+    whole = {"size": [12, 16], "counts": "0P6"}
+    results = [{"image_id": 9, "category_id": 18, "score": 0.5, "bbox": [2, 3, 6, 4], "segmentation": whole}]
+    for kind in ("box", "mask"):
+        precision(selection.content, results if selection.content["images"][0]["id"] == 9 else [], kind)
 
 
 def parquets() -> list[bytes]:

@@ -63,7 +63,7 @@ FILES = {
         "model.json",
     ),
     *("conversion_report.json", "x.jpg", "mask.png", "x.csv", "x.csv.progress-0.jsonl", "real.json", "x.parquet"),
-    "x.tar",
+    *("x.tar", "x.json"),
 }
 
 

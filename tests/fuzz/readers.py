@@ -72,6 +72,7 @@ READERS = {
     "results, CSV": Reader(6, data.tables_csv, mutate_bytes, data.read_csv),
     "journals": Reader(6, data.journals, data.mutate_lines, data.read_journal),
     "ReaL labels": Reader(3, lambda: [[[1, 2], [], [999]]], mutate_json, data.read_real),
+    "annotations of COCO": Reader(6, data.annotations, mutate_json, data.read_annotations),
     "data set, parquet": Reader(1, data.parquets, mutate_bytes, data.read_parquet),
     "data set, tar": Reader(1, data.tars, mutate_bytes, data.read_tar),
 }

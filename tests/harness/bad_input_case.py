@@ -29,7 +29,7 @@ class Case:
 
     Args:
         build: Makes the files in the working folder, beside those that every case finds there: `arguments.json` for
-            the conversion, `model/`, a converted classifier, and `segmenter/`.
+            the conversion, `model/`, a converted classifier, `segmenter/` and `detector/`.
         command: Arguments of `hf-models`.
         path: What the line must name.
         message: What the line must say.
