@@ -6,6 +6,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_flash_internimage import FlashInternImageConfig
 from .deformable_conv import DCNv4
+from .input_channels import fit_channels_of
 from .layers import ConvPooler, DropPath, residual_scale
 from .modeling_base import (
     HierarchicalBackbone,
@@ -98,3 +99,6 @@ __all__ = [
     "FlashInternImageModel",
     "FlashInternImagePreTrainedModel",
 ]
+
+
+fit_channels_of(FlashInternImageConfig.model_type, "embeddings.conv1.weight")

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
+from .input_channels import fit_channels_of
 from .layers import (
     DropPath,
     GlobalAveragePooler,
@@ -262,3 +263,6 @@ class SMTBackbone(SMTPreTrainedModel, HierarchicalBackbone):
 
 
 __all__ = ["SMTBackbone", "SMTForImageClassification", "SMTModel", "SMTPreTrainedModel"]
+
+
+fit_channels_of(SMTConfig.model_type, "embeddings.conv1.weight")

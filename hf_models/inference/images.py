@@ -7,7 +7,7 @@ from typing import BinaryIO
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError, reason
-from ..image_processing_imagenet import upright_rgb
+from ..image_processing_imagenet import upright_image
 
 MAX_ASPECT_RATIO = 100
 DEEP = re.compile("(LA?|RGB[AXa]?|CMYK);(16|32)")  # Pillow's names for how the pixels are stored
@@ -15,14 +15,17 @@ DEEP = re.compile("(LA?|RGB[AXa]?|CMYK);(16|32)")  # Pillow's names for how the 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def read_image(file: str | Path | BinaryIO, name: str | None = None, *, upright: bool = True) -> Image.Image:
-    """Read an image file as [`upright_rgb`] makes it.
+def read_image(
+    file: str | Path | BinaryIO, name: str | None = None, *, upright: bool = True, channels: int = 3
+) -> Image.Image:
+    """Read an image file as [`upright_image`] makes it.
 
     Args:
         file: A path or an open file.
         name: What errors call it; by default `file`.
         upright: Whether to turn the image as its EXIF data say. Without, those data are dropped, so that nothing
             later turns it: the authors of ImageNet classifiers measure without.
+        channels: What the model takes: 1, 3 or 4.
 
     Raises:
         InputError: The file is missing, no image, truncated or huge, has more than 8 bits per channel or an extreme
@@ -49,10 +52,12 @@ def read_image(file: str | Path | BinaryIO, name: str | None = None, *, upright:
     ratio = max(image.size) / min(image.size)
     if ratio > MAX_ASPECT_RATIO:
         raise InputError(f"{path}: aspect ratio {ratio:.0f}:1 exceeds {MAX_ASPECT_RATIO}:1. Crop the image.")
-    if not upright:
-        pixels = image.convert("RGB")
-        return Image.frombytes("RGB", pixels.size, pixels.tobytes())  # without the EXIF data
-    return upright_rgb(image)
+    if not upright:  # a copy without the EXIF data
+        image = Image.frombytes("RGBA", image.size, image.convert("RGBA").tobytes())
+    try:
+        return upright_image(image, channels)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _is_deep(image: Image.Image) -> bool:
