@@ -93,12 +93,11 @@ class FlashInternImageBackbone(FlashInternImagePreTrainedModel, HierarchicalBack
         self.post_init()
 
 
+fit_channels_of(FlashInternImageConfig.model_type, "embeddings.conv1.weight")
+
 __all__ = [
     "FlashInternImageBackbone",
     "FlashInternImageForImageClassification",
     "FlashInternImageModel",
     "FlashInternImagePreTrainedModel",
 ]
-
-
-fit_channels_of(FlashInternImageConfig.model_type, "embeddings.conv1.weight")

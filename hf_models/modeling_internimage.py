@@ -238,12 +238,11 @@ class InternImageBackbone(InternImagePreTrainedModel, HierarchicalBackbone):
         self.post_init()
 
 
+fit_channels_of(InternImageConfig.model_type, "embeddings.conv1.weight")
+
 __all__ = [
     "InternImageBackbone",
     "InternImageForImageClassification",
     "InternImageModel",
     "InternImagePreTrainedModel",
 ]
-
-
-fit_channels_of(InternImageConfig.model_type, "embeddings.conv1.weight")

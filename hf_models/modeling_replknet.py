@@ -238,7 +238,6 @@ class RepLKNetBackbone(RepLKNetPreTrainedModel, HierarchicalBackbone):
         self.post_init()
 
 
-__all__ = ["RepLKNetBackbone", "RepLKNetForImageClassification", "RepLKNetModel", "RepLKNetPreTrainedModel"]
-
-
 fit_channels_of(RepLKNetConfig.model_type, "embeddings.layers.0.conv.weight")
+
+__all__ = ["RepLKNetBackbone", "RepLKNetForImageClassification", "RepLKNetModel", "RepLKNetPreTrainedModel"]

@@ -262,7 +262,6 @@ class SMTBackbone(SMTPreTrainedModel, HierarchicalBackbone):
         self.post_init()
 
 
-__all__ = ["SMTBackbone", "SMTForImageClassification", "SMTModel", "SMTPreTrainedModel"]
-
-
 fit_channels_of(SMTConfig.model_type, "embeddings.conv1.weight")
+
+__all__ = ["SMTBackbone", "SMTForImageClassification", "SMTModel", "SMTPreTrainedModel"]
