@@ -33,16 +33,21 @@ import hf_models
 from hf_models.errors import InputError
 from hf_models.inference import read_image
 
+# what the folders of splits may be called
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+
 
 def load(data: str) -> datasets.DatasetDict:
     """The splits, `train` and `validation` at least, with the columns `image` and `label`."""
-    files = {
-        split: [str(f) for f in Path(data).glob(f"{split}*.parquet")] for split in ("train", "validation", "test")
-    }
+    files = {split: [str(f) for f in Path(data).glob(f"{split}*.parquet")] for split in SPLITS}
     if files["train"]:
         splits = datasets.load_dataset("parquet", data_files={split: found for split, found in files.items() if found})
     elif Path(data).is_dir():
-        splits = datasets.load_dataset("imagefolder", data_dir=data)
+        splits = datasets.load_dataset("imagefolder", data_dir=data, data_files=patterns(Path(data)))
     else:
         splits = datasets.load_dataset(data)
     names = {}
@@ -57,6 +62,20 @@ def load(data: str) -> datasets.DatasetDict:
         splits |= split(splits["train"])
     # read when they are needed, so that a damaged one can be named
     return datasets.DatasetDict(splits).cast_column("image", datasets.Image(decode=False))
+
+
+def patterns(folder: Path) -> dict[str, str]:
+    """Split -> where its images are. A folder of a split holds class folders: one of images is a class of that name.
+
+    Without patterns, `datasets` would take a class "train" or "test tube" for a split, and leave out the others.
+    """
+    found = {
+        split: f"{name}/**"
+        for split, names in SPLITS.items()
+        for name in names
+        if any(inside.is_dir() for inside in (folder / name).glob("*"))
+    }
+    return found if "train" in found else {"train": "**"}
 
 
 def split(rows: datasets.Dataset) -> dict[str, datasets.Dataset]:
