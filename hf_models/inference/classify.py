@@ -3,7 +3,13 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from ..errors import InputError
 from ..image_processing_imagenet import MODES
@@ -27,14 +33,24 @@ def load_classifier(
         InputError: `model` cannot be loaded, or takes no images.
     """
     device = choose_device(device)
+    load_config(model)  # says so before it loads weights, if the model is for another task
+    processor, classifier = load_model(model_folder(model), AutoModelForImageClassification)
+    if (channels := getattr(processor, "channels", 3)) not in MODES:
+        raise InputError(f"{model}: takes {channels} channels, and images have 1, 3 or 4. Give it arrays in Python.")
+    return processor, classifier.to(device)
+
+
+def load_config(model: str | Path = DEFAULT) -> PreTrainedConfig:
+    """The config of an image classifier.
+
+    Raises:
+        InputError: `model` cannot be loaded, or is for another task.
+    """
     folder = model_folder(model)
     with loading(folder, "an image classifier"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     check_task(model, config, "image-classification")
-    processor, classifier = load_model(folder, AutoModelForImageClassification)
-    if (channels := getattr(processor, "channels", 3)) not in MODES:
-        raise InputError(f"{model}: takes {channels} channels, and images have 1, 3 or 4. Give it arrays in Python.")
-    return processor, classifier.to(device)
+    return config
 
 
 def classify_images(
@@ -49,7 +65,7 @@ def classify_images(
         device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Returns:
-        For each image the `top_k` most probable labels, best first, as `{"label": str, "score": float}`.
+        For each image the `top_k` best labels, best first, as `{"label": str, "score": float}`; see [`label_scores`].
 
     Raises:
         InputError: An image cannot be used, or `model` cannot be loaded.

@@ -11,8 +11,10 @@ from ..image_processing_imagenet import upright_image
 
 MAX_ASPECT_RATIO = 100
 DEEP = re.compile("(LA?|RGB[AXa]?|CMYK);(16|32)")  # Pillow's names for how the pixels are stored
+DEEP_AVIF = re.compile(rb"av1C\x81.[\x40-\x7f\xc0-\xff]", re.DOTALL)  # its header, with the bit `high_bitdepth`
 # what photos come in; Pillow knows others, one of which runs a program on the file
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+HEIC = re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL)  # what its files begin with
 
 
 def read_image(
@@ -33,7 +35,7 @@ def read_image(
     """
     path = name or file
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_formats()) as image:
             deep = _is_deep(image)
             image.load()
     except FileNotFoundError:
@@ -42,6 +44,10 @@ def read_image(
     except IsADirectoryError:
         raise InputError(f"{path}: a folder. Name its image files.") from None
     except UnidentifiedImageError:
+        if HEIC.match(_beginning(file)):
+            raise InputError(
+                f"{path}: HEIC, which Pillow alone does not read. Run `pip install pillow-heif`."
+            ) from None
         raise InputError(f"{path}: not an image in a format of {', '.join(FORMATS)}.") from None
     except Image.DecompressionBombError:
         raise InputError(f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels. Make it smaller.") from None
@@ -60,11 +66,34 @@ def read_image(
         raise InputError(f"{path}: {error}") from error
 
 
+def _formats() -> tuple[str, ...]:
+    """What is read: HEIC too, the format of iPhones, where a user installed what reads it."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return FORMATS
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def _beginning(file: str | Path | BinaryIO) -> bytes:
+    if isinstance(file, (str, Path)):
+        with open(file, "rb") as opened:
+            return opened.read(12)
+    file.seek(0)
+    return file.read(12)
+
+
 def _is_deep(image: Image.Image) -> bool:
     """Whether an image that was opened, and not loaded, has more than 8 bits per channel.
 
     Its mode says so for greyscale only: of colours Pillow drops the lower bits when it loads them.
     """
+    if image.format == "AVIF":
+        image.fp.seek(0)
+        return bool(DEEP_AVIF.search(image.fp.read()))
+    if image.format == "HEIF":
+        return image.info["bit_depth"] > 8
     stored = [argument for tile in image.tile for argument in (tile[3] if isinstance(tile[3], tuple) else tile[3:])]
     return image.mode.startswith(("I", "F")) or any(
         argument > 255 if image.format == "PPM" and isinstance(argument, int) else DEEP.match(str(argument))
