@@ -14,7 +14,7 @@ from .plan import Plan, make_plan
 from .progress import progress_bar, sha256
 from .reading.checkpoint import Checkpoint, open_checkpoint
 from .reading.containers import some
-from .reading.source import Source, find_source
+from .reading.source import find_source
 from .report import REPORT, hash_source, make_report, provenance, write_json
 from .writing.expected import cast_floating
 from .writing.output import appearing, check_output, tidy
@@ -29,6 +29,7 @@ def convert(
     *,
     name: str | None = None,
     original_config: str | Path | None = None,
+    part: str | None = None,
     weights: str | None = None,
     dtype: str | None = None,
     max_shard_size: str = "5GB",
@@ -46,8 +47,9 @@ def convert(
         source: A checkpoint file; a folder or Hub id in upstream's Hugging Face format; or `hf://ORG/REPO/FILE`.
         output: Folder to create.
         name: Published checkpoint to take the config from. By default `source` itself, if it is named as one.
-        original_config: JSON file with the arguments of the original constructor, or with the `model` dict of an mmseg
-            config, for other checkpoints.
+        original_config: JSON file with the arguments of the original constructor, or with a config of mmseg or mmdet 2
+            or its `model` dict, for other checkpoints.
+        part: `"backbone"` to convert only that of a checkpoint with a head on it.
         weights: `"model"` or `"ema"`, where a training checkpoint holds both.
         dtype: What the files store: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint.
             Models load in float32.
@@ -65,13 +67,15 @@ def convert(
     """
     if name and original_config:
         raise InputError("--name and --original-config exclude each other. Pass one of them.")
+    if part not in (None, "backbone"):
+        raise InputError(f"--part must be backbone, got {part}.")
     output = Path(output)
     if not dry_run:
         tidy(output)
     check_output(output, source, overwrite)
     found = find_source(source)
     hashes = hash_source(found, allow_unknown, progress)  # what is damaged is not even looked into
-    plan = make_plan(open_checkpoint(found, weights), name, original_config)
+    plan = make_plan(open_checkpoint(found, weights), name, original_config, part)
     target = _choose_dtype(plan.checkpoint, dtype)
     transfer = Transfer(plan.checkpoint, plan.key_map, plan.constants, cast_floating(plan.expected, target))
     shards = split(transfer.expected, max_shard_size)
@@ -85,7 +89,7 @@ def convert(
         plan.config.architectures = [plan.model_class.__name__]
         plan.config.dtype = torch.float32  # transformers computes and trains in it, whatever the files store
         plan.config.save_pretrained(folder)
-        _image_processor(found, plan).save_pretrained(folder)
+        _image_processor(plan).save_pretrained(folder)
         card = render_card(plan.published, plan.config, conversion=provenance(report))
         (folder / "README.md").write_text(card, encoding="utf-8")
         written = read_shards(folder)
@@ -109,11 +113,15 @@ def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
     return found.pop() if len(found) == 1 and found <= set(DTYPES.values()) else torch.float32
 
 
-def _image_processor(source: Source, plan: Plan) -> BaseImageProcessor:
+def _image_processor(plan: Plan) -> BaseImageProcessor:
     """That of the published recipe; for a checkpoint that nobody published upstream's, or the usual one."""
-    if plan.published:
-        return plan.published.image_processor()
-    return plan.convertible.image_processor(plan.config, source.preprocessor)
+    whole = plan.published and plan.published.image_processor()
+    if whole and not plan.part:
+        return whole
+    stated = whole.to_dict() if whole else plan.preprocessing or {}
+    if plan.part:  # how large images are depends on what the backbone will be used for
+        stated = {name: stated[name] for name in ("image_mean", "image_std") if name in stated}
+    return plan.convertible.image_processor(plan.config, stated)
 
 
 def _reload(folder: Path, plan: Plan) -> None:

@@ -10,7 +10,6 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_models.errors import InputError, reason
-from hf_models.inference.files import read_json
 from hf_models.zoo import PublishedCheckpoint
 
 from .mapping.convertible import Convertible
@@ -19,7 +18,8 @@ from .mapping.key_map import KeyMap
 from .matching import advice, check_not_refused, find_published, fitting, published_config
 from .reading.checkpoint import Checkpoint
 from .reading.containers import some
-from .registry import recognise
+from .reading.original_config import read_original_config
+from .registry import backbone_alone, recognise
 from .writing.expected import model_tensors
 
 # what transformers adds to upstream's config.json
@@ -34,8 +34,10 @@ class Plan:
         convertible: What it is: family and head.
         checkpoint: The checkpoint, with its tensors by the names of the original network.
         config: Config of the converted model.
+        part: What of the checkpoint it is, if not all.
         published: The published checkpoint that it is, if it is one.
         config_from: Where the config comes from, in words.
+        preprocessing: What the original says of the preparation of images, if anything.
         key_map: Where every tensor of the model comes from.
         constants: Those that the checkpoint does not hold.
         expected: Our name -> tensor on the meta device, with the shape and the type that the model has.
@@ -45,8 +47,10 @@ class Plan:
     convertible: Convertible
     checkpoint: Checkpoint
     config: PreTrainedConfig
+    part: str | None
     published: PublishedCheckpoint | None
     config_from: str
+    preprocessing: dict | None
     key_map: KeyMap
     constants: dict[str, torch.Tensor]
     expected: dict[str, torch.Tensor]
@@ -57,13 +61,16 @@ class Plan:
         return self.convertible.model_class_of(self.config)
 
 
-def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | Path | None) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint, name: str | None, original_config: str | Path | None, part: str | None = None
+) -> Plan:
     """Decide what a checkpoint becomes.
 
     Args:
         checkpoint: The opened checkpoint.
         name: Published name to take the config from. By default the name of the source, if it is a published one.
         original_config: JSON file with the original constructor's arguments, instead.
+        part: `"backbone"` for that of a checkpoint with a head on it. The whole is looked at all the same.
 
     Raises:
         InputError: The config cannot be known, or checkpoint and config do not fit each other.
@@ -73,7 +80,7 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     convertible, checkpoint = recognise(checkpoint)
     key_map = key_map_of(convertible, checkpoint)
     shown = convertible.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
-    original, where = _original_arguments(checkpoint, convertible, original_config)
+    original, where, preprocessing = _original_arguments(checkpoint, convertible, original_config)
     published = None if original_config else find_published(label, name)
     if published and published.network != convertible.network:
         raise InputError(f"{label}: looks like {convertible.title}, not {published.name}.{advice(convertible, shown)}")
@@ -94,7 +101,23 @@ def make_plan(checkpoint: Checkpoint, name: str | None, original_config: str | P
     expected, buffers = model_tensors(convertible.model_class_of(config), config)
     constants = convertible.constants(config)
     _check_tensors(label, checkpoint, key_map, expected, constants)
-    return Plan(convertible, checkpoint, config, published, config_from, key_map, constants, expected, buffers)
+    if part:
+        convertible, checkpoint = backbone_alone(convertible, checkpoint)
+        config, key_map, constants = config.backbone_config, key_map_of(convertible, checkpoint), {}
+        expected, buffers = model_tensors(convertible.model_class_of(config), config)
+    return Plan(
+        convertible,
+        checkpoint,
+        config,
+        part,
+        published,
+        config_from,
+        preprocessing,
+        key_map,
+        constants,
+        expected,
+        buffers,
+    )
 
 
 def key_map_of(convertible: Convertible, checkpoint: Checkpoint) -> KeyMap:
@@ -111,19 +134,20 @@ def key_map_of(convertible: Convertible, checkpoint: Checkpoint) -> KeyMap:
 
 def _original_arguments(
     checkpoint: Checkpoint, convertible: Convertible, original_config: str | Path | None
-) -> tuple[dict | None, str]:
-    """The original constructor's arguments, from a file or upstream's config.json, and where they are."""
+) -> tuple[dict | None, str, dict | None]:
+    """The original constructor's arguments, from a file or upstream's config.json; where they are; and what is known
+    of the preparation of images."""
     label, original = checkpoint.source.given, checkpoint.source.original
     if original_config:
-        original = read_json(Path(original_config))
+        original, preprocessing = read_original_config(Path(original_config))
         family = convertible.network[0]
         if (stated := original.get("family", family)) != family:
             raise InputError(f"{label}: looks like {family}, not {stated}. Correct family in {original_config}.")
-        return original, str(original_config)
+        return original, str(original_config), preprocessing if convertible.takes_preprocessing else None
     if original is not None:
         generic = TRANSFORMERS_FIELDS | PreTrainedConfig().to_dict().keys()
         original = {k: v for k, v in original.items() if k not in generic and not k.startswith("_")}
-    return original, str(Path(label) / "config.json")
+    return original, str(Path(label) / "config.json"), checkpoint.source.preprocessor
 
 
 def _config_from_original(convertible: Convertible, original: dict, shown: Facts, where: str) -> PreTrainedConfig:
@@ -175,17 +199,18 @@ def _mismatch(
 
 
 def _check_tensors(label: str, checkpoint: Checkpoint, key_map: KeyMap, expected: dict, constants: dict) -> None:
-    source_of = key_map.source_of
-    unused = [source for name, source in source_of.items() if name not in expected]
-    unfilled = [name for name in expected if name not in source_of and name not in constants]
+    unused = [source for name, origin in key_map.origins.items() if name not in expected for source in origin.names]
+    unfilled = [name for name in expected if name not in key_map.origins and name not in constants]
     if unused or unfilled:
         parts = [f"{len(unused)} checkpoint keys were not used: {some(unused)}"] if unused else []
         parts += [f"{len(unfilled)} parameters not filled: {some(unfilled)}"] if unfilled else []
         raise InputError(f"{label}: {'; '.join(parts)}. Nothing was written.")
-    for name, source in source_of.items():
-        found, tensor, parts = checkpoint.tensors[source], expected[name], key_map.parts.get(name, (0, 1))[1]
-        shape = (parts * tensor.shape[0], *tensor.shape[1:]) if parts > 1 else tuple(tensor.shape)
-        if found.shape != shape:
-            raise InputError(f"{label}: {source} is {tuple(found.shape)}, expected {shape}. Refused.")
-        if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
-            raise InputError(f"{label}: {source} is {found.dtype}, expected {tensor.dtype}. Refused.")
+    for name, origin in key_map.origins.items():
+        tensor = expected[name]
+        shape = origin.shape_there(tuple(tensor.shape))
+        for source in origin.names:
+            found = checkpoint.tensors[source]
+            if found.shape != shape:
+                raise InputError(f"{label}: {source} is {tuple(found.shape)}, expected {shape}. Refused.")
+            if found.dtype != tensor.dtype and not (found.is_floating_point() and tensor.is_floating_point()):
+                raise InputError(f"{label}: {source} is {found.dtype}, expected {tensor.dtype}. Refused.")

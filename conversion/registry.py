@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from transformers import PreTrainedConfig
 
-from hf_models.auto import FAMILIES as REGISTERED
+from hf_models import auto
 from hf_models.errors import InputError
 
 from .backbones.family import Family
@@ -17,12 +17,12 @@ from .reading.checkpoint import Checkpoint
 from .reading.containers import some
 from .reading.names import inside, owner_of
 
-BACKBONES = f"{__package__}.backbones"
+PARTS = f"{__package__}.backbones"
 # a registered family's part lies in the file named after its model_type; one without originals has none
 FAMILIES: dict[str, Family] = {
-    config.model_type: import_module(f"{BACKBONES}.{config.model_type}").FAMILY
-    for config, *_ in REGISTERED
-    if find_spec(f"{BACKBONES}.{config.model_type}")
+    config.model_type: import_module(f"{PARTS}.{config.model_type}").FAMILY
+    for config, *_ in [*auto.FAMILIES, *auto.BACKBONES]
+    if find_spec(f"{PARTS}.{config.model_type}")
 }
 ANY_HEAD = ("decode_head.", "neck.", "rpn_head.", "roi_head.", "bbox_head.")
 
@@ -34,7 +34,8 @@ def recognise(checkpoint: Checkpoint) -> tuple[Convertible, Checkpoint]:
         InputError: It is none of them, or holds several sets of weights.
     """
     given = checkpoint.source.given
-    for family in FAMILIES.values():
+    # the longest signature first: that of a composite backbone ends in that of its parts
+    for family in sorted(FAMILIES.values(), key=lambda family: -len(family.signature)):
         found = owner_of(given, checkpoint.tensors, family.signature, checkpoint.chosen)
         if found is None:
             continue
@@ -65,8 +66,32 @@ def _looks_like(names: Iterable[str]) -> str:
     return ""
 
 
-def convertible_of(config: PreTrainedConfig) -> Convertible | None:
-    """What a converted model's config is of; `None` for a model that cannot have been converted."""
+def backbone_alone(convertible: Convertible, checkpoint: Checkpoint) -> tuple[Family, Checkpoint]:
+    """The backbone of a checkpoint without the head on it, and its tensors by the names that they have without one.
+
+    Raises:
+        InputError: There is no head but a classifier.
+    """
+    if isinstance(convertible, Family):
+        raise InputError(
+            f"{checkpoint.source.given}: a classifier, whose backbone AutoBackbone loads from the whole. "
+            "Leave out --part."
+        )
+    names = {name.removeprefix(BACKBONE): name for name in checkpoint.tensors if name.startswith(BACKBONE)}
+    others = checkpoint.tensors.keys() - names.values()
+    checkpoint = checkpoint.renamed(names, dict.fromkeys(sorted(others), "outside of the backbone"))
+    return convertible.backbone.alone(), checkpoint
+
+
+def convertible_of(config: PreTrainedConfig, part: str | None = None) -> Convertible | None:
+    """What a converted model's config is of; `None` for a model that cannot have been converted.
+
+    Args:
+        config: The config.
+        part: `"backbone"` for one that was taken from under a head.
+    """
+    if part:
+        return FAMILIES[config.model_type].alone() if config.model_type in FAMILIES else None
     head = next((head for head in HEADS if config.model_type in head.model_types), None)
     if head is None:
         return FAMILIES.get(config.model_type)

@@ -67,9 +67,10 @@ def make_report(plan: Plan, dtype: torch.dtype, files: list[dict]) -> dict:
     cast = {str(tensor.dtype).removeprefix("torch.") for tensor in floating if tensor.dtype != dtype}
     target = str(dtype).removeprefix("torch.")
     notes = [f"values were cast from {origin} to {target}" for origin in sorted(cast)] + checkpoint.notes
-    if plan.published is None and source.preprocessor is None:
+    unknown = plan.published is None and plan.preprocessing is None
+    if unknown or plan.part:
         assumed = plan.convertible.assumed_preprocessing(plan.config)
-        notes.append(f"preprocessing is assumed: {assumed}, ImageNet mean and deviation")
+        notes.append(f"preprocessing is assumed: {assumed}{', ImageNet mean and deviation' * unknown}")
     return {
         "source": {
             # where a file lay on this machine is nobody's business
@@ -79,12 +80,13 @@ def make_report(plan: Plan, dtype: torch.dtype, files: list[dict]) -> dict:
             "files": files,
         },
         "name": plan.published and plan.published.name,
+        "part": plan.part,
         "config_from": plan.config_from,
         "dtype": target,
         "parameters": sum(t.numel() for name, t in plan.expected.items() if name not in plan.buffers),
         "notes": notes,
         "dropped": checkpoint.dropped | plan.key_map.dropped,
-        "written": plan.key_map.described(),
+        "written": {name: str(origin) for name, origin in plan.key_map.origins.items()},
         "computed": sorted(plan.constants),
         "versions": {"hf_models": hf_models.__version__, **{library: version(library) for library in LIBRARIES}},
         "date": _date().isoformat(timespec="seconds"),

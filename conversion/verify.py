@@ -14,7 +14,7 @@ from .plan import key_map_of
 from .progress import progress_bar, sha256
 from .reading.checkpoint import open_checkpoint
 from .reading.source import find_source
-from .registry import FAMILIES, HEADS, convertible_of, recognise
+from .registry import FAMILIES, HEADS, backbone_alone, convertible_of, recognise
 from .report import REPORT, hash_source
 from .writing.expected import cast_floating, model_tensors
 from .writing.shards import Transfer, check_shards, check_values, compare_shards, read_shards
@@ -46,6 +46,7 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
         check_extent(content)
         config = CONFIG_MAPPING[model_type].from_dict(content)
         dtype = DTYPES[report["dtype"]]
+        part = report.get("part")
         recorded, (files, weights) = report["files"], (report["source"][key] for key in ("files", "weights"))
         hashes_of_source = [file["sha256"] for file in files]
         if not isinstance(recorded, dict):
@@ -54,7 +55,7 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
         raise InputError(
             f"{folder}: config.json or {REPORT} is damaged ({reason(error)}). Convert it again."
         ) from error
-    convertible = convertible_of(config)
+    convertible = convertible_of(config, part)
     if convertible is None:
         raise InputError(f"{folder}: its backbone {config.backbone_config.model_type!r} is not one of ours.")
     _check_layers(folder, convertible.layer_counts(config), sum(map(len, shards.values())))
@@ -74,6 +75,8 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
                 f"{source}: not the file that {folder} was converted from (sha256 differs from {REPORT})."
             )
         convertible, checkpoint = recognise(checkpoint)
+        if part:
+            convertible, checkpoint = backbone_alone(convertible, checkpoint)
         key_map = key_map_of(convertible, checkpoint)
         transfer = Transfer(checkpoint, key_map, convertible.constants(config), expected)
         compare_shards(folder, shards, transfer, progress)

@@ -1,8 +1,10 @@
 """What every detector returns: a fixed number of detections for each image, the best first."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from transformers.utils import ModelOutput
 
 
@@ -30,3 +32,19 @@ class DetectorOutput(ModelOutput):
     boxes: torch.Tensor | None = None
     masks: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+def fixed_number(detections: Iterable[torch.Tensor], places: int, empty: int) -> torch.Tensor:
+    """One tensor of what was found in several images.
+
+    Args:
+        detections: For each image, up to K scores, labels, boxes or masks (k, ...).
+        places: The K that results.
+        empty: The value of places without a detection.
+
+    Returns:
+        (batch_size, K, ...).
+    """
+    return torch.stack(
+        [F.pad(found, (0, 0) * (found.ndim - 1) + (0, places - len(found)), value=empty) for found in detections]
+    )

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image, ImageOps
 from transformers import BitImageProcessorPil
+from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import SizeDict
 
 # Pillow's modes by their channels. RGBX has four alike; in RGBA, Pillow's resizing weighs the colours by the fourth.
@@ -45,12 +46,8 @@ def upright_image(image: Image.Image, channels: int) -> Image.Image:
     return Image.merge("RGBX", image.convert("RGBA").split())
 
 
-class ImageNetImageProcessor(BitImageProcessorPil):
-    """Resize, centre crop and normalise as the authors' evaluations do, after [`upright_image`].
-
-    All of them use torchvision on Pillow images. The stock processor does the same but for the crop: it rounds half a
-    pixel down, torchvision to the even number. Where the image is 3, 7, 11, ... pixels longer than the crop, the two
-    are one pixel apart. There is no variant for tensors: its resizing would differ from Pillow's.
+class UprightPilBackend(PilBackend):
+    """The stock backend for image processors on NumPy arrays, which reads photos as [`upright_image`] does.
 
     Images have as many channels as `image_mean` has values: 1, 3 or 4.
     """
@@ -85,6 +82,15 @@ class ImageNetImageProcessor(BitImageProcessorPil):
         if getattr(image, "dtype", None) in (np.uint16, np.uint32):
             raise ValueError(f"image: expected 8 bits per channel or floats, got {image.dtype}. Scale it first.")
         return super().process_image(image, do_convert_rgb=do_convert_rgb and self.channels == 3, **kwargs)
+
+
+class ImageNetImageProcessor(UprightPilBackend, BitImageProcessorPil):
+    """Resize, centre crop and normalise as the authors' evaluations do, after [`upright_image`].
+
+    All of them use torchvision on Pillow images. The stock processor does the same but for the crop: it rounds half a
+    pixel down, torchvision to the even number. Where the image is 3, 7, 11, ... pixels longer than the crop, the two
+    are one pixel apart. There is no variant for tensors: its resizing would differ from Pillow's.
+    """
 
     def resize(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
         """Resize `image`, (C, H, W); of four channels the last for itself, since Pillow weighs the others by it."""

@@ -4,12 +4,13 @@ Every number on a card comes from the zoo, the config or a row of `evaluate/resu
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader
-from transformers import PreTrainedConfig
+from transformers import AutoBackbone, PreTrainedConfig
 
 from hf_models.evaluate.accuracy_table import REPORTED, measured_rows
 from hf_models.inference.tasks import task_of
@@ -38,16 +39,25 @@ DATASETS = {
         "(https://github.com/visipedia/inat_comp/tree/master/2018)",
     ),
     "ADE20K": ("scene_parse_150", "for non-commercial research and education only (https://ade20k.csail.mit.edu)"),
+    "COCO": (None, COCO_TERMS),
     "COCO-Stuff 10K": (None, COCO_TERMS),
     "COCO-Stuff 164K": (None, COCO_TERMS),
     "Cityscapes": (None, "for non-commercial use only (https://www.cityscapes-dataset.com/license)"),
+    "LVIS v1": (None, "annotations under CC BY 4.0 (https://www.lvisdataset.org), images of COCO under Flickr's terms"),
     "Mapillary Vistas": (
         None,
         "for non-commercial use only in its research edition (https://www.mapillary.com/dataset/vistas)",
     ),
     "NYU Depth V2": (None, "terms unknown (https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html)"),
+    "Objects365": (None, "for academic research, images under Flickr's terms (https://www.objects365.org)"),
+    "Open Images V6": (
+        None,
+        "annotations under CC BY 4.0, images listed as CC BY 2.0 (https://storage.googleapis.com/openimages/web)",
+    ),
+    "PASCAL VOC 2007 and 2012": (None, "images from Flickr, under Flickr's terms (http://host.robots.ox.ac.uk/pascal/VOC)"),
     "Pascal Context": (None, "images of PASCAL VOC 2010 from Flickr, under Flickr's terms"),
 }
+BACKBONE_TASK = "image-feature-extraction"
 WIDGET = [
     {"src": f"https://huggingface.co/datasets/mishig/sample_images/resolve/main/{name}.jpg", "example_title": title}
     for name, title in (("tiger", "Tiger"), ("teapot", "Teapot"))
@@ -69,10 +79,14 @@ def render_card(
         conversion: What was converted and how, shown line by line, such as the source file and its sha256.
         measured: Rows of `evaluate/results/*.csv`, by default those of this checkpoint.
     """
+    alone = _is_backbone(config)
+    if model and alone:  # what the authors say of the whole is nothing about it
+        note = f"It is the backbone of {model.name}, without the head."
+        model = replace(model, task=BACKBONE_TASK, reported={}, remeasured=[], notes=[note])
     if measured is None:
-        measured = measured_rows(model.name) if model else []
+        measured = measured_rows(model.name) if model and not alone else []
     return _render(
-        f"blocks/{task_of(config) or 'other'}.md",
+        "blocks/backbone.md" if alone else f"blocks/{task_of(config) or 'other'}.md",
         _metadata(model, config, measured),
         model=model,
         config=config,
@@ -113,6 +127,12 @@ def _recipe_of(config: PreTrainedConfig) -> SegmentationRecipe:
     return SegmentationRecipe.from_dict(getattr(config, "segmentation_recipe", None) or {})
 
 
+def _is_backbone(config: PreTrainedConfig) -> bool:
+    """Whether the class that was saved is a backbone, without anything on it."""
+    backbone = AutoBackbone._model_mapping.get(type(config), None)
+    return backbone is not None and config.architectures == [backbone.__name__]
+
+
 def _auto_class(config: PreTrainedConfig) -> str | None:
     """The Auto class for the class that was saved, where the config says which that is."""
     classes = stock_classes(config).items()
@@ -128,7 +148,8 @@ def _architecture(config: PreTrainedConfig) -> str:
 def _metadata(
     model: PublishedCheckpoint | None, config: PreTrainedConfig, measured: list[dict[str, str]]
 ) -> ModelCardData:
-    task, backbone = task_of(config), getattr(config, "backbone_config", None)
+    task = BACKBONE_TASK if _is_backbone(config) else task_of(config)
+    backbone = getattr(config, "backbone_config", None)
     tags = ["vision", *([task] if task else []), config.model_type] + ([backbone.model_type] if backbone else [])
     if model is None:
         return ModelCardData(library_name="transformers", pipeline_tag=task, tags=tags)
@@ -136,7 +157,7 @@ def _metadata(
         "task_type": model.task,
         "dataset_type": DATASETS[model.test_set][0] or model.test_set.lower().replace(" ", "-"),
         "dataset_name": model.test_set,
-        "dataset_split": "validation",
+        "dataset_split": model.test_split,
         "metric_type": model.hub_metric,
     }
     results = [

@@ -2,17 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
 
 from ..mapping.facts import Facts, Shapes
-from ..mapping.key_map import KeyMap, Rule, rename
+from ..mapping.key_map import KeyMap, Origin, Rule, rename
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ class Family:
     def model_type(self) -> str:
         return self.model_class.config_class.model_type
 
+    def alone(self) -> "Family":
+        """The same without a classifier: what a checkpoint's backbone becomes if nothing else of it is wanted."""
+        return replace(self, model_class=AutoBackbone._model_mapping[self.model_class.config_class], heads=("",))
+
+    @property
+    def takes_preprocessing(self) -> bool:
+        return False  # what is beside a classifier is upstream's
+
     def model_class_of(self, config: PreTrainedConfig) -> type[PreTrainedModel]:
         return self.model_class
 
@@ -77,7 +85,7 @@ class Family:
 
     def key_map(self, names: Iterable[str]) -> KeyMap:
         """Where every tensor of `model_class` comes from."""
-        return KeyMap({self.full_name(new): old for old, new in self.rename(names).items()})
+        return KeyMap({self.full_name(new): Origin((old,)) for old, new in self.rename(names).items()})
 
     def facts(self, shapes: Shapes) -> Facts:
         """What names and shapes show, by the names of `model_class`."""

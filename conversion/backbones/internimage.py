@@ -5,6 +5,7 @@ LayerNorms of the original sit in a Sequential beside layout changes, hence the 
 
 import math
 import re
+from functools import partial
 
 from hf_models.configuration_internimage import InternImageConfig
 from hf_models.errors import InputError
@@ -146,7 +147,8 @@ def _facts_of_config(config: InternImageConfig) -> Facts:
     }
 
 
-def _config_from_original(original: dict, shown: Facts) -> InternImageConfig:
+def build_config(config_class: type[InternImageConfig], original: dict, shown: Facts) -> InternImageConfig:
+    """The config of one InternImage, or of several that are alike, as [`Family`] wants it."""
     given = arguments(
         original,
         required={"channels": int, "depths": list, "groups": list},
@@ -162,7 +164,7 @@ def _config_from_original(original: dict, shown: Facts) -> InternImageConfig:
             "meta_dim": None,
         },
         only=ONLY | {"core_op": ("DCNv3", "DCNv3_pytorch")},
-        ignored=("with_cp",),
+        ignored=("with_cp", "use_dcn_v4_op"),  # DCNv4's operator computes the same
     )
     head = HEAD | given["head"]
     initial_scale = layer_scale(original, shown)
@@ -170,7 +172,7 @@ def _config_from_original(original: dict, shown: Facts) -> InternImageConfig:
         raise InputError(
             "res_post_norm=True is not supported beside post_norm or layer_scale: the original ignores it."
         )
-    return InternImageConfig(
+    return config_class(
         num_labels=given["num_classes"],
         hidden_sizes=[given["channels"] * 2**stage for stage in range(len(given["depths"]))],
         depths=given["depths"],
@@ -199,7 +201,7 @@ FAMILY = Family(
     model_class=InternImageForImageClassification,
     signature="levels.0.blocks.0.dcn.offset.weight",
     rules=RULES,
-    config_from_original=_config_from_original,
+    config_from_original=partial(build_config, InternImageConfig),
     facts_of_weights=_facts_of_weights,
     facts_of_config=_facts_of_config,
     heads=("classifier.", "metadata_head."),

@@ -1,4 +1,4 @@
-"""Checkpoints of mmseg and its sisters: a family's backbone under a head of another kind.
+"""Checkpoints of mmseg and mmdet: a family's backbone under a head of another kind.
 
 A head's part of the conversion lies in the file named after it; here it is joined with the family's part.
 """
@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel
@@ -17,7 +17,7 @@ from hf_models.inference.tasks import model_class_of
 
 from ..backbones.family import Family
 from ..mapping.facts import Facts, Shapes
-from ..mapping.key_map import KeyMap, Rule, rename
+from ..mapping.key_map import KeyMap, Origin, Rule, rename
 
 BACKBONE = "backbone."
 
@@ -35,9 +35,12 @@ class Head(ABC):
         facts_of_weights: What names and shapes show, as for a [`Family`].
         facts_of_config: The same facts as a config states them.
         fused: Ends of our names that hold several of the model's tensors, one below the other -> those tensors' ends.
+        strips: Pattern of the number in our names that hold parts of one of the model's tensors, whose name has no
+            number -> the axis along which the parts are joined.
         dropped: Pattern of an original name -> why such a tensor is not converted.
         constants: Tensors that the model stores and the original computes.
         counted: Fields of the config that count layers, each of which has tensors.
+        first_stage: The first stage of the backbone whose feature map the head sees, from 0.
     """
 
     model_types: tuple[str, ...]
@@ -48,9 +51,12 @@ class Head(ABC):
     facts_of_weights: Callable[[Shapes], Facts]
     facts_of_config: Callable[[Any], Facts]
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    strips: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, str] = field(default_factory=dict)
     constants: Callable[[Any], dict[str, torch.Tensor]] = lambda config: {}
     counted: tuple[str, ...] = ()
+    first_stage: int = 0
+    takes_preprocessing: ClassVar[bool] = False
 
     @abstractmethod
     def check_original(self, original: dict) -> None:
@@ -65,8 +71,13 @@ class Head(ABC):
         """Our config, from the original's without its backbone."""
 
     @abstractmethod
-    def image_processor(self, config: PreTrainedConfig) -> BaseImageProcessor:
-        """What prepares images for a checkpoint that the zoo does not know."""
+    def image_processor(self, config: PreTrainedConfig, stated: dict | None) -> BaseImageProcessor:
+        """What prepares images for a checkpoint that the zoo does not know.
+
+        Args:
+            config: The config of the checkpoint.
+            stated: What the original config says of it, if it does and `takes_preprocessing`.
+        """
 
     @abstractmethod
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
@@ -88,6 +99,10 @@ class BackboneWithHead:
     def network(self) -> tuple[str, ...]:
         return (*self.backbone.network, self.head.model_types[0])
 
+    @property
+    def takes_preprocessing(self) -> bool:
+        return self.head.takes_preprocessing
+
     def model_class_of(self, config: PreTrainedConfig) -> type[PreTrainedModel]:
         return model_class_of(config)
 
@@ -96,18 +111,25 @@ class BackboneWithHead:
         dropped = {name: why for name in names for end, why in self.head.dropped.items() if re.search(end, name)}
         kept = [name for name in names if name not in dropped]
         inside = self.backbone.rename(name.removeprefix(BACKBONE) for name in kept if name.startswith(BACKBONE))
-        source_of = {self.head.backbone_prefix + new: BACKBONE + old for old, new in inside.items()}
-        parts = {}
-        for old, new in rename([name for name in kept if not name.startswith(BACKBONE)], self.head.rules).items():
-            fused = next((end for end in self.head.fused if new.endswith(end)), None)
-            if fused is None:
-                source_of[new] = old
-                continue
-            ends = self.head.fused[fused]
-            for index, end in enumerate(ends):
-                source_of[new.removesuffix(fused) + end] = old
-                parts[new.removesuffix(fused) + end] = (index, len(ends))
-        return KeyMap(source_of, parts, dropped)
+        origins = {self.head.backbone_prefix + new: Origin((BACKBONE + old,)) for old, new in inside.items()}
+        others = rename([name for name in kept if not name.startswith(BACKBONE)], self.head.rules)
+        return KeyMap(origins | self._origins(others), dropped)
+
+    def _origins(self, renamed: Mapping[str, str]) -> dict[str, Origin]:
+        """Origins of a head's tensors, from its names, old -> new: of several in one, of strips, and of others."""
+        origins = {}
+        for old, new in sorted(renamed.items(), key=lambda names: (len(names[1]), names[1])):  # strips in their order
+            if fused := next((end for end in self.head.fused if new.endswith(end)), None):
+                ends = self.head.fused[fused]
+                for index, end in enumerate(ends):
+                    origins[new.removesuffix(fused) + end] = Origin((old,), part=(index, len(ends)))
+            elif number := next((number for number in self.head.strips if re.search(number, new)), None):
+                whole = re.sub(number, "", new)
+                before = origins[whole].names if whole in origins else ()
+                origins[whole] = Origin((*before, old), self.head.strips[number])
+            else:
+                origins[new] = Origin((old,))
+        return origins
 
     def facts(self, shapes: Shapes) -> Facts:
         """What names and shapes show, by the model's names."""
@@ -127,11 +149,13 @@ class BackboneWithHead:
         }
         if backbone.get("num_classes", 0) is None:
             del backbone["num_classes"]
-        out_indices = backbone.pop("out_indices", None)
+        *assistants, out_indices = _per_part(backbone.pop("out_indices", None))
         backbone_config = self.backbone.config_from_original(backbone, self._inside(shown))
-        if out_indices is not None and list(out_indices) != (stages := stage_indices(backbone_config)):
-            raise InputError(f"backbone.out_indices={out_indices!r} is not supported, only {stages} is.")
-        backbone_config.out_features = backbone_config.stage_names[1:]  # all but the stem
+        stages = stage_indices(backbone_config)
+        seen = stages[self.head.first_stage :]
+        if out_indices not in (None, seen) or any(indices != stages for indices in assistants):
+            raise InputError(f"backbone.out_indices={out_indices!r} is not supported, only {seen} is.")
+        backbone_config.out_features = [backbone_config.stage_names[1 + stage] for stage in seen]
         backbone_config.num_labels = PreTrainedConfig().num_labels  # the classes are the head's
         others = {
             name: v for name, v in original.items() if name not in ("type", "backbone", "family") and v is not None
@@ -151,7 +175,7 @@ class BackboneWithHead:
         return own | self.backbone.layer_counts(config.backbone_config)
 
     def image_processor(self, config: PreTrainedConfig, upstream: dict | None) -> BaseImageProcessor:
-        return self.head.image_processor(config)
+        return self.head.image_processor(config, upstream)
 
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
         return self.head.assumed_preprocessing(config)
@@ -170,3 +194,8 @@ class BackboneWithHead:
 def stage_indices(backbone_config: PreTrainedConfig) -> list[int]:
     """All stages of a backbone as the originals count them: from 0, without the stem."""
     return list(range(len(backbone_config.stage_names) - 1))
+
+
+def _per_part(out_indices: list | None) -> list[list | None]:
+    """The stages seen of each part of a composite backbone, last of the one that the head sees; or of the only one."""
+    return out_indices if out_indices and isinstance(out_indices[0], list) else [out_indices]

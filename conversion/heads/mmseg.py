@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import BaseImageProcessor, PreTrainedConfig
 
@@ -11,6 +10,7 @@ from hf_models.errors import InputError
 from hf_models.zoo.segmentation import stock_image_processor
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
+from ..mapping.arguments import flat
 from .head import Head
 
 # what only training looks at
@@ -40,25 +40,14 @@ class SegmentationHead(Head):
     def config_from_original(self, original: dict, backbone_config: PreTrainedConfig) -> PreTrainedConfig:
         recipe = _recipe(original.get("test_cfg"))
         shared = {"backbone_config": backbone_config, "segmentation_recipe": recipe.to_dict()}
-        return self.build_config(flat(original), shared)
+        return self.build_config(flat(original, TRAINING), shared)
 
-    def image_processor(self, config: PreTrainedConfig) -> BaseImageProcessor:
+    def image_processor(self, config: PreTrainedConfig, stated: dict | None) -> BaseImageProcessor:
         return stock_image_processor(SegmentationRecipe.from_dict(config.segmentation_recipe), config.model_type)
 
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:
         recipe = config.segmentation_recipe
         return f"short side {recipe['short_edge']} pixels, both sides to multiples of {recipe['size_divisor']}"
-
-
-def flat(section: dict, path: str = "") -> dict[str, Any]:
-    """A nested dict with dotted names, without what only training looks at."""
-    found = {}
-    for name, value in section.items():
-        name = f"{path}{name}"
-        if TRAINING.search(name):
-            continue
-        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def _recipe(test_cfg: dict | None) -> SegmentationRecipe:

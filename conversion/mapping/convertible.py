@@ -24,6 +24,10 @@ class Convertible(Protocol):
     def network(self) -> tuple[str, ...]:
         """The family, and the head where it is not a linear classifier: as [`PublishedCheckpoint`] has it."""
 
+    @property
+    def takes_preprocessing(self) -> bool:
+        """Whether `image_processor` follows what a config of the original says of the preparation of images."""
+
     def model_class_of(self, config: PreTrainedConfig) -> type[PreTrainedModel]:
         """What a checkpoint with this config becomes."""
 
@@ -61,7 +65,8 @@ class Convertible(Protocol):
 
         Args:
             config: The config of the checkpoint.
-            upstream: The preprocessor_config.json beside the original, if there is one.
+            upstream: The preprocessor_config.json beside the original, or what a config of the original says, in the
+                words of image processors.
         """
 
     def assumed_preprocessing(self, config: PreTrainedConfig) -> str:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from hf_models.errors import InputError
 
 
@@ -24,32 +26,70 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where one tensor of a model comes from: a tensor of the checkpoint, a part of one, or several of them joined.
+
+    Args:
+        names: The checkpoint's names; several are equal parts of the tensor, in order.
+        axis: Along which several are joined.
+        part: (index, count), for one of `count` equal parts of the rows of a single tensor.
+    """
+
+    names: tuple[str, ...]
+    axis: int = 0
+    part: tuple[int, int] = (0, 1)
+
+    def __str__(self) -> str:
+        index, count = self.part
+        return " + ".join(self.names) + (f" (part {index + 1} of {count})" if count > 1 else "")
+
+    def tensor(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The model's tensor, out of those of the checkpoint."""
+        index, count = self.part
+        if count > 1:
+            return tensors[self.names[0]].chunk(count)[index].clone()  # a storage of its own, as the file format wants
+        joined = [tensors[name] for name in self.names]
+        return torch.cat(joined, self.axis) if len(joined) > 1 else joined[0]
+
+    def shape(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """The shape of the model's tensor that results from those of the checkpoint."""
+        shape = list(shapes[self.names[0]])
+        if self.part[1] > 1:
+            shape[0] //= self.part[1]
+        if len(self.names) > 1:
+            shape[self.axis] = sum(shapes[name][self.axis] for name in self.names)
+        return tuple(shape)
+
+    def shape_there(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that each of the checkpoint's tensors must have, from that of the model's tensor."""
+        there = list(shape)
+        if self.part[1] > 1:
+            there[0] *= self.part[1]
+        if len(self.names) > 1:
+            there[self.axis] //= len(self.names)
+        return tuple(there)
+
+
+@dataclass(frozen=True)
 class KeyMap:
     """Where the tensors of a model come from.
 
     Args:
-        source_of: Our name -> the checkpoint's name.
-        parts: Our name -> (index, count), for a tensor that is one of `count` equal parts of its source's rows.
+        origins: Our name -> the origin.
         dropped: The checkpoint's names that are not converted -> why.
     """
 
-    source_of: dict[str, str]
-    parts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    origins: dict[str, Origin]
     dropped: dict[str, str] = field(default_factory=dict)
 
-    def described(self) -> dict[str, str]:
-        """Our name -> the checkpoint's name, and which part of it, for people to read."""
-        parts = {name: f" (part {index + 1} of {count})" for name, (index, count) in self.parts.items()}
-        return {name: source + parts.get(name, "") for name, source in self.source_of.items()}
+    @property
+    def sources(self) -> set[str]:
+        """The checkpoint's names that are converted."""
+        return {source for origin in self.origins.values() for source in origin.names}
 
     def shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """Our name -> the shape that results from those of the checkpoint."""
-        found = {}
-        for name, source in self.source_of.items():
-            found[name] = tuple(shapes[source])
-            if name in self.parts:
-                found[name] = (found[name][0] // self.parts[name][1], *found[name][1:])
-        return found
+        return {name: origin.shape(shapes) for name, origin in self.origins.items()}
 
 
 def rename(names: Iterable[str], rules: tuple[Rule, ...]) -> dict[str, str]:

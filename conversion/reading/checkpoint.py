@@ -85,15 +85,16 @@ class Checkpoint:
             **changes,
         )
 
-    def batches(self, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
-        """All the tensors of these names, some at a time, so that at most about `BATCH_BYTES` are resident."""
+    def batches(self, groups: Iterable[tuple[str, ...]]) -> Iterator[dict[str, torch.Tensor]]:
+        """All the tensors of these groups of names, some groups at a time: `BATCH_BYTES` or one group."""
         batch, size = [], 0
-        for name in names:
-            if batch and size + self.tensors[name].nbytes > BATCH_BYTES:
+        for names in groups:
+            nbytes = sum(self.tensors[name].nbytes for name in names)
+            if batch and size + nbytes > BATCH_BYTES:
                 yield self.read(batch)
                 batch, size = [], 0
-            batch.append(name)
-            size += self.tensors[name].nbytes
+            batch += names
+            size += nbytes
         if batch:
             yield self.read(batch)
 

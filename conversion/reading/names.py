@@ -9,6 +9,7 @@ from .containers import CHOICES, choose_weights, kind_of
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 # what training code keeps beside a network: weights of a loss, statistics, counters of averages
 BESIDE = re.compile(r"^(criterion|loss|metric|\w+_(loss|metrics?)|data_preprocessor|n_averaged|steps|ema_)")
+EMA_BUFFER = re.compile(r"^ema_")
 # a classifier beside a backbone, as mmpretrain and many a training script have it; in the originals it is `head`
 CLASSIFIER = re.compile(r"^(head\.fc|head|fc|classifier)\.(weight|bias)$")
 BACKBONE = "backbone."
@@ -67,4 +68,5 @@ def inside(names: Iterable[str], owner: str, heads: tuple[str, ...]) -> tuple[di
     found = {plain: name for plain, name in found.items() if not BESIDE.match(plain)}
     taken = set(found.values())
     why = f"not in the network, which is {owner}*" if owner else "beside the network"
-    return found, {name: why for name in names if name not in taken}
+    ema = "of a hook of mmcv, which saves its running average under the plain names, and the trained weights here"
+    return found, {name: ema if EMA_BUFFER.match(name) else why for name in names if name not in taken}

@@ -70,30 +70,25 @@ class Transfer:
 
     def batches(self, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
         """Our name -> tensor to write, for every name, some at a time."""
-        ours = {}
+        ours = {}  # what comes from the same tensors is read with them
         for name in names:
             if name in self.constants:
                 yield {name: self.constants[name].to(self.expected[name].dtype)}
             else:
-                ours.setdefault(self.key_map.source_of[name], []).append(name)
-        for batch in self.checkpoint.batches(ours):
+                ours.setdefault(self.key_map.origins[name].names, []).append(name)
+        for tensors in self.checkpoint.batches(ours):
             yield {
-                name: self._part(name, tensor).to(self.expected[name].dtype)
-                for source, tensor in batch.items()
-                for name in ours[source]
+                name: self.key_map.origins[name].tensor(tensors).to(self.expected[name].dtype)
+                for sources, named in ours.items()
+                if sources[0] in tensors
+                for name in named
             }
-
-    def _part(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        if name not in self.key_map.parts:
-            return tensor
-        index, count = self.key_map.parts[name]
-        return tensor.chunk(count)[index].clone()  # a storage of its own, as the file format wants
 
     def checked_batches(self, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
         """The same, refusing values that are not finite."""
         for batch in self.batches(names):
             for name, tensor in batch.items():
-                source = self.key_map.source_of.get(name, name)
+                source = self.key_map.origins.get(name, name)
                 check_finite(f"{self.checkpoint.source.given}: {source}", tensor)
             yield batch
 

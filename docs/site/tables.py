@@ -77,6 +77,24 @@ def segmenters_table() -> str:
     return _markdown(table, text_columns=3)
 
 
+def detectors_table() -> str:
+    """Every detector of the zoo as a row of Markdown."""
+    table = [["checkpoint", "model", "trained on", "parameters", "size", "box AP", "mask AP"]]
+    for model in map(find_checkpoint, list_models(task="object-detection")):
+        size = model.image_processor().size
+        reported = [(metric, str(value)) for metric, value in model.reported.items() if metric in model.metrics]
+        masks = [value for metric, value in reported if metric == "mask_ap"]
+        boxes = [_metric(model, metric, value) for metric, value in reported if metric != "mask_ap"]
+        about = [_link(f"`{model.name}`", model.url), model.title, model.training_data[-1], f"{model.parameters:,}"]
+        table.append([*about, f"{size.shortest_edge} x {size.longest_edge}", "; ".join(boxes), *(masks or [""])])
+    return _markdown(table, text_columns=3)
+
+
+def _metric(model, metric: str, value: str) -> str:
+    """A number of a detector, with what it is where that is not the box AP."""
+    return value if metric == "box_ap" else f"{value} ({model.metrics[metric].removeprefix('Box ')})"
+
+
 def _link(text: str, url: str) -> str:
     return f"[{text}]({url})"
 
@@ -91,6 +109,7 @@ TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "models.md", "families", families_table),
     (DOCS / "models.md", "classifiers", classifiers_table),
     (DOCS / "segmentation.md", "segmentation models", segmenters_table),
+    (DOCS / "detection.md", "detection models", detectors_table),
     (DOCS / "evaluation.md", "accuracy", accuracy_table),
     (DOCS / "speed.md", "speed of models", tables.models_table),
     (DOCS / "speed.md", "speed of RepLKNet-31B", tables.originals_table),

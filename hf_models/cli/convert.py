@@ -19,7 +19,10 @@ def convert(
     ] = None,
     original_config: Annotated[
         Path | None,
-        typer.Option(help="A JSON file with the arguments of the original constructor, or mmseg's model dict."),
+        typer.Option(help="A JSON file with the arguments of the original constructor, or a config of mmseg or mmdet."),
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Convert only the backbone of a segmentation model or a detector: backbone.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Which weights of a training checkpoint to take: model or ema.")
@@ -42,12 +45,14 @@ def convert(
         check_original(source)
     with one_line_errors(verbose):
         from hf_models.conversion import convert
+        from hf_models.conversion.reading.containers import some
 
         report = convert(
             source,
             output,
             name=name,
             original_config=original_config,
+            part=part,
             weights=weights,
             dtype=dtype,
             max_shard_size=max_shard_size,
@@ -58,8 +63,8 @@ def convert(
     if dry_run:
         print(json.dumps(report, indent=2, ensure_ascii=False))
         return
-    for key, reason in report["dropped"].items():
-        print(f"dropped {printable(key)}: {reason}")
+    for reason in dict.fromkeys(report["dropped"].values()):
+        print(f"dropped {some(key for key, why in report['dropped'].items() if why == reason)}: {reason}")
     for note in report["notes"]:
         print(f"note: {printable(note)}")
     print(f"{output}: {report['parameters']:,} parameters from {report['config_from']}")

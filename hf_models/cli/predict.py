@@ -1,4 +1,4 @@
-"""`hf-models classify` and `segment`."""
+"""`hf-models classify`, `segment` and `detect`."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import printable
+from ..errors import InputError, printable
 from .common import Device, Json, Model, Verbose, one_line_errors
 
 
@@ -58,3 +58,39 @@ def segment(
         print(f"{entry['share']:6.1%}  {printable(entry['label'])}")
     if others := len(classes) - len(shown):
         print(f"and {others} {'other' if others == 1 else 'others'} below {SHOWN:.1%}")
+
+
+def detect(
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    model: Annotated[str | None, typer.Option(help="Folder or Hub id of a detector.")] = None,
+    threshold: Annotated[float, typer.Option(help="Score above which an object is reported, from 0 to 1.")] = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(help="Picture to write, such as overlay.png, or a folder for several.")
+    ] = None,
+    device: Device = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find the objects on images: print their classes and boxes. `--out` draws them, with masks if there are any."""
+    entries = []
+    with one_line_errors(verbose, model):
+        if model is None:
+            raise InputError(
+                "--model: no detector comes with the package. Name a folder or a Hub id: "
+                "`hf-models list --task object-detection` shows what `hf-models convert` makes detectors of."
+            )
+        from ..detection.files import detect_images
+
+        results = detect_images(images, model, threshold=threshold, out=out, device=device)
+        for image, found in zip(images, results, strict=True):
+            if as_json:
+                entries.append({"image": str(image), "objects": [one.to_dict() for one in found]})
+                continue
+            print(printable(image))
+            for one in found:
+                edges = "".join(f"{edge:9.1f}" for edge in one.box)
+                print(f"  {one.score:6.1%}{edges}  {printable(one.label)}")
+            if not found:
+                print(f"  nothing above {threshold:.0%}")
+    if as_json:
+        print(json.dumps(entries))

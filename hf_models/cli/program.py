@@ -12,7 +12,7 @@ from .environment import Version, env
 from .evaluate import app as evaluate
 from .export import export
 from .kernels import app as kernels
-from .predict import classify, segment
+from .predict import classify, detect, segment
 from .publish import publish_all, push
 from .visualize import app as visualize
 from .zoo import list_models
@@ -26,14 +26,14 @@ app = typer.Typer(
 
 @app.callback()
 def program(version: Version = False) -> None:
-    """Vision backbones for transformers: classify, segment, convert, publish, evaluate, see inside, export.
+    """Vision backbones for transformers: classify, segment, detect, convert, publish, evaluate, see inside, export.
 
     `hf-models COMMAND --help` explains a command.
     """
 
 
 # in the order of their use, which is that of the help
-for command in (classify, segment, demo):
+for command in (classify, segment, detect, demo):
     app.command()(command)
 app.command("list")(list_models)
 for command in (convert, verify, push):

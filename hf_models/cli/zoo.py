@@ -34,8 +34,8 @@ def list_models(
         return
     width = max(len(model.name) for model in models)
     for model in models:
-        score = model.reported.get(next(iter(model.metrics)))
+        score = next((model.reported[metric] for metric in model.metrics if metric in model.reported), None)
         score = f"{score:.1f} %" if score else "-"
         parameters = f"{model.parameters / 1e6:,.1f} M" if model.parameters else "-"
         print(f"{model.name:{width}}  {model.title:32}  {parameters:>10}  {score:>7}  {model.task}")
-    print(f"{len(models)} checkpoints; accuracy or mIoU by their authors, --json says on what", file=sys.stderr)
+    print(f"{len(models)} checkpoints; accuracy, mIoU or box AP by their authors, --json says on what", file=sys.stderr)

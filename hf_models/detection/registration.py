@@ -1,11 +1,20 @@
 """Registration of the detectors."""
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoImageProcessor, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
+from ..configuration_backbone_rcnn import BackboneRCNNConfig
+from ..configuration_dino_detector import DinoDetectorConfig
+from ..image_processing_detection import DetectionImageProcessor
+from ..modeling_backbone_rcnn import BackboneRCNNForObjectDetection
+from ..modeling_dino_detector import DinoDetectorForObjectDetection
+
 # A new detector is one line here.
-DETECTORS: list[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = []
+DETECTORS: list[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = [
+    (BackboneRCNNConfig, BackboneRCNNForObjectDetection),
+    (DinoDetectorConfig, DinoDetectorForObjectDetection),
+]
 
 
 def register_detectors() -> None:
@@ -14,4 +23,6 @@ def register_detectors() -> None:
         AutoConfig.register(config.model_type, config, exist_ok=True)
         for auto_class in config.auto_classes:
             getattr(modeling_auto, auto_class).register(config, detector, exist_ok=True)
+        processors = {"pil": DetectionImageProcessor, "torchvision": DetectionImageProcessor}
+        AutoImageProcessor.register(config, image_processor_classes=processors, exist_ok=True)
         VIDEO_PROCESSOR_MAPPING.register(config, {}, exist_ok=True)  # see `register_families`

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..image_processing_imagenet import MODES
 from .device import choose_device
 from .images import read_image
-from .loading import load_model, loading
+from .loading import CLASSIFIER, load_model, loading
 from .names import DEFAULT, model_folder
 from .tasks import check_task
 
@@ -47,7 +47,7 @@ def load_config(model: str | Path = DEFAULT) -> PreTrainedConfig:
         InputError: `model` cannot be loaded, or is for another task.
     """
     folder = model_folder(model)
-    with loading(folder, "an image classifier"):
+    with loading(folder, CLASSIFIER):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     check_task(model, config, "image-classification")
     return config

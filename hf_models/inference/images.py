@@ -84,6 +84,20 @@ def _beginning(file: str | Path | BinaryIO) -> bytes:
     return file.read(12)
 
 
+def check_picture(out: str | Path) -> Path:
+    """The path of an image file to write.
+
+    Raises:
+        InputError: Its name is not that of an image file, or its folder does not exist.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"{out}: not a name of an image file. Give one that ends in .png or .jpg.")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}.")
+    return out
+
+
 def _is_deep(image: Image.Image) -> bool:
     """Whether an image that was opened, and not loaded, has more than 8 bits per channel.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoImageProcessor, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel
 from transformers.utils import logging
 
 from ..errors import InputError, reason
@@ -17,7 +17,8 @@ from .names import check_model
 from .weight_files import weight_files
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # by the names of options
-SEGMENTER = "a segmentation model"
+CLASSIFIER, SEGMENTER, DETECTOR = "an image classifier", "a segmentation model", "a detector"
+KINDS = {"AutoModelForImageClassification": CLASSIFIER, "AutoModelForObjectDetection": DETECTOR}  # others segment
 
 
 def load_model(
@@ -32,7 +33,7 @@ def load_model(
     Raises:
         InputError: There is no such model in `source`, or a part of its weights is missing.
     """
-    with loading(source, "an image classifier" if auto_class is AutoModelForImageClassification else SEGMENTER):
+    with loading(source, KINDS.get(auto_class.__name__, SEGMENTER)):
         processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
     model = load_weights(source, auto_class, dtype)
     if isinstance(processor, ImageNetImageProcessor):  # it may have been saved before the model took other channels
@@ -42,7 +43,7 @@ def load_model(
 
 def load_weights(source: str | Path, auto_class: type, dtype: torch.dtype) -> PreTrainedModel:
     """The model alone; see [`load_model`]."""
-    with loading(source, "an image classifier" if auto_class is AutoModelForImageClassification else SEGMENTER):
+    with loading(source, KINDS.get(auto_class.__name__, SEGMENTER)):
         weight_files(Path(source))  # an index could name files outside, which transformers would load
         model, info = auto_class.from_pretrained(
             source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..errors import InputError
 from ..inference.device import choose_device
 from ..inference.files import replacing
-from ..inference.images import read_image
+from ..inference.images import check_picture, read_image
 from ..zoo.segmentation_labels import Colour, palette
 from .load import load_segmenter
 from .predict import semantic_labels
@@ -43,11 +43,7 @@ def segment_image(
     Raises:
         InputError: The image cannot be used, `model` cannot be loaded, or `out` cannot be written.
     """
-    out = Path(out)
-    if out.suffix.lower() not in Image.registered_extensions():
-        raise InputError(f"{out}: not a name of an image file. Give one that ends in .png or .jpg.")
-    if not out.parent.is_dir():
-        raise InputError(f"{out}: there is no folder {out.parent}.")
+    out = check_picture(out)
     if not 0 <= alpha <= 1:
         raise InputError(f"--alpha must lie in [0, 1], got {alpha}.")
     picture = read_image(image)

@@ -1,14 +1,21 @@
-"""A page for one's own photos: their labels, and pictures of what the model sees (`examples/space` as a Space)."""
+"""A page for one's own photos: their labels, and pictures of what the model sees (`examples/space` as a Space).
+
+For a detector it shows the objects that it finds.
+"""
 
 import os
 from pathlib import Path
 
 from PIL import Image
+from transformers import AutoConfig
 
+from ..detection import class_colours, detect, draw_detections, load_detector
 from ..errors import InputError
 from ..inference.classify import best_labels
 from ..inference.device import choose_device
-from ..inference.names import DEFAULT
+from ..inference.loading import loading
+from ..inference.names import DEFAULT, model_folder
+from ..inference.tasks import task_of
 from .features import draw_features, feature_colours
 from .figures import Figure, figure_image
 from .image_view import check_size, prepare_image
@@ -33,7 +40,7 @@ def run_demo(model: str | Path = DEFAULT, port: int = 7860, device: str | None =
     """Serve the demo on this machine alone, until it is interrupted.
 
     Args:
-        model: Folder or Hub id of an image classifier, or "default" for the embedded checkpoint.
+        model: Folder or Hub id of an image classifier or a detector, or "default" for the embedded checkpoint.
         port: Of the loopback interface.
         device: "cpu" or "cuda"; `None` for the GPU where there is one.
 
@@ -59,7 +66,45 @@ def run_demo(model: str | Path = DEFAULT, port: int = 7860, device: str | None =
 
 def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blocks:
     """Build the page for a model; arguments and errors as for `run_demo`."""
-    device = choose_device(device)
+    device, folder = choose_device(device), model_folder(model)
+    with loading(folder, "a model"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    page = detector_page if task_of(config) == "object-detection" else classifier_page
+    return page(model, device)
+
+
+def detector_page(model: str | Path, device: str) -> gr.Blocks:
+    """The page for a detector: the objects on a photo, drawn and listed."""
+    processor, detector = load_detector(model)
+    detector.to(device)
+    colours = class_colours(detector.config)
+
+    def objects(photo: Image.Image | None, threshold: float):
+        if photo is None:
+            return None, None
+        try:
+            found = detect(detector, processor, photo, threshold)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        rows = [[one.label, f"{one.score:.1%}", *map(round, one.box)] for one in found]
+        return draw_detections(photo, found, colours), rows
+
+    name = model_name(detector)
+    with gr.Blocks(title=f"hf_models: {name}") as page:
+        gr.Markdown(f"## What {name} finds\nDrop a photo: the picture shows the objects on it.")
+        with gr.Row():
+            photo = _photo()
+            edges = ["left", "top", "right", "bottom"]
+            table = gr.Dataframe(headers=["object", "score", *edges], label="objects", elem_id="labels")
+        threshold = gr.Slider(0, 1, value=0.5, step=0.05, label="score above which an object is shown")
+        shown = _picture()
+        for changed in (photo.change, threshold.release):
+            changed(objects, [photo, threshold], [shown, table], concurrency_id="model", concurrency_limit=1)
+    return page
+
+
+def classifier_page(model: str | Path, device: str) -> gr.Blocks:
+    """The page for a classifier: its labels for a photo, and what it sees."""
     processor, classifier = load_hierarchical(model)
     classifier.to(device)
     views = [SAMPLING] * is_deformable(classifier) + [MODULATION] * is_modulated(classifier) + [FEATURES]
@@ -103,7 +148,7 @@ def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blo
     with gr.Blocks(title=f"hf_models: {model_name(classifier)}") as page:
         gr.Markdown(f"## What {model_name(classifier)} sees\n{_hint(views)}")
         with gr.Row():
-            photo = gr.Image(type="pil", label="photo", sources=["upload", "clipboard"], elem_id="photo", height=320)
+            photo = _photo()
             answer = gr.Label(num_top_classes=5, label=f"labels, at {side} x {side} pixels", elem_id="labels")
         with gr.Row():
             view = gr.Radio(views, value=views[0], label="picture")
@@ -120,13 +165,7 @@ def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blo
                 step=stride,
                 label="side of what the model sees here",
             )
-        shown = gr.Image(
-            interactive=False,
-            show_label=False,  # the picture has a title
-            format="png",
-            buttons=["download", "fullscreen"],
-            elem_id="picture",
-        )
+        shown = _picture()
         pixel = gr.State()
 
         # One request at a time: hooks on the model take what passes by.
@@ -141,6 +180,17 @@ def build_demo(model: str | Path = DEFAULT, device: str | None = None) -> gr.Blo
             control.change(picture, inputs, shown, **alone)
         size.release(picture, inputs, shown, **alone)
     return page
+
+
+def _photo() -> gr.Image:
+    return gr.Image(type="pil", label="photo", sources=["upload", "clipboard"], elem_id="photo", height=320)
+
+
+def _picture() -> gr.Image:
+    # no label: the picture has a title, or needs none
+    return gr.Image(
+        interactive=False, show_label=False, format="png", buttons=["download", "fullscreen"], elem_id="picture"
+    )
 
 
 def _hint(views: list[str]) -> str:

@@ -3,17 +3,22 @@
 from .catalogue import find_checkpoint, get_model, list_models, published_as
 from .checkpoint import PublishedCheckpoint
 from .classification import Preprocessing, PublishedClassifier
+from .detection import PublishedDetector
+from .detection_labels import DETECTION_SETS, detection_names
 from .labels import LABEL_FILES, label_names, wnid_names
 from .segmentation import PublishedSegmenter
 from .segmentation_recipe import SegmentationRecipe
 
 __all__ = [
+    "DETECTION_SETS",
     "LABEL_FILES",
     "Preprocessing",
     "PublishedCheckpoint",
     "PublishedClassifier",
+    "PublishedDetector",
     "PublishedSegmenter",
     "SegmentationRecipe",
+    "detection_names",
     "find_checkpoint",
     "get_model",
     "label_names",

@@ -10,11 +10,12 @@ from pathlib import Path
 from ..errors import InputError
 from .checkpoint import PublishedCheckpoint
 from .classification import PublishedClassifier
+from .detection import PublishedDetector
 from .segmentation import PublishedSegmenter
 
 DATA = Path(__file__).with_name("data")
 # A new task is one class here.
-ENTRIES: tuple[type[PublishedCheckpoint], ...] = (PublishedClassifier, PublishedSegmenter)
+ENTRIES: tuple[type[PublishedCheckpoint], ...] = (PublishedClassifier, PublishedSegmenter, PublishedDetector)
 
 
 def list_models(pattern: str | None = None, *, family: str | None = None, task: str | None = None) -> list[str]:

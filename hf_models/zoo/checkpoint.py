@@ -26,7 +26,7 @@ class PublishedCheckpoint(ABC):
         num_labels: Number of classes, `None` if not published.
         label_set: Key of the classes' names, `None` where the zoo does not have them.
         training_data: Data sets that it was trained on, in order; the head is for the last one.
-        test_set: Data set on whose validation part `reported` was measured.
+        test_set: Data set on which `reported` was measured; `test_split` is the part of it.
         parameters: Exact number of parameters, `None` if not published.
         reported: The authors' numbers: those of `metrics` in percent, and `gflops` for one image.
         remeasured: What others (`by`, `url`) measured with the same weights: keys of `metrics`, in percent.
@@ -58,6 +58,7 @@ class PublishedCheckpoint(ABC):
     test_set: str
     parameters: int | None
     reported: dict[str, float]
+    test_split: str = "validation"
     remeasured: list[dict[str, Any]] = field(default_factory=list)
     hub_repo: str | None = None
     aliases: list[str] = field(default_factory=list)

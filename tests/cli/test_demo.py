@@ -186,6 +186,24 @@ def test_click_shows_the_sampling_points_of_the_pixel(browser, tmp_path):
     assert min(Image.open(tmp_path / "page.png").size) > 500
 
 
+def test_a_detector_shows_its_objects(browser, tmp_path):
+    from hf_models.detection import class_colours, detect, draw_detections, load_detector
+
+    from ..harness.detection_tester import make_detector
+
+    processor, model = load_detector(make_detector(tmp_path / "model"))
+    photo = Image.open(PHOTO).convert("RGB")
+    found = detect(model, processor, photo)
+    command = [sys.executable, "-m", "hf_models.cli", "demo", "--model", tmp_path / "model", "--device", "cpu"]
+    command += ["--port", str(free_port())]
+    with serving(command) as url, new_page(url) as page:
+        upload(page, PHOTO)
+        page.wait_for_function("document.querySelector('#labels').innerText.includes('%')")
+        assert page.locator("#labels").inner_text().count("LABEL_") >= len(found) > 0
+        expected = draw_detections(photo, found, class_colours(model.config))
+        np.testing.assert_array_equal(shown_picture(page), np.asarray(expected))
+
+
 def test_space_needs_nothing_but_what_is_uploaded(space, converted):
     code = """if True:
         import hf_models, json, sys

@@ -86,8 +86,8 @@ def test_every_checkpoint_maps_exactly_onto_its_model(name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     source.source.given = "mine.pth"
     plan = make_plan(source, None, tmp_path / "config.json")
-    assert set(plan.key_map.source_of.values()) == set(entry["tensors"])
-    assert plan.key_map.source_of.keys() | plan.constants.keys() == plan.expected.keys()
+    assert plan.key_map.sources == set(entry["tensors"])
+    assert plan.key_map.origins.keys() | plan.constants.keys() == plan.expected.keys()
     parameters = sum(t.numel() for key, t in plan.expected.items() if key not in plan.buffers)
     assert parameters == entry["parameters"]
     if entry["published"]:

@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,13 +33,15 @@ from hf_models.configuration_smt import SMTConfig
 from hf_models.conversion import convert
 from hf_models.errors import InputError
 from hf_models.modeling_smt import SMTForImageClassification
+from hf_models.resizing import resize_8_bit
 from hf_models.segmentation import load_segmenter, overlay, semantic_labels, semantic_scores, strips
 from hf_models.segmentation.overlay import segment_image
 from hf_models.segmentation.predict import class_scores, windows
-from hf_models.segmentation.preparation import prepare_image, resize_8_bit
+from hf_models.segmentation.preparation import prepare_image
 from hf_models.zoo.segmentation_recipe import SegmentationRecipe
 
 from ..harness.evaluation_tester import make_model
+from ..harness.peak_memory import peak_memory
 from ..harness.segmentation_tester import CLASSES, FIXTURES, checkpoint, write_checkpoint
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smt_upernet.py"
@@ -522,19 +521,8 @@ def test_memory_of_a_large_photo(options, tmp_path):
     """6 megapixels and 150 classes: all scores together would take 3.6 GB."""
     make_model(tmp_path / "model")
     photo(3000, 2000).save(tmp_path / "photo.jpg")
-    # not getrusage, whose peak includes that of the process which started this one
-    command = "import sys; from hf_models.cli import app; code = app(sys.argv[1:], standalone_mode=False)"
-    command += "; print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
     arguments = ["segment", "photo.jpg", "--model", "model", "--out", "overlay.png", "--device", "cpu", *options]
-    done = subprocess.run(
-        [sys.executable, "-c", command, *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.splitlines()[-1]) < 1.0e6  # in KB, PyTorch included
+    assert peak_memory(*arguments, cwd=tmp_path) < 1.0e6
 
 
 @pytest.mark.parametrize("folder", KINDS[:1], ids=["upernet"], indirect=True)

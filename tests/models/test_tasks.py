@@ -6,13 +6,14 @@ from transformers import AutoConfig
 
 from hf_models.auto import FAMILIES
 from hf_models.configuration_internimage import InternImageConfig
+from hf_models.detection import registration
 from hf_models.inference.tasks import TASKS, auto_class_of, model_class_of, task_of
 from hf_models.remote_code import auto_map_of
 from hf_models.segmentation.registration import SEGMENTERS
 
 BACKBONES = [config.model_type for config, *_ in FAMILIES]
 HEADS = [config.model_type for config, _ in SEGMENTERS] + ["upernet", "mask2former"]
-DETECTORS = ["detr", "deformable_detr", "rt_detr"]
+DETECTORS = [config.model_type for config, _ in registration.DETECTORS] + ["detr", "deformable_detr", "rt_detr"]
 
 
 @pytest.mark.parametrize("model_type", [*BACKBONES, *HEADS, *DETECTORS])

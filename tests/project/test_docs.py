@@ -20,6 +20,7 @@ from hf_models.cli import app
 from hf_models.conversion.publish import push_model
 
 from ..harness.conversion_tester import read_manifest, write_original
+from ..harness.detection_tester import make_detector
 from ..harness.evaluation_tester import make_model
 from ..harness.hub_double import Hub
 from ..harness.hub_routes import TOKEN
@@ -84,6 +85,7 @@ def folder(tmp_path_factory):
     tiny_folder(folder / "upernet-internimage-t", "upernet")
     tiny_model("internimage", metadata_hidden_size=8).save_pretrained(folder / "internimage-h-inat18")
     make_model(folder / "internimage-t-ade20k")
+    make_detector(folder / "mask-rcnn-internimage-t")
     write_original(folder, read_manifest("internimage_tiny_l"))
     return folder
 
