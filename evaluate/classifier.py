@@ -24,8 +24,9 @@ class ClassifierEvaluation(Evaluation):
         super().__init__(loaded, selection, size=_size(loaded.processor), depends_on=depends_on)
 
     def prepare_image(self, sample: Sample) -> torch.Tensor:
-        """The image as the model sees it, (3, H, W)."""
-        image = read_image(sample.file, sample.name, upright=self.upright)
+        """The image as the model sees it, (channels, H, W)."""
+        channels = getattr(self.loaded.processor, "channels", 3)
+        image = read_image(sample.file, sample.name, upright=self.upright, channels=channels)
         return self.loaded.processor(image, return_tensors="pt").pixel_values[0]
 
     @torch.inference_mode()

@@ -10,6 +10,7 @@ model folder. With `--resume`, a killed run goes on from its last epoch (in OUTP
 
 `--layer-decay 0.9` lets each layer learn 0.9 times as fast as the next deeper one, as the authors of three of the
 families fine-tune large models; `--freeze-stages 2` trains neither the embeddings nor the first two stages.
+`--channels 1` makes a model of grey images, `--channels 4` one that sees transparency; the stem is kept for both.
 """
 
 import argparse
@@ -32,16 +33,21 @@ import hf_models
 from hf_models.errors import InputError
 from hf_models.inference import read_image
 
+# what the folders of splits may be called
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+
 
 def load(data: str) -> datasets.DatasetDict:
     """The splits, `train` and `validation` at least, with the columns `image` and `label`."""
-    files = {
-        split: [str(f) for f in Path(data).glob(f"{split}*.parquet")] for split in ("train", "validation", "test")
-    }
+    files = {split: [str(f) for f in Path(data).glob(f"{split}*.parquet")] for split in SPLITS}
     if files["train"]:
         splits = datasets.load_dataset("parquet", data_files={split: found for split, found in files.items() if found})
     elif Path(data).is_dir():
-        splits = datasets.load_dataset("imagefolder", data_dir=data)
+        splits = datasets.load_dataset("imagefolder", data_dir=data, data_files=patterns(Path(data)))
     else:
         splits = datasets.load_dataset(data)
     names = {}
@@ -56,6 +62,20 @@ def load(data: str) -> datasets.DatasetDict:
         splits |= split(splits["train"])
     # read when they are needed, so that a damaged one can be named
     return datasets.DatasetDict(splits).cast_column("image", datasets.Image(decode=False))
+
+
+def patterns(folder: Path) -> dict[str, str]:
+    """Split -> where its images are. A folder of a split holds class folders: one of images is a class of that name.
+
+    Without patterns, `datasets` would take a class "train" or "test tube" for a split, and leave out the others.
+    """
+    found = {
+        split: f"{name}/**"
+        for split, names in SPLITS.items()
+        for name in names
+        if any(inside.is_dir() for inside in (folder / name).glob("*"))
+    }
+    return found if "train" in found else {"train": "**"}
 
 
 def split(rows: datasets.Dataset) -> dict[str, datasets.Dataset]:
@@ -73,9 +93,10 @@ def split(rows: datasets.Dataset) -> dict[str, datasets.Dataset]:
     return {"train": rows.select(rest), "validation": rows.select(sorted(chosen))}
 
 
-def opened(row: dict) -> Image.Image:
+def opened(row: dict, channels: int) -> Image.Image:
     """The image of a row, or an `InputError` that names it."""
-    return read_image(io.BytesIO(row["bytes"]) if row["bytes"] else row["path"], row["path"] or "an image of the data")
+    file = io.BytesIO(row["bytes"]) if row["bytes"] else row["path"]
+    return read_image(file, row["path"] or "an image of the data", channels=channels)
 
 
 def augmented(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -91,12 +112,13 @@ def augmented(image: Image.Image, width: int, height: int) -> Image.Image:
 class Preparation:
     """What a data set does to the rows that are read from it; augments the images if they are to train on."""
 
-    def __init__(self, processor, train: bool):
+    def __init__(self, processor, channels: int, train: bool):
         self.processor = processor
+        self.channels = channels
         self.train = train
 
     def __call__(self, rows: dict[str, list]) -> dict[str, list]:
-        images = [opened(image) for image in rows["image"]]
+        images = [opened(image, self.channels) for image in rows["image"]]
         if self.train:
             crop = self.processor.crop_size
             images = [augmented(image, crop["width"], crop["height"]) for image in images]
@@ -120,6 +142,7 @@ def finetune(
     resume: bool,
     layer_decay: float = 1.0,
     freeze_stages: int = 0,
+    channels: int | None = None,
     **options,
 ) -> dict[str, float]:
     """Train, write the best epoch's model to `output`, and return its metrics on the test or validation set."""
@@ -135,7 +158,11 @@ def finetune(
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
         ignore_mismatched_sizes=True,  # the new classifier
+        **({"num_channels": channels} if channels else {}),
     )
+    channels = classifier.config.num_channels
+    if channels != 3:
+        processor.fit_channels(channels)
     run = Path(f"{output}-run")
     if not resume and run.exists():
         sys.exit(f"{run}: an earlier run. Go on with --resume, or remove it.")
@@ -159,7 +186,7 @@ def finetune(
     depths = classifier.config.depths
     freeze(classifier, depths, freeze_stages)
     groups = parameter_groups(classifier, depths, arguments.learning_rate, arguments.weight_decay, layer_decay)
-    augmenting, plain = Preparation(processor, train=True), Preparation(processor, train=False)
+    augmenting, plain = Preparation(processor, channels, train=True), Preparation(processor, channels, train=False)
     trainer = Trainer(
         model=classifier,
         args=arguments,
@@ -186,6 +213,7 @@ if __name__ == "__main__":
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--layer-decay", type=float, default=1.0, help="1 for none; authors use 0.7 to 0.95")
     parser.add_argument("--freeze-stages", type=int, default=0, help="how many of the first stages are not trained")
+    parser.add_argument("--channels", type=int, choices=(1, 3, 4), help="of the images; by default the model's own")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--resume", action="store_true", help="go on where a run was killed")
     try:

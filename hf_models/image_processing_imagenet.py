@@ -6,6 +6,9 @@ from transformers import BitImageProcessorPil
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import SizeDict
 
+# Pillow's modes by their channels. RGBX has four alike; in RGBA, Pillow's resizing weighs the colours by the fourth.
+MODES = {1: "L", 3: "RGB", 4: "RGBX"}
+
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """A photo as all of this package sees it: upright, in RGB, with 8 bits per channel.
@@ -25,8 +28,46 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def upright_image(image: Image.Image, channels: int) -> Image.Image:
+    """A photo for a model of 1, 3 or 4 channels: as [`upright_rgb`] makes it, in grey, or with its transparency.
+
+    A photo without transparency is opaque.
+
+    Raises:
+        ValueError: As for `upright_rgb`; or `channels` is another number.
+    """
+    if channels not in MODES:
+        raise ValueError(f"{channels} channels are wanted, and images have 1, 3 or 4. Pass arrays.")
+    if channels < 4:
+        return upright_rgb(image).convert(MODES[channels])
+    if image.mode == "RGBX":  # it was here before
+        return image
+    image = ImageOps.exif_transpose(image) if image.has_transparency_data else upright_rgb(image)
+    return Image.merge("RGBX", image.convert("RGBA").split())
+
+
 class UprightPilBackend(PilBackend):
-    """The stock backend for image processors on NumPy arrays, which reads photos as [`upright_rgb`] does."""
+    """The stock backend for image processors on NumPy arrays, which reads photos as [`upright_image`] does.
+
+    Images have as many channels as `image_mean` has values: 1, 3 or 4.
+    """
+
+    @property
+    def channels(self) -> int:
+        """How many channels the model takes."""
+        return len(self.image_mean) if isinstance(self.image_mean, (list, tuple)) else 3
+
+    def fit_channels(self, channels: int) -> None:
+        """Prepare images for a model that takes another number of channels, because it was loaded so.
+
+        Mean and deviation follow its stem: one channel gets their average, more channels repeat them in order.
+        """
+        if channels == self.channels:
+            return
+        for name in ("image_mean", "image_std"):
+            values = list(getattr(self, name))
+            fitted = [values[index % len(values)] for index in range(channels)]
+            setattr(self, name, [sum(values) / len(values)] if channels == 1 else fitted)
 
     def process_image(
         self, image: Image.Image | np.ndarray, do_convert_rgb: bool | None = None, **kwargs
@@ -37,19 +78,26 @@ class UprightPilBackend(PilBackend):
             ValueError: The image has more than 8 bits per channel and nothing says how to scale them.
         """
         if isinstance(image, Image.Image) and do_convert_rgb:
-            image = upright_rgb(image)
+            image = upright_image(image, self.channels)
         if getattr(image, "dtype", None) in (np.uint16, np.uint32):
             raise ValueError(f"image: expected 8 bits per channel or floats, got {image.dtype}. Scale it first.")
-        return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+        return super().process_image(image, do_convert_rgb=do_convert_rgb and self.channels == 3, **kwargs)
 
 
 class ImageNetImageProcessor(UprightPilBackend, BitImageProcessorPil):
-    """Resize, centre crop and normalise as the authors' evaluations do, after [`upright_rgb`].
+    """Resize, centre crop and normalise as the authors' evaluations do, after [`upright_image`].
 
     All of them use torchvision on Pillow images. The stock processor does the same but for the crop: it rounds half a
     pixel down, torchvision to the even number. Where the image is 3, 7, 11, ... pixels longer than the crop, the two
     are one pixel apart. There is no variant for tensors: its resizing would differ from Pillow's.
     """
+
+    def resize(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
+        """Resize `image`, (C, H, W); of four channels the last for itself, since Pillow weighs the others by it."""
+        if len(image) != 4:
+            return super().resize(image, size, **kwargs)
+        colours, fourth = super().resize(image[:3], size, **kwargs), super().resize(image[3:], size, **kwargs)
+        return np.concatenate([colours, fourth])
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
         """Cut the central `size.height` x `size.width` pixels out of `image`, (C, H, W).

@@ -6,6 +6,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_flash_internimage import FlashInternImageConfig
 from .deformable_conv import DCNv4
+from .input_channels import fit_channels_of
 from .layers import ConvPooler, DropPath, residual_scale
 from .modeling_base import (
     HierarchicalBackbone,
@@ -91,6 +92,8 @@ class FlashInternImageBackbone(FlashInternImagePreTrainedModel, HierarchicalBack
         self.encoder = FlashInternImageEncoder(config)
         self.post_init()
 
+
+fit_channels_of(FlashInternImageConfig.model_type, "embeddings.conv1.weight")
 
 __all__ = [
     "FlashInternImageBackbone",

@@ -9,6 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
+from .input_channels import fit_channels_of
 from .internimage_metadata import MetadataForImageClassification, metadata_head
 from .layers import ConvPooler, DropPath, linear, on_channels_last, residual_scale, split_last
 from .modeling_base import (
@@ -239,6 +240,8 @@ class InternImageBackbone(InternImagePreTrainedModel, HierarchicalBackbone):
         self.encoder = InternImageEncoder(config)
         self.post_init()
 
+
+fit_channels_of(InternImageConfig.model_type, "embeddings.conv1.weight")
 
 __all__ = [
     "InternImageBackbone",

@@ -6,6 +6,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_replknet import RepLKNetConfig
+from .input_channels import fit_channels_of
 from .large_kernel_conv import ConvNorm, ReparameterizableLargeKernelConv
 from .layers import DropPath, GlobalAveragePooler
 from .modeling_base import (
@@ -236,5 +237,7 @@ class RepLKNetBackbone(RepLKNetPreTrainedModel, HierarchicalBackbone):
         self.encoder = RepLKNetEncoder(config)
         self.post_init()
 
+
+fit_channels_of(RepLKNetConfig.model_type, "embeddings.layers.0.conv.weight")
 
 __all__ = ["RepLKNetBackbone", "RepLKNetForImageClassification", "RepLKNetModel", "RepLKNetPreTrainedModel"]

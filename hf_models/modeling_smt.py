@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
+from .input_channels import fit_channels_of
 from .layers import (
     DropPath,
     GlobalAveragePooler,
@@ -260,5 +261,7 @@ class SMTBackbone(SMTPreTrainedModel, HierarchicalBackbone):
         self.encoder = SMTEncoder(config)
         self.post_init()
 
+
+fit_channels_of(SMTConfig.model_type, "embeddings.conv1.weight")
 
 __all__ = ["SMTBackbone", "SMTForImageClassification", "SMTModel", "SMTPreTrainedModel"]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import huggingface_hub
 from huggingface_hub import HfApi
 
 from hf_models.errors import InputError
@@ -12,6 +13,8 @@ from hf_models.kernel_places import default_directory
 from hf_models.kernels_src.build import SOURCES, check_portable, source_files
 
 from .repository import Repository, check_repo_id, hub_errors
+
+UPLOADS_KERNELS = tuple(map(int, huggingface_hub.__version__.split(".")[:2])) >= (2, 3)
 
 
 def push_kernel(
@@ -38,7 +41,8 @@ def push_kernel(
         `{"repo": str, "branch": str, "commit": str | None, "files": {path: bytes}, "changed": [path]}`
 
     Raises:
-        InputError: There is no build, it is damaged, or the Hub refuses. Nothing was published, or all of it.
+        InputError: There is no build, it is damaged, huggingface_hub is too old, or the Hub refuses. Nothing was
+            published, or all of it.
     """
     check_repo_id(repo_id)
     if name not in KERNELS:
@@ -52,6 +56,9 @@ def push_kernel(
     result = {"repo": repo_id, "branch": branch, "commit": None, "files": sizes, "changed": []}
     if dry_run:
         return result
+    if not UPLOADS_KERNELS:
+        version = huggingface_hub.__version__
+        raise InputError(f"huggingface_hub {version}: uploads no kernels. Run `pip install 'huggingface_hub>=2.3'`.")
     api = api or HfApi()
     with hub_errors(repo_id):
         for repository, files in (

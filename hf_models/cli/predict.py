@@ -20,17 +20,17 @@ def classify(
 ) -> None:
     """Classify images: print the most probable labels of each."""
     with one_line_errors(verbose, model):
-        from ..inference.classify import classify_images
+        from ..inference.classify import classify_images, load_config
 
         results = classify_images(images, model=model, top_k=top_k, device=device)
+        form = "6.4g" if load_config(model).problem_type == "regression" else "6.1%"
     if as_json:
         print(json.dumps([{"image": str(i), "labels": labels} for i, labels in zip(images, results, strict=True)]))
         return
     for image, labels in zip(images, results, strict=True):
         print(printable(image))
         for entry in labels:
-            score = entry["score"]  # of a regression it is any number
-            print(f"  {score:6.1%}" if 0 <= score <= 1 else f"  {score:6.4g}", printable(entry["label"]), sep="  ")
+            print(f"  {entry['score']:{form}}", printable(entry["label"]), sep="  ")
 
 
 def segment(

@@ -3,9 +3,16 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    BaseImageProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from ..errors import InputError
+from ..image_processing_imagenet import MODES
 from .device import choose_device
 from .images import read_image
 from .loading import CLASSIFIER, load_model, loading
@@ -23,15 +30,27 @@ def load_classifier(
         device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Raises:
-        InputError: `model` cannot be loaded.
+        InputError: `model` cannot be loaded, or takes no images.
     """
     device = choose_device(device)
+    load_config(model)  # says so before it loads weights, if the model is for another task
+    processor, classifier = load_model(model_folder(model), AutoModelForImageClassification)
+    if (channels := getattr(processor, "channels", 3)) not in MODES:
+        raise InputError(f"{model}: takes {channels} channels, and images have 1, 3 or 4. Give it arrays in Python.")
+    return processor, classifier.to(device)
+
+
+def load_config(model: str | Path = DEFAULT) -> PreTrainedConfig:
+    """The config of an image classifier.
+
+    Raises:
+        InputError: `model` cannot be loaded, or is for another task.
+    """
     folder = model_folder(model)
     with loading(folder, CLASSIFIER):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     check_task(model, config, "image-classification")
-    processor, classifier = load_model(folder, AutoModelForImageClassification)
-    return processor, classifier.to(device)
+    return config
 
 
 def classify_images(
@@ -46,13 +65,15 @@ def classify_images(
         device: "cpu" or "cuda"; by default the GPU where there is one.
 
     Returns:
-        For each image the `top_k` most probable labels, best first, as `{"label": str, "score": float}`.
+        For each image the `top_k` best labels, best first, as `{"label": str, "score": float}`; see [`label_scores`].
 
     Raises:
         InputError: An image cannot be used, or `model` cannot be loaded.
     """
-    pictures = [read_image(path) for path in images]
+    pictures = [read_image(path, channels=4) for path in images]
     processor, classifier = load_classifier(model, device)
+    if getattr(processor, "channels", 3) != 4:
+        pictures = [picture.convert("RGB") for picture in pictures]
     return [
         best_labels(classifier, processor(picture, return_tensors="pt").pixel_values, top_k) for picture in pictures
     ]
@@ -61,7 +82,7 @@ def classify_images(
 def best_labels(
     classifier: PreTrainedModel, pixel_values: torch.Tensor, top_k: int = 5
 ) -> list[dict[str, float | str]]:
-    """The most probable labels of one prepared image (1, 3, height, width), as `classify_images` returns them."""
+    """The most probable labels of an image (1, channels, height, width), as `classify_images` returns them."""
     with torch.inference_mode():
         scores = label_scores(classifier, classifier(pixel_values.to(classifier.device)).logits[0])
     if not scores.isfinite().all():

@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel
 from transformers.utils import logging
 
 from ..errors import InputError, reason
+from ..image_processing_imagenet import ImageNetImageProcessor
 from .hub_requests import limited_requests
 from .names import check_model
 from .weight_files import weight_files
@@ -34,7 +35,10 @@ def load_model(
     """
     with loading(source, KINDS.get(auto_class.__name__, SEGMENTER)):
         processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
-    return processor, load_weights(source, auto_class, dtype)
+    model = load_weights(source, auto_class, dtype)
+    if isinstance(processor, ImageNetImageProcessor):  # it may have been saved before the model took other channels
+        processor.fit_channels(getattr(model.config, "num_channels", 3))
+    return processor, model
 
 
 def load_weights(source: str | Path, auto_class: type, dtype: torch.dtype) -> PreTrainedModel:

@@ -83,6 +83,20 @@ def test_scores_are_those_of_the_pipeline(problem_type, num_labels, tmp_path):
         assert entry["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
+@pytest.mark.parametrize(("problem_type", "printed"), [("regression", "  0.3712"), (None, "   59.2%")])
+def test_a_regression_is_no_percentage(problem_type, printed, tmp_path):
+    model = AutoModelForImageClassification.from_pretrained(
+        hf_models.default_checkpoint(), num_labels=1, problem_type=problem_type, ignore_mismatched_sizes=True
+    )
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.fill_(0.3712)
+    model.float().save_pretrained(tmp_path)
+    AutoImageProcessor.from_pretrained(hf_models.default_checkpoint()).save_pretrained(tmp_path)
+    result = CliRunner().invoke(app, ["classify", str(SAMPLE), "--model", str(tmp_path)])
+    assert result.stdout.splitlines()[1:] == [f"{printed}  LABEL_0"]
+
+
 def test_soft_labels_make_a_model_of_many_labels(tmp_path):
     """transformers decides by the type of the labels, and keeps it in the config: mixup needs a loss of its own."""
     source = hf_models.default_checkpoint()

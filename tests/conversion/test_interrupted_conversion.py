@@ -165,7 +165,14 @@ def test_control_c(undisturbed, tmp_path):
     source, config, _ = undisturbed
     call = [sys.executable, "-m", "hf_models.cli", "convert", source, "out", "--original-config", config]
     for _ in range(20):  # a machine that is busy elsewhere may be too late to interrupt
-        process = subprocess.Popen(call, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            call,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )
         while not list(tmp_path.glob(".out.*.partial")) and process.poll() is None:
             pass
         process.send_signal(signal.SIGINT)

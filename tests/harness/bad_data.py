@@ -113,7 +113,7 @@ JOURNAL, RESUME = "imagenet.csv.progress-0.jsonl", ("--subset", "--resume")
 LABEL = WNIDS.index(KNOWN[0])
 PICTURES = {
     "image: missing": picture(lambda: None, "no such file"),
-    "image: text": picture(b"no image", "not an image in a format of BMP, GIF, JPEG"),
+    "image: text": picture(b"no image", "not an image in a format of AVIF, BMP, GIF, JPEG"),
     "image: empty": picture(b"", "not an image"),
     "image: a folder": picture(lambda: Path("x.png").mkdir(), "a folder. Name its image files."),
     "image: truncated": picture(jpeg()[:2000], "cannot be read completely"),

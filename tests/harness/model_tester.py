@@ -200,6 +200,15 @@ class ModelTester:
             hidden = model(self.images(), output_hidden_states=True).hidden_states
         torch.testing.assert_close(maps, hidden[1:])
 
+    def test_grey_images_give_what_they_gave_as_rgb(self, tmp_path):
+        model = self.classifier()
+        model.save_pretrained(tmp_path)
+        grey = AutoModelForImageClassification.from_pretrained(tmp_path, num_channels=1).eval()
+        images = self.images()[:, :1]
+        with torch.no_grad():
+            logits, expected = grey(images).logits, model(images.expand(-1, 3, -1, -1)).logits
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
     def test_device_map_and_meta_initialisation(self, tmp_path):
         model = self.classifier()
         model.save_pretrained(tmp_path)

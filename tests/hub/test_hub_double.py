@@ -6,6 +6,8 @@ import pytest
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+from hf_models.conversion.publish.kernel import UPLOADS_KERNELS
+
 from ..harness.hub_double import Hub
 from ..harness.hub_faults import after, changed, cut, failing, wrong_length
 from ..harness.hub_routes import TOKEN
@@ -59,6 +61,7 @@ def test_upload_and_download(hub, api, folder, tmp_path):
     assert sorted(hub.files("acme/model", revision=first)) == [".gitattributes", "README.md", "sub/model.safetensors"]
 
 
+@pytest.mark.skipif(not UPLOADS_KERNELS, reason="this huggingface_hub uploads no kernels")
 def test_branches_tags_and_kernels(hub, api, folder):
     api.create_repo("acme/kernel", repo_type="kernel")
     api.create_branch("acme/kernel", branch="v1", repo_type="kernel")

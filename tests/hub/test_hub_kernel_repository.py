@@ -14,6 +14,7 @@ from kernels._rust import Build
 
 from hf_models import hub_kernels, kernel_download
 from hf_models.conversion.publish import push_kernel, push_model
+from hf_models.conversion.publish.kernel import UPLOADS_KERNELS
 from hf_models.errors import InputError
 from hf_models.hub_kernels import KERNELS
 
@@ -54,6 +55,8 @@ def builds(tmp_path):
 
 
 def push(hub, repo_id=f"acme/{NAME}", **kwargs):
+    if not UPLOADS_KERNELS:
+        pytest.skip("this huggingface_hub uploads no kernels")
     return push_kernel(NAME, repo_id, api=HfApi(endpoint=hub.url, token=TOKEN), **kwargs)
 
 
@@ -62,6 +65,14 @@ def chosen(monkeypatch, commit, repo_id=f"acme/{NAME}"):
     monkeypatch.setenv("HF_MODELS_TRUST_KERNELS", f"{repo_id}@{commit}")
     hub_kernels._choose.cache_clear()
     return hub_kernels._choose(NAME, "cpu")
+
+
+def test_an_old_client_is_told_before_anything_is_made(hub, builds, monkeypatch):
+    monkeypatch.setattr("hf_models.conversion.publish.kernel.UPLOADS_KERNELS", False)
+    with pytest.raises(InputError, match=r"uploads no kernels. Run `pip install 'huggingface_hub>=2.3'`"):
+        push_kernel(NAME, f"acme/{NAME}", api=HfApi(endpoint=hub.url, token=TOKEN))
+    with pytest.raises(KeyError):
+        hub.files(f"acme/{NAME}", "kernels")
 
 
 def test_push(hub, builds):

@@ -26,8 +26,16 @@ from ..harness.hub_routes import TOKEN
 from ..harness.hub_tester import SEGMENTERS, TINY, tiny_folder
 
 SOURCES = Path(hf_models.__file__).parent
-SMT_CODE = {"configuration_base.py", "configuration_smt.py", "image_processing_imagenet.py", "layers.py"}
-SMT_CODE |= {"execution.py", "modeling_base.py", "modeling_smt.py", "remote_code.py", "saved_weights.py"}
+SMT_CODE = {"configuration_base.py", "configuration_smt.py", "image_processing_imagenet.py"}
+SMT_CODE |= {
+    "execution.py",
+    "input_channels.py",
+    "layers.py",
+    "modeling_base.py",
+    "modeling_smt.py",
+    "remote_code.py",
+    "saved_weights.py",
+}
 OTHERS = {".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 
 

@@ -1,6 +1,9 @@
 """Images are prepared as in the originals' evaluations, which use torchvision on Pillow images."""
 
+import base64
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -126,7 +129,7 @@ def same_everywhere(path, processor) -> np.ndarray:
     return seen[0]
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("suffix", ["avif", "jpg", "png", "tif", "webp"])
 def test_a_photo_of_a_phone_is_upright(tmp_path, suffix):
     processor, path = find_checkpoint("smt_tiny").image_processor(), tmp_path / f"phone.{suffix}"
     turned(noise(90, 60), path)
@@ -166,3 +169,40 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path):
         processor(np.zeros((3, 60, 60), np.uint16))
     with pytest.raises(ValueError, match="32 bits per channel"):
         processor(Image.fromarray(grey.astype(np.int32)))
+
+
+# a red square, written by libavif with `--depth 10`
+TEN_BITS = """
+AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUEAAADybWV0YQAAAAAAAAAoaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAGxpYmF2aWYAAAAA
+DnBpdG0AAAAAAAEAAAAeaWxvYwAAAABEAAABAAEAAAABAAABGgAAAB8AAAAoaWluZgAAAAAAAQAAABppbmZlAgAAAAABAABhdjAxQ29sb3IAAAAAamlw
+cnAAAABLaXBjbwAAABRpc3BlAAAAAAAAABAAAAAQAAAAEHBpeGkAAAAAAwoKCgAAAAxhdjFDgSBAAAAAABNjb2xybmNseAABAA0ABoAAAAAXaXBtYQAA
+AAAAAAABAAEEAQKDBAAAACdtZGF0EgAKCDgM//nAQ0GkMhEWQAAAQAAAeJ2B8PvkmIMR+A==
+"""
+
+
+def test_avif_of_ten_bits_is_refused_and_of_eight_is_read(tmp_path):
+    path = tmp_path / "photo.avif"
+    path.write_bytes(base64.b64decode(TEN_BITS))
+    with pytest.raises(InputError, match=r"photo.avif: more than 8 bits per channel"):
+        read_image(path)
+    red = Image.new("RGB", (64, 48), (200, 30, 40))
+    red.save(path)
+    np.testing.assert_allclose(np.asarray(read_image(path)).astype(int), np.asarray(red), atol=4)
+
+
+def test_photos_of_iphones(tmp_path, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "photo.jpg"  # some programs rename them so
+    red = Image.new("RGB", (64, 48), (200, 30, 40))
+    heif.from_pillow(red).save(path)
+    np.testing.assert_allclose(np.asarray(read_image(path)).astype(int), np.asarray(red), atol=4)
+    assert read_image(io.BytesIO(path.read_bytes())).size == (64, 48)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+        for file in (path, io.BytesIO(path.read_bytes())):
+            with pytest.raises(InputError, match=r"photo.jpg: HEIC, .* Run `pip install pillow-heif`"):
+                read_image(file, "photo.jpg")
+    deep = np.full((48, 64, 3), 40_000, np.uint16)
+    heif.from_bytes("RGB;16", (64, 48), deep.tobytes()).save(path)
+    with pytest.raises(InputError, match="more than 8 bits per channel"):
+        read_image(path)

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
 
+from hf_models.inference import classify_images
+
 pytest.importorskip("accelerate")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "finetune.py"
 COLOURS = {"blue": (20, 40, 220), "green": (20, 200, 40), "red": (220, 30, 20)}
@@ -84,6 +86,47 @@ def test_few_images_are_split_by_class(example, images, validated):
     parts = example.split(example.datasets.Dataset.from_dict({"label": labels}))
     assert len(parts["validation"]) == validated and len(parts["train"]) == len(labels) - validated
     assert set(parts["train"]["label"]) == set(range(len(images)))
+
+
+def photos(folder, *names):
+    """Class folders of two pictures each."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for index in range(2):
+            Image.new("RGB", (8, 8)).save(folder / name / f"{index}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["train", "bullet train", "test", "validation", "dev"])
+def test_a_class_may_be_called_like_a_split(example, tmp_path, name):
+    rows = example.load(photos(tmp_path / "photos", "bus", "car", name))
+    assert set(rows) == {"train", "validation"} and all(len(part) == 3 for part in rows.values())
+    assert rows["train"].features["label"].names == sorted(["bus", "car", name])
+
+
+def test_folders_of_splits_are_splits(example, tmp_path):
+    photos(tmp_path / "photos" / "train", "bus", "test tube", "train")
+    photos(tmp_path / "photos" / "val", "bus")
+    photos(tmp_path / "photos" / "test", "bus", "train")
+    rows = example.load(str(tmp_path / "photos"))
+    assert {split: len(part) for split, part in rows.items()} == {"train": 6, "validation": 2, "test": 4}
+    assert rows["test"].features["label"].names == ["bus", "test tube", "train"]
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(example, folder, tmp_path, channels):
+    example.finetune(
+        folder,
+        tmp_path / "model",
+        model=str(example.hf_models.default_checkpoint()),
+        image_size=None,
+        resume=False,
+        channels=channels,
+        num_train_epochs=1,
+    )
+    (labels,) = classify_images([Path(folder) / "red" / "0.png"], tmp_path / "model")
+    assert {entry["label"] for entry in labels} == set(COLOURS)
+    assert example.AutoImageProcessor.from_pretrained(tmp_path / "model").channels == channels
 
 
 def test_a_damaged_image_is_named(example, folder, tmp_path):

@@ -6,6 +6,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_toy import ToyConfig
+from .input_channels import fit_channels_of
 from .layers import DropPath, GlobalAveragePooler
 from .modeling_base import (
     HierarchicalBackbone,
@@ -100,5 +101,7 @@ class ToyBackbone(ToyPreTrainedModel, HierarchicalBackbone):
         self.encoder = ToyEncoder(config)
         self.post_init()
 
+
+fit_channels_of(ToyConfig.model_type, "embeddings.conv.weight")
 
 __all__ = ["ToyBackbone", "ToyForImageClassification", "ToyModel", "ToyPreTrainedModel"]
