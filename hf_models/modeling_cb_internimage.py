@@ -10,6 +10,7 @@ from torch import nn
 from transformers.utils.output_capturing import OutputRecorder
 
 from .configuration_cb_internimage import CBInternImageConfig
+from .input_channels import fit_channels_of
 from .layers import LayerScale, on_channels_last
 from .modeling_base import HierarchicalBackbone, HierarchicalStage
 from .modeling_internimage import InternImageEmbeddings, InternImageEncoder, InternImagePreTrainedModel
@@ -65,5 +66,7 @@ class CBInternImageBackbone(InternImagePreTrainedModel, HierarchicalBackbone):
         self.encoder = CBInternImageEncoder(config)
         self.post_init()
 
+
+fit_channels_of(CBInternImageConfig.model_type, "embeddings.conv1.weight")
 
 __all__ = ["CBInternImageBackbone"]

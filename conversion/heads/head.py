@@ -67,8 +67,16 @@ class Head(ABC):
         """
 
     @abstractmethod
-    def config_from_original(self, original: dict, backbone_config: PreTrainedConfig) -> PreTrainedConfig:
-        """Our config, from the original's without its backbone."""
+    def config_from_original(
+        self, original: dict, backbone_config: PreTrainedConfig, image_statistics: dict[str, list[float]]
+    ) -> PreTrainedConfig:
+        """Our config, from the original's without its backbone.
+
+        Args:
+            original: The original's.
+            backbone_config: That of the backbone.
+            image_statistics: See [`Family`].
+        """
 
     @abstractmethod
     def image_processor(self, config: PreTrainedConfig, stated: dict | None) -> BaseImageProcessor:
@@ -160,7 +168,7 @@ class BackboneWithHead:
         others = {
             name: v for name, v in original.items() if name not in ("type", "backbone", "family") and v is not None
         }
-        return self.head.config_from_original(others, backbone_config)
+        return self.head.config_from_original(others, backbone_config, self.backbone.image_statistics(backbone_config))
 
     def adopt(self, config: PreTrainedConfig, shown: Facts) -> None:
         self.backbone.adopt(config.backbone_config, self._inside(shown))
@@ -181,7 +189,7 @@ class BackboneWithHead:
         return self.head.assumed_preprocessing(config)
 
     def image_statistics(self, config: PreTrainedConfig) -> dict[str, list[float]]:
-        return self.backbone.image_statistics(config.backbone_config) if self.takes_preprocessing else {}
+        return self.backbone.image_statistics(config.backbone_config)
 
     @staticmethod
     def _inside(shown: Facts) -> Facts:

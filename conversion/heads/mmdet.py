@@ -64,7 +64,9 @@ class DetectionHead(Head):
         if original["type"] not in self.detectors:
             raise InputError(f"type={original['type']!r} is not supported, only {', '.join(self.detectors)} are.")
 
-    def config_from_original(self, original: dict, backbone_config: PreTrainedConfig) -> PreTrainedConfig:
+    def config_from_original(
+        self, original: dict, backbone_config: PreTrainedConfig, image_statistics: dict[str, list[float]]
+    ) -> PreTrainedConfig:
         model = ModelDict(original)
         config = self.build_config(model, backbone_config)
         model.check_used_up()

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import BaseImageProcessor, PreTrainedConfig
 
@@ -37,8 +37,12 @@ class SegmentationHead(Head):
         if original.get("type", SEGMENTERS[0]) not in SEGMENTERS:
             raise InputError(f"type={original['type']!r} is not supported, only {', '.join(SEGMENTERS)} are.")
 
-    def config_from_original(self, original: dict, backbone_config: PreTrainedConfig) -> PreTrainedConfig:
-        recipe = _recipe(original.get("test_cfg"))
+    def config_from_original(
+        self, original: dict, backbone_config: PreTrainedConfig, image_statistics: dict[str, list[float]]
+    ) -> PreTrainedConfig:
+        # a recipe calls `image_mean` and `image_std` just mean and std
+        statistics = {name.removeprefix("image_"): tuple(values) for name, values in image_statistics.items()}
+        recipe = replace(_recipe(original.get("test_cfg")), **statistics)
         shared = {"backbone_config": backbone_config, "segmentation_recipe": recipe.to_dict()}
         return self.build_config(flat(original, TRAINING), shared)
 

@@ -370,6 +370,15 @@ def test_a_changed_part_is_noticed(tmp_path):
         verify(output, progress=False)
 
 
+@pytest.mark.parametrize(("feature_norms", "mean"), [(True, [0.5] * 3), (False, [0.485, 0.456, 0.406])])
+def test_images_are_prepared_as_the_backbone_saw_them(tmp_path, feature_norms, mean):
+    state, config = checkpoint("replknet", "upernet", feature_norms=feature_norms)  # of RepLKNet-XL, or of the others
+    output, report = converted(tmp_path, state, config)
+    assert AutoModelForSemanticSegmentation.from_pretrained(output).config.segmentation_recipe["mean"] == mean
+    assert json.loads((output / "preprocessor_config.json").read_text())["image_mean"] == mean
+    assert any(("image_mean [0.5, 0.5, 0.5]" in note) == feature_norms for note in report["notes"])
+
+
 def test_sliding_windows_come_from_the_test_config(tmp_path):
     state, config = checkpoint("internimage", "upernet")
     config["test_cfg"] = {"mode": "slide", "crop_size": [64, 64], "stride": [42, 42]}
