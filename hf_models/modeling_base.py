@@ -22,6 +22,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_base import HierarchicalConfig
+from .int8_quantizer import register_quantizer
 from .layers import LayerScale, channels_last, initialize_linear
 from .saved_weights import OneSetOfWeights
 
@@ -187,3 +188,6 @@ class HierarchicalBackbone(BackboneMixin, HierarchicalPreTrainedModel):
             if name in self.out_features
         )
         return BackboneOutput(feature_maps=feature_maps)
+
+
+register_quantizer()

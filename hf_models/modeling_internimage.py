@@ -10,6 +10,7 @@ from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
 from .input_channels import fit_channels_of
+from .int8_linear import feed_forward
 from .internimage_metadata import MetadataForImageClassification, metadata_head
 from .layers import ConvPooler, DropPath, linear, on_channels_last, residual_scale, split_last
 from .modeling_base import (
@@ -33,7 +34,7 @@ class InternImageMLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (..., channels)."""
-        return linear(self.fc2, self.activation(linear(self.fc1, hidden_states)))
+        return feed_forward(self.fc1, self.activation, self.fc2, hidden_states)
 
 
 class InternImageLayer(GradientCheckpointingLayer):

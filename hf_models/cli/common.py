@@ -44,3 +44,9 @@ def one_line_errors(verbose: bool, model: str | None = None, needs_models: bool 
             raise
         print("interrupted", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def say(step: str) -> None:
+    """Progress is shown where someone may be watching."""
+    if sys.stderr.isatty():
+        print(f"{step} ...", file=sys.stderr, flush=True)

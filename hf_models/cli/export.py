@@ -1,12 +1,11 @@
 """`hf-models export`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .common import Verbose, one_line_errors
+from .common import Verbose, one_line_errors, say
 
 
 def export(
@@ -27,15 +26,7 @@ def export(
         from hf_models.conversion.export import export
 
         output = output or Path(f"{Path(source).resolve().name}-{format}")
-        report = export(
-            source, output, format=format, dynamic=dynamic, dtype=dtype, overwrite=overwrite, progress=_say
-        )
+        report = export(source, output, format=format, dynamic=dynamic, dtype=dtype, overwrite=overwrite, progress=say)
     shape = ", ".join(map(str, report.shape))
     print(f"{report.file}: pixel_values ({shape}) -> {', '.join(report.outputs)}; {report.size / 1e6:,.1f} MB")
     print(f"checked: differs from PyTorch by at most {report.difference:.0e} of the largest output")
-
-
-def _say(step: str) -> None:
-    """Progress is shown where someone may be watching."""
-    if sys.stderr.isatty():
-        print(f"{step} ...", file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from .export import export
 from .kernels import app as kernels
 from .predict import classify, detect, segment
 from .publish import publish_all, push
+from .quantize import quantize
 from .visualize import app as visualize
 from .zoo import list_models
 
@@ -26,7 +27,8 @@ app = typer.Typer(
 
 @app.callback()
 def program(version: Version = False) -> None:
-    """Vision backbones for transformers: classify, segment, detect, convert, publish, evaluate, see inside, export.
+    """Vision backbones for transformers: classify, segment, detect, convert, publish, evaluate, see inside, export,
+    quantize.
 
     `hf-models COMMAND --help` explains a command.
     """
@@ -40,6 +42,7 @@ for command in (convert, verify, push):
     app.command()(command)
 app.command("publish-all")(publish_all)
 app.command()(export)
+app.command()(quantize)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(visualize, name="visualize")
 app.add_typer(benchmark, name="benchmark")
