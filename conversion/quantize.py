@@ -1,12 +1,12 @@
 """`hf-models quantize`: a folder whose linear layers are in 8 bits."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import nn
 from transformers import AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 from transformers.utils import logging
 
@@ -14,18 +14,14 @@ from hf_models.errors import InputError
 from hf_models.inference.classify import load_config
 from hf_models.inference.files import check_path
 from hf_models.inference.images import read_image
+from hf_models.inference.int8 import convert_to_int8, convertible_layers, input_spans
 from hf_models.inference.loading import load_model
 from hf_models.inference.names import model_folder
-from hf_models.int8_linear import Int8Linear, has_fast_products
-from hf_models.int8_quantizer import Int8Config, Int8Quantizer, layers_of, replace_layers
+from hf_models.int8_linear import has_fast_products
 
 from .writing.output import appearing, check_output, tidy
 
-# the last layer, and those that say where and with what weights a deformable convolution samples
-KEPT = ("classifier", "offset", "mask", "offset_mask", "center_feature_scale")
 CALIBRATION_IMAGES = 256
-
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def quantize(
         raise InputError(f"{source}: is quantised already. Name the folder that it was made from.")
     files = _images(calibration) if calibration else []
     processor, model = load_model(model_folder(source), AutoModelForImageClassification, config.dtype or torch.float32)
-    layers = layers_of(model, nn.Linear, KEPT)
+    layers = convertible_layers(model)
     if not layers:
         raise InputError(f"{source}: {type(model).__name__} has no linear layers to quantise. Use it as it is.")
     for name, layer in layers.items():
@@ -75,11 +71,12 @@ def quantize(
             raise InputError(f"{source}: {name}.weight is not finite. Convert or train it again.")
     logging.disable_progress_bar()  # of `save_pretrained`
     progress(f"calibrating with {len(files)} images" if files else f"rounding {len(layers)} layers")
-    spans = _spans(model, layers, processor, files) if files else {}
+    spans = input_spans(model, _pixels(processor, files))
+    for name, span in spans.items():
+        if not all(map(math.isfinite, span)):
+            raise InputError(f"{source}: the input of {name} is not finite. Convert or train it again.")
     before = _bytes(model)
-    replace_layers(model, nn.Linear, KEPT, lambda name, layer: Int8Linear.from_linear(layer, spans.get(name)))
-    model.config.quantization_config = Int8Config(KEPT, calibrated=bool(files))
-    model.hf_quantizer = Int8Quantizer(model.config.quantization_config)
+    convert_to_int8(model, spans)
     after = _bytes(model)
     with appearing(output, after, overwrite) as folder:
         model.save_pretrained(folder)
@@ -100,31 +97,10 @@ def _images(folder: Path) -> list[Path]:
     return [files[index * len(files) // count] for index in range(count)]
 
 
-@torch.inference_mode()
-def _spans(
-    model: PreTrainedModel, layers: dict[str, nn.Module], processor: BaseImageProcessor, files: list[Path]
-) -> dict[str, Span]:
-    """The smallest and the largest number that came into each layer."""
-    spans: dict[str, Span] = {}
-    handles = [layer.register_forward_pre_hook(_watching(spans, name)) for name, layer in layers.items()]
+def _pixels(processor: BaseImageProcessor, files: list[Path]) -> Iterator[torch.Tensor]:
     channels = getattr(processor, "channels", 3)
     for file in files:
-        pixel_values = processor(read_image(file, channels=channels), return_tensors="pt").pixel_values
-        logits = model(pixel_values).logits
-        if not logits.isfinite().all():
-            raise InputError(f"{file}: the scores of the model are not finite. Convert or train it again.")
-    for handle in handles:
-        handle.remove()
-    return spans
-
-
-def _watching(spans: dict[str, Span], name: str) -> Callable[[nn.Module, tuple[torch.Tensor]], None]:
-    def watch(layer: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        smallest, largest = (bound.item() for bound in torch.aminmax(inputs[0]))
-        seen = spans.get(name, (smallest, largest))
-        spans[name] = min(smallest, seen[0]), max(largest, seen[1])
-
-    return watch
+        yield processor(read_image(file, channels=channels), return_tensors="pt").pixel_values
 
 
 def _bytes(model: PreTrainedModel) -> int:

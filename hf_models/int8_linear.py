@@ -207,7 +207,7 @@ def has_fast_products() -> bool:
 
 
 def to_levels(hidden_states: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
-    """Round numbers to unsigned 8-bit levels, of which `zero_point` is 0; what lies outside becomes the last level."""
+    """Round numbers to unsigned 8-bit levels, of which `zero_point` is 0; those beyond become the nearest."""
     # the one function of PyTorch that does it in one pass; its result shares its memory with plain 8-bit numbers
     rounded = torch.quantize_per_tensor(hidden_states.contiguous().float(), scale, zero_point, torch.quint8)
     plain = torch.empty(0, dtype=torch.uint8)
@@ -215,10 +215,15 @@ def to_levels(hidden_states: torch.Tensor, scale: float, zero_point: int) -> tor
 
 
 def _levels(smallest: float, largest: float) -> tuple[float, int]:
-    """Step and level of 0 of 256 levels from `smallest` to `largest`, or wider: 0 is a level."""
+    """Step and level of 0 of 256 levels from `smallest` to `largest`, or wider: 0 is a level.
+
+    The step is infinite where the input is not finite.
+    """
+    if not math.isfinite(largest - smallest):
+        return math.inf, 0
     smallest, largest = min(smallest, 0.0), max(largest, 0.0)
     scale = _round_up(torch.tensor(max((largest - smallest) / 255, 1e-6))).item()
-    return scale, min(max(round(-smallest / scale), 0), 255) if math.isfinite(scale) else 0
+    return scale, round(-smallest / scale)
 
 
 def _round_up(positive: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,8 @@ class Int8Quantizer(HfQuantizer):
 
         replace_layers(model, nn.Linear, config.modules_to_not_convert, empty)
 
-    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    def _dequantize(self, model: PreTrainedModel, dtype: torch.dtype | str) -> PreTrainedModel:
+        dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype  # transformers may pass its name
         replace_layers(model, Int8Linear, (), lambda name, layer: layer.dequantized(dtype))
         return model
 

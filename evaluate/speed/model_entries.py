@@ -11,6 +11,7 @@ from transformers import AutoModelForImageClassification
 
 from hf_models import deformable_conv, large_kernel_conv, layers
 from hf_models.errors import InputError
+from hf_models.inference.int8 import convert_to_int8, input_spans
 from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 from hf_models.zoo import find_checkpoint
 
@@ -78,6 +79,13 @@ def from_zoo(name: str) -> nn.Module:
     return model
 
 
+def in_int8(name: str) -> nn.Module:
+    """The model as `hf-models quantize --calibration` makes it, calibrated with noise."""
+    model = from_zoo(name)
+    side = model.config.image_size
+    return convert_to_int8(model, input_spans(model, [torch.randn(2, 3, side, side)]))
+
+
 def from_timm(name: str) -> nn.Module:
     """A model of timm with random weights."""
     try:
@@ -107,6 +115,8 @@ MODELS = {
         "InternImage-T, original PyTorch core", lambda: PyTorchCore(from_zoo("internimage_t_1k_224"))
     ),
     "flash-internimage-t": Entry("FlashInternImage-T", lambda: from_zoo("flash_intern_image_t_1k_224")),
+    "internimage-t-int8": Entry("InternImage-T, 8 bits", lambda: in_int8("internimage_t_1k_224")),
+    "flash-internimage-t-int8": Entry("FlashInternImage-T, 8 bits", lambda: in_int8("flash_intern_image_t_1k_224")),
     "smt-t": Entry("SMT-T", lambda: from_zoo("smt_tiny")),
     "replknet-31b": Entry("RepLKNet-31B", lambda: from_zoo("RepLKNet-31B_ImageNet-1K_224"), "replknet-31b-original"),
     "replknet-31b-merged": Entry(
