@@ -36,10 +36,10 @@ class Quantization:
 
 
 def quantize(
-    source: str,
-    output: Path,
+    source: str | Path,
+    output: str | Path,
     *,
-    calibration: Path | None = None,
+    calibration: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Quantization:
@@ -56,12 +56,13 @@ def quantize(
         InputError: `source` is no image classifier, is quantised, or has no layer to quantise; there is no image in
             `calibration`, or one cannot be read; or `output` cannot be written.
     """
+    output = Path(output)
     tidy(output)
     check_output(output, source, overwrite)
     config = load_config(source)
     if getattr(config, "quantization_config", None) is not None:
         raise InputError(f"{source}: is quantised already. Name the folder that it was made from.")
-    files = _images(calibration) if calibration else []
+    files = _images(Path(calibration)) if calibration is not None else []
     processor, model = load_model(model_folder(source), AutoModelForImageClassification, config.dtype or torch.float32)
     layers = convertible_layers(model)
     if not layers:
