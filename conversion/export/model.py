@@ -155,6 +155,8 @@ def _load(source: str) -> tuple[BaseImageProcessor, PreTrainedModel]:
             f"{source}: is for {task_of(config)}; only classifiers and segmentation models can be exported. "
             f"Run it with `hf-models {COMMANDS[task_of(config)]}`."
         )
+    if getattr(config, "quantization_config", None) is not None:
+        raise InputError(f"{source}: is quantised. Export the folder that it was made from.")
     return load_model(path, auto_class)
 
 

@@ -153,5 +153,7 @@ def test_refusals(tmp_path, photos):
         (line,) = result.stderr.splitlines()
         assert message in line and result.stdout == ""
         assert not (tmp_path / "out").exists()
+    exported = CliRunner().invoke(app, ["export", str(tmp_path / "int8"), str(tmp_path / "out")])
+    assert exported.exit_code == 2 and "is quantised" in exported.stderr
     assert CliRunner().invoke(app, ["quantize", source, str(empty / "x")]).exit_code == 0
     assert CliRunner().invoke(app, ["quantize", source, str(empty / "x")]).exit_code == 2  # not empty
