@@ -14,15 +14,6 @@ CpuPath choose_path() {
   return paths.choose();
 }
 
-template <typename T>
-const T* numbers_of(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-template <typename T>
-T* mutable_numbers_of(Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
-
 // For each point of a unit: the size of its level, and where that starts among the positions
 template <typename A>
 struct Levels {
@@ -143,6 +134,7 @@ std::tuple<Tensor, Tensor, Tensor> deformable_attention_backward(const Tensor& g
 Tensor roi_align_forward(const Tensor& features, const Tensor& rois, int64_t output_size, double spatial_scale) {
   check_rois("features", features, rois, output_size);
   Tensor output = torch::stable::new_empty(features, {rois.size(0), features.size(1), output_size, output_size});
+  if (features.numel() == 0) return torch::stable::zero_(output);
   if (output.numel() == 0) return output;
   const Tensor regions = torch::stable::contiguous(rois);
   const CpuPath path = choose_path();

@@ -1,4 +1,4 @@
-// What every backend asks of its arguments.
+// What every backend asks of its arguments, and how it reads them.
 #pragma once
 
 #include <cstdint>
@@ -67,6 +67,15 @@ inline void check_boxes(const Tensor& boxes, const Tensor& groups) {
   STD_TORCH_CHECK(groups.scalar_type() == ScalarType::Long, "groups: expected int64");
   STD_TORCH_CHECK(device_of(groups) == device_of(boxes), "groups: expected to be on ", device_of(boxes),
                   " like boxes, got ", device_of(groups));
+}
+
+template <typename T>
+const T* numbers_of(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+template <typename T>
+T* mutable_numbers_of(Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 inline FeatureStrides strides_of(const Tensor& features) {
