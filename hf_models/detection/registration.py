@@ -4,8 +4,13 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
+from ..configuration_backbone_rcnn import BackboneRCNNConfig
+from ..modeling_backbone_rcnn import BackboneRCNNForObjectDetection
+
 # A new detector is one line here.
-DETECTORS: list[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = []
+DETECTORS: list[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = [
+    (BackboneRCNNConfig, BackboneRCNNForObjectDetection),
+]
 
 
 def register_detectors() -> None:

@@ -1,0 +1,47 @@
+"""Feature Pyramid Network (https://arxiv.org/abs/1612.03144, section 3)."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .layers import on_channels_last
+
+
+class FeaturePyramid(nn.Module):
+    """Brings all feature maps to one width, and adds to each what the coarser ones know.
+
+    Args:
+        in_channels: Channels of each feature map, highest resolution first.
+        channels: Channels of each level.
+        norm: "layer" for a LayerNorm after each convolution, as ViTDet has it (https://arxiv.org/abs/2203.16527);
+            `None` for a bias instead.
+    """
+
+    def __init__(self, in_channels: list[int], channels: int, norm: str | None = None):
+        super().__init__()
+        make_norm = partial(nn.LayerNorm, channels, eps=1e-5) if norm == "layer" else nn.Identity
+        bias = norm is None
+        self.lateral_convs = nn.ModuleList(nn.Conv2d(width, channels, 1, bias=bias) for width in in_channels)
+        self.lateral_norms = nn.ModuleList(make_norm() for _ in in_channels)
+        self.output_convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=bias) for _ in in_channels)
+        self.output_norms = nn.ModuleList(make_norm() for _ in in_channels)
+
+    def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Takes maps (batch_size, in_channels[i], height, width), each half the resolution of the one before.
+
+        Returns:
+            A level (batch_size, channels, height, width) for each map, and one of half the last one's resolution.
+        """
+        levels = [
+            on_channels_last(norm, conv(feature_map))
+            for conv, norm, feature_map in zip(self.lateral_convs, self.lateral_norms, feature_maps, strict=True)
+        ]
+        for i in reversed(range(len(levels) - 1)):
+            levels[i] = levels[i] + F.interpolate(levels[i + 1], size=levels[i].shape[2:], mode="nearest")
+        levels = [
+            on_channels_last(norm, conv(level))
+            for conv, norm, level in zip(self.output_convs, self.output_norms, levels, strict=True)
+        ]
+        return (*levels, levels[-1][:, :, ::2, ::2])

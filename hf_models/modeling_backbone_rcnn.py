@@ -1,0 +1,304 @@
+"""Mask R-CNN (https://arxiv.org/abs/1703.06870) and Cascade Mask R-CNN (https://arxiv.org/abs/1906.09756).
+
+One class: Mask R-CNN is a cascade of one stage. The forward pass is the whole test of the original models in
+MMDetection, from the images to the detections.
+"""
+
+from functools import partial
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.backbone_utils import load_backbone
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .boxes import clip_boxes, decode_deltas
+from .configuration_backbone_rcnn import BackboneRCNNConfig
+from .detector_output import DetectorOutput
+from .feature_pyramid import FeaturePyramid
+from .layers import initialize_linear, starting_with
+from .nms import batched_nms
+from .roi_align import roi_align
+from .saved_weights import OneSetOfWeights
+
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)  # height / width
+BOX_BINS, MASK_BINS = 7, 14  # of RoIAlign, in each direction
+
+starting_small = partial(starting_with, partial(init.normal_, std=0.01))
+starting_tiny = partial(starting_with, partial(init.normal_, std=0.001))
+
+
+class RegionProposalHead(nn.Module):
+    """Says at every position of every level whether an object is near, and where (https://arxiv.org/abs/1506.01497)."""
+
+    def __init__(self, config: BackboneRCNNConfig):
+        super().__init__()
+        width, anchors = config.fpn_channels, len(ANCHOR_RATIOS)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        self.objectness = starting_small(nn.Conv2d(width, anchors, 1))
+        self.deltas = starting_small(nn.Conv2d(width, 4 * anchors, 1))
+
+    def forward(self, levels: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Takes levels (batch_size, channels, height, width).
+
+        Returns:
+            For each level, the logits (batch_size, 3, height, width) of the anchors at each position, and their deltas
+            (batch_size, 12, height, width), four for each anchor.
+        """
+        hidden_states = [F.relu(self.conv(level)) for level in levels]
+        return [self.objectness(hidden) for hidden in hidden_states], [self.deltas(hidden) for hidden in hidden_states]
+
+
+class BoxHead(nn.Module):
+    """Classifies regions, and corrects their boxes for each class."""
+
+    def __init__(self, config: BackboneRCNNConfig):
+        super().__init__()
+        width, hidden_size = config.fpn_channels, config.box_hidden_size
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(config.box_convs))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(config.box_convs))
+        sizes = [width * BOX_BINS**2, *[hidden_size] * config.box_fcs]
+        self.fcs = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
+        self.classifier = starting_small(nn.Linear(hidden_size, config.num_labels + 1))
+        self.deltas = starting_tiny(nn.Linear(hidden_size, 4 * config.num_labels))
+
+    def forward(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Takes features (N, channels, 7, 7).
+
+        Returns:
+            Logits (N, num_labels + 1), the background last, and deltas (N, num_labels, 4).
+        """
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            pooled = F.relu(norm(conv(pooled)))
+        hidden_states = pooled.flatten(1)  # (N, C, 7, 7) -> (N, C * 49)
+        for fc in self.fcs:
+            hidden_states = F.relu(fc(hidden_states))
+        return self.classifier(hidden_states), self.deltas(hidden_states).unflatten(1, (-1, 4))
+
+
+class MaskHead(nn.Module):
+    """Draws the object of each region, for each class."""
+
+    def __init__(self, config: BackboneRCNNConfig):
+        super().__init__()
+        width = config.fpn_channels
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(config.mask_convs))
+        self.upsample = nn.ConvTranspose2d(width, width, 2, stride=2)
+        self.classifier = starting_small(nn.Conv2d(width, config.num_labels, 1))
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Takes features (N, channels, 14, 14); returns logits (N, num_labels, 28, 28)."""
+        for conv in self.convs:
+            pooled = F.relu(conv(pooled))
+        return self.classifier(F.relu(self.upsample(pooled)))
+
+
+class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
+    """Mask R-CNN or Cascade Mask R-CNN on any backbone: boxes, and masks where the model has mask heads."""
+
+    config: BackboneRCNNConfig
+    config_class = BackboneRCNNConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    def __init__(self, config: BackboneRCNNConfig):
+        super().__init__(config)
+        self.backbone = load_backbone(config)
+        self.neck = FeaturePyramid(self.backbone.channels, config.fpn_channels, config.fpn_norm)
+        self.rpn = RegionProposalHead(config)
+        self.box_heads = nn.ModuleList(BoxHead(config) for _ in config.box_stds)
+        self.mask_heads = nn.ModuleList(MaskHead(config) for _ in config.box_stds if config.with_masks)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Xavier-uniform weights, but small ones for the layers that predict; zeros for biases."""
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            initialize_linear(module, getattr(module, "initialize_weight", init.xavier_uniform_))
+        else:
+            super()._init_weights(module)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        labels: list[dict] | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> DetectorOutput:
+        """Detect the objects of a batch of images.
+
+        Args:
+            pixel_values: Normalised images (batch_size, num_channels, height, width), padded on the right and below.
+            pixel_mask: (batch_size, height, width), 1 where an image is and 0 where padding is; by default there is no
+                padding.
+            labels: Not supported: this class does not train.
+            output_hidden_states: Whether to return the backbone's hidden states.
+            return_dict: `False` for a tuple.
+
+        Returns:
+            The best `config.max_detections` of each image.
+        """
+        if labels is not None:
+            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        outputs = self.backbone(
+            pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
+        )
+        levels = self.neck(outputs.feature_maps)
+        sizes = image_sizes(pixel_values, pixel_mask)
+        images = [
+            self.detect([level[i : i + 1] for level in levels[:-1]], proposals, sizes[i])
+            for i, proposals in enumerate(self.proposals(*self.rpn(levels), sizes))
+        ]
+        scores, labels, boxes, masks = zip(*images, strict=True)
+        return DetectorOutput(
+            scores=self._places(scores, 0),
+            labels=self._places(labels, -1),
+            boxes=self._places(boxes, 0),
+            masks=self._places(masks, 0) if self.mask_heads else None,
+            hidden_states=outputs.hidden_states,
+        )
+
+    def proposals(
+        self, objectness: list[torch.Tensor], deltas: list[torch.Tensor], sizes: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """The boxes (N, 4) of each image that are looked at closely, the best first.
+
+        Args:
+            objectness: Of each level, as [`RegionProposalHead`] returns it.
+            deltas: The same.
+            sizes: (batch_size, 2), width and height of each image without padding.
+        """
+        proposals = []
+        candidates, scores, levels = self.candidates(objectness, deltas, sizes)
+        for boxes, score in zip(candidates, scores, strict=True):
+            (exists,) = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).nonzero(as_tuple=True)
+            kept = batched_nms(boxes[exists], score[exists], levels[exists], self.config.rpn_nms_threshold)
+            proposals.append(boxes[exists[kept[: self.config.rpn_post_nms]]])
+        return proposals
+
+    def candidates(
+        self, objectness: list[torch.Tensor], deltas: list[torch.Tensor], sizes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The best anchors of each level, moved to where objects are: what proposals are chosen from.
+
+        Returns:
+            Boxes (batch_size, N, 4), scores (batch_size, N) and levels (N,).
+        """
+        boxes, scores, levels = [], [], []
+        for level, (logits, delta, stride) in enumerate(
+            zip(objectness, deltas, self.config.level_strides, strict=True)
+        ):
+            box = grid_anchors(*logits.shape[2:], stride, self.config.anchor_scale).to(logits.device)
+            score = logits.permute(0, 2, 3, 1).flatten(1).float().sigmoid()  # (B, A, H, W) -> (B, H * W * A)
+            # (B, 4 * A, H, W) -> (B, H * W * A, 4)
+            delta = delta.permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3).float()
+            if score.shape[1] > self.config.rpn_pre_nms:
+                score, best = score.topk(self.config.rpn_pre_nms)
+                box, delta = box[best], delta.take_along_dim(best[..., None], dim=1)
+            boxes.append(clip_boxes(decode_deltas(box, delta), sizes[:, None]))
+            scores.append(score)
+            levels.append(torch.full_like(score[0], level, dtype=torch.long))
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
+
+    def detect(
+        self, levels: list[torch.Tensor], proposals: torch.Tensor, size: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The detections of one image, the best first.
+
+        Images are treated one by one from here on, which bounds the memory for their regions.
+
+        Args:
+            levels: Of the feature pyramid, (1, channels, height, width) each, without the last, which only the region
+                proposals use.
+            proposals: (N, 4).
+            size: (2,), width and height of the image.
+
+        Returns:
+            For up to `max_detections`: scores (K,), labels (K,), boxes (K, 4) as fractions of the size, and, if the
+            model draws masks, their probabilities (K, 28, 28).
+        """
+        scores, boxes = self.classified(levels, proposals, size)
+        region, labels = (scores > self.config.score_threshold).nonzero(as_tuple=True)
+        scores, boxes = scores[region, labels], boxes[region, labels]
+        kept = batched_nms(boxes, scores, labels, self.config.nms_threshold)[: self.config.max_detections]
+        scores, boxes, labels = scores[kept], boxes[kept], labels[kept]
+        masks = self.masks(levels, boxes, labels) if self.mask_heads else None
+        return scores, labels, boxes / size.repeat(2), masks
+
+    def classified(
+        self, levels: list[torch.Tensor], regions: torch.Tensor, size: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run all stages on regions (N, 4).
+
+        Returns:
+            Scores (N, num_labels) of the regions, and the last stage's boxes (N, num_labels, 4) for each class.
+        """
+        logits = 0
+        for head, stds in zip(self.box_heads, self.config.box_stds, strict=True):
+            stage_logits, deltas = head(self.pool(levels, regions, BOX_BINS))
+            boxes = clip_boxes(decode_deltas(regions[:, None], deltas.float(), stds), size)
+            logits = logits + stage_logits.float()
+            # the next stage looks at the box of the class that this one thinks is best, the background aside
+            best = stage_logits[:, :-1].argmax(dim=1)
+            regions = boxes[torch.arange(len(best), device=best.device), best]
+        return (logits / len(self.box_heads)).softmax(dim=1)[:, :-1], boxes
+
+    def masks(self, levels: list[torch.Tensor], boxes: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Probabilities (K, 28, 28) of the masks in boxes (K, 4) with labels (K,): the mean over all mask heads."""
+        pooled = self.pool(levels, boxes, MASK_BINS)
+        detections = torch.arange(len(labels), device=labels.device)
+        probabilities = [head(pooled)[detections, labels].float().sigmoid() for head in self.mask_heads]
+        return sum(probabilities) / len(probabilities)
+
+    def pool(self, levels: list[torch.Tensor], boxes: torch.Tensor, bins: int) -> torch.Tensor:
+        """Features (N, channels, bins, bins) in boxes (N, 4), each from the level that fits its size."""
+        fitting = level_of(boxes, self.config.roi_finest_scale, len(levels))
+        pooled = levels[0].new_zeros(len(boxes), levels[0].shape[1], bins, bins)
+        for i, (level, stride) in enumerate(zip(levels, self.config.level_strides, strict=False)):
+            regions = F.pad(boxes[fitting == i], (1, 0))  # (n, 4) -> (n, 5), with the index of the only image
+            pooled[fitting == i] = roi_align(level, regions, bins, 1 / stride)
+        return pooled
+
+    def _places(self, detections: tuple[torch.Tensor, ...], empty: int) -> torch.Tensor:
+        """(K, ...) of each image -> (batch_size, max_detections, ...), with a value for places without a detection."""
+        places = self.config.max_detections
+        return torch.stack(
+            [F.pad(found, (0, 0) * (found.ndim - 1) + (0, places - len(found)), value=empty) for found in detections]
+        )
+
+
+def image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+    """Width and height (batch_size, 2) of the images without their padding, as floats."""
+    batch_size, _, height, width = pixel_values.shape
+    if pixel_mask is None:
+        return pixel_values.new_tensor([[width, height]], dtype=torch.float32).expand(batch_size, 2)
+    if pixel_mask.shape != (batch_size, height, width):
+        raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
+    return torch.stack([pixel_mask.any(dim=dim).sum(dim=1) for dim in (1, 2)], dim=1).float()
+
+
+def grid_anchors(height: int, width: int, stride: int, scale: float) -> torch.Tensor:
+    """Anchors (height * width * 3, 4) of a level: at each position in turn, a wide, a square and a tall one.
+
+    Their centres lie at the top left corners of the cells of the grid.
+    """
+    root = torch.tensor(ANCHOR_RATIOS).sqrt()
+    half = scale * stride * torch.stack((1 / root, root), dim=1) / 2  # (3, 2), half of width and height
+    rows, columns = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
+    centres = torch.stack((columns, rows), dim=2).flatten(0, 1)[:, None]  # (H * W, 1, 2)
+    return torch.cat((centres - half, centres + half), dim=2).flatten(0, 1)
+
+
+def level_of(boxes: torch.Tensor, finest_scale: float, levels: int) -> torch.Tensor:
+    """The level (N,) that features of boxes (N, 4) come from: one more for each doubling of their size."""
+    width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(dim=1)
+    level = ((width * height).sqrt() / finest_scale + 1e-6).log2().floor()
+    return level.clamp(0, levels - 1).long()
+
+
+__all__ = ["BackboneRCNNForObjectDetection"]
