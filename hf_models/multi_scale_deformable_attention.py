@@ -16,9 +16,10 @@ from .hub_kernels import get_function, set_reference
 
 def multi_scale_deformable_attention(
     value: torch.Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
     sampling_locations: torch.Tensor,
     attention_weights: torch.Tensor,
+    *,
+    spatial_shapes: Sequence[tuple[int, int]],
 ) -> torch.Tensor:
     """Sum weighted bilinear samples of feature maps of several sizes, for each query and head.
 
@@ -26,10 +27,10 @@ def multi_scale_deformable_attention(
 
     Args:
         value: (N, S, heads, channels), the positions of all maps one after the other, row by row.
-        spatial_shapes: Height and width of each map.
         sampling_locations: (N, Q, heads, levels, points, 2), where to sample: (x, y) as fractions of the map's width
             and height. Pixels outside are zero. A sample whose location is not finite adds nothing.
         attention_weights: (N, Q, heads, levels, points), the weight of each sample.
+        spatial_shapes: Height and width of each map.
 
     Returns:
         (N, Q, heads * channels), in the widest dtype of the arguments; arithmetic is in float32 at least.
@@ -39,17 +40,17 @@ def multi_scale_deformable_attention(
     """
     tensors = (value, sampling_locations, attention_weights)
     dtype = torch.promote_types(torch.promote_types(value.dtype, sampling_locations.dtype), attention_weights.dtype)
-    value, sampling_locations, attention_weights = (tensor.to(dtype) for tensor in tensors)
+    tensors = [tensor.to(dtype) for tensor in tensors]  # autocast leaves them in several
     kernel = get_function("detection-ops", "multi_scale_deformable_attention", value.device.type, *tensors)
-    function = kernel or multi_scale_deformable_attention_reference
-    return function(value, spatial_shapes, sampling_locations, attention_weights)
+    return (kernel or multi_scale_deformable_attention_reference)(*tensors, spatial_shapes=spatial_shapes)
 
 
 def multi_scale_deformable_attention_reference(
     value: torch.Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
     sampling_locations: torch.Tensor,
     attention_weights: torch.Tensor,
+    *,
+    spatial_shapes: Sequence[tuple[int, int]],
 ) -> torch.Tensor:
     """`multi_scale_deformable_attention` in PyTorch alone, for arguments of one dtype."""
     dtype = torch.promote_types(value.dtype, torch.float32)
@@ -91,7 +92,7 @@ class MultiScaleDeformableAttention(modeling_deformable_detr.MultiScaleDeformabl
                 im2col_step,
             )
         return multi_scale_deformable_attention(
-            value, value_spatial_shapes_list, sampling_locations, attention_weights
+            value, sampling_locations, attention_weights, spatial_shapes=value_spatial_shapes_list
         )
 
 

@@ -14,7 +14,5 @@ namespace detection_ops::CPU_PATH {
   template void roi_align_backward<T>(const RoiProblem<T>&, const T*, T*, int64_t, int64_t);
 FOR_EACH_TYPE(INSTANTIATE)
 #undef INSTANTIATE
-template void suppress<float>(const SuppressProblem<float>&, int64_t, int64_t);
-template void suppress<double>(const SuppressProblem<double>&, int64_t, int64_t);
 
 }  // namespace detection_ops::CPU_PATH

@@ -84,9 +84,9 @@ struct Groups {
 
 using namespace detection_ops;
 
-Tensor deformable_attention_forward(const Tensor& value, std::vector<int64_t> spatial_shapes,
-                                    const Tensor& sampling_locations, const Tensor& attention_weights) {
-  const Attention size = check_attention(value, spatial_shapes, sampling_locations, attention_weights);
+Tensor deformable_attention_forward(const Tensor& value, const Tensor& sampling_locations,
+                                    const Tensor& attention_weights, std::vector<int64_t> spatial_shapes) {
+  const Attention size = check_attention(value, sampling_locations, attention_weights, spatial_shapes);
   Tensor output = torch::stable::new_empty(value, {size.batch, size.queries, size.heads * size.channels});
   if (output.numel() == 0) return output;
   const Tensor values = torch::stable::contiguous(value), locations = torch::stable::contiguous(sampling_locations),
@@ -106,10 +106,10 @@ Tensor deformable_attention_forward(const Tensor& value, std::vector<int64_t> sp
 }
 
 std::tuple<Tensor, Tensor, Tensor> deformable_attention_backward(const Tensor& grad_output, const Tensor& value,
-                                                                 std::vector<int64_t> spatial_shapes,
                                                                  const Tensor& sampling_locations,
-                                                                 const Tensor& attention_weights) {
-  const Attention size = check_attention(value, spatial_shapes, sampling_locations, attention_weights);
+                                                                 const Tensor& attention_weights,
+                                                                 std::vector<int64_t> spatial_shapes) {
+  const Attention size = check_attention(value, sampling_locations, attention_weights, spatial_shapes);
   check_grad_output(grad_output, size, value);
   Tensor grad_value = torch::stable::new_empty(value, sizes_of(value));
   Tensor grad_locations = torch::stable::new_empty(value, sizes_of(sampling_locations));
@@ -174,19 +174,11 @@ Tensor suppress(const Tensor& boxes, const Tensor& groups, double iou_threshold)
   Tensor stays = torch::stable::new_empty(boxes, {boxes.size(0)}, ScalarType::Bool);
   const Tensor all = torch::stable::contiguous(boxes);
   const Groups by_group(torch::stable::contiguous(groups));
-  const CpuPath path = choose_path();
-  const auto run = [&](auto zero) {
-    using A = decltype(zero);
-    const SuppressProblem<A> problem{numbers_of<A>(all), by_group.members.data(), by_group.first.data(),
-                                     A(iou_threshold), mutable_numbers_of<bool>(stays)};
-    const auto suppress = ON_CPU_PATH(path, suppress<A>);
-    torch::stable::parallel_for(0, by_group.count(), 1,
-                                [&](int64_t begin, int64_t end) { suppress(problem, begin, end); });
-  };
-  if (boxes.scalar_type() == ScalarType::Double)
-    run(double());
-  else
-    run(float());
+  const SuppressProblem problem{numbers_of<float>(all), by_group.members.data(), by_group.first.data(),
+                                float(iou_threshold), mutable_numbers_of<bool>(stays)};
+  const auto suppress = ON_CPU_PATH(choose_path(), suppress);
+  torch::stable::parallel_for(0, by_group.count(), 1,
+                              [&](int64_t begin, int64_t end) { suppress(problem, begin, end); });
   return stays;
 }
 

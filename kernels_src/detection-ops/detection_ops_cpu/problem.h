@@ -34,12 +34,11 @@ struct RoiProblem {
   Compute<T> spatial_scale;
 };
 
-template <typename A>
 struct SuppressProblem {
-  const A* boxes;             // (count, 4): left, top, right, bottom; the best first
+  const float* boxes;         // (count, 4): left, top, right, bottom; the best first
   const int64_t* members;     // (count), the numbers of the boxes group by group, the best of each first
   const int64_t* first;       // where in `members` each group begins, and the last ends
-  A iou_threshold;
+  float iou_threshold;
   bool* stays;  // (count)
 };
 
@@ -57,8 +56,7 @@ constexpr int64_t kBlock = 16;  // channels of a region that are pooled together
   void roi_align(const RoiProblem<T>&, const T* features, T* output, int64_t begin, int64_t end);                 \
   template <typename T>                                                                                           \
   void roi_align_backward(const RoiProblem<T>&, const T* grad_output, T* gradient, int64_t begin, int64_t end);   \
-  template <typename A>                                                                                           \
-  void suppress(const SuppressProblem<A>&, int64_t begin, int64_t end);                                           \
+  void suppress(const SuppressProblem&, int64_t begin, int64_t end); \
   }
 DECLARE_PATH(portable)
 DECLARE_PATH(avx2)

@@ -10,14 +10,13 @@ namespace detection_ops::CPU_PATH {
 using namespace common::CPU_PATH;
 
 // The boxes of a group that are left so far
-template <typename A>
 class Survivors {
-  Buffer<A> memory_;
-  A *left_, *top_, *right_, *bottom_, *area_;
+  Buffer<float> memory_;
+  float *left_, *top_, *right_, *bottom_, *area_;
   int64_t count_ = 0;
 
-  static A smaller(A a, A b) { return b < a ? b : a; }
-  static A larger(A a, A b) { return a < b ? b : a; }
+  static float smaller(float a, float b) { return b < a ? b : a; }
+  static float larger(float a, float b) { return a < b ? b : a; }
 
  public:
   explicit Survivors(int64_t most)
@@ -31,16 +30,16 @@ class Survivors {
 
   // Adds the box unless it overlaps one of them by more than the threshold. Comparisons with an overlap that is not a
   // number, as that of two boxes without area, fail.
-  bool add(const A* box, A threshold) {
+  bool add(const float* box, float threshold) {
     constexpr int64_t kTogether = 256;  // boxes between two looks at whether one was hit
-    const A left = box[0], top = box[1], right = box[2], bottom = box[3], area = (right - left) * (bottom - top);
+    const float left = box[0], top = box[1], right = box[2], bottom = box[3], area = (right - left) * (bottom - top);
     for (int64_t first = 0; first < count_; first += kTogether) {
       const int64_t end = first + kTogether < count_ ? first + kTogether : count_;
       int32_t hits = 0;
       for (int64_t i = first; i < end; ++i) {
-        const A width = larger(smaller(right, right_[i]) - larger(left, left_[i]), 0);
-        const A height = larger(smaller(bottom, bottom_[i]) - larger(top, top_[i]), 0);
-        const A intersection = width * height;
+        const float width = larger(smaller(right, right_[i]) - larger(left, left_[i]), 0);
+        const float height = larger(smaller(bottom, bottom_[i]) - larger(top, top_[i]), 0);
+        const float intersection = width * height;
         hits += intersection / (area_[i] + area - intersection) > threshold;
       }
       if (hits) return false;
@@ -51,14 +50,13 @@ class Survivors {
   }
 };
 
-template <typename A>
-void suppress(const SuppressProblem<A>& p, int64_t begin, int64_t end) {
+void suppress(const SuppressProblem& p, int64_t begin, int64_t end) {
   int64_t most = 0;
   for (int64_t group = begin; group < end; ++group) {
     const int64_t size = p.first[group + 1] - p.first[group];
     most = size > most ? size : most;
   }
-  Survivors<A> survivors(most);
+  Survivors survivors(most);
   for (int64_t group = begin; group < end; ++group, survivors.clear())
     for (int64_t i = p.first[group]; i < p.first[group + 1]; ++i)
       p.stays[p.members[i]] = survivors.add(p.boxes + 4 * p.members[i], p.iou_threshold);

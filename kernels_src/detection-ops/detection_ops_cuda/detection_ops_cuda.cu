@@ -67,9 +67,9 @@ RoiProblem<T> make_problem(const std::vector<int64_t>& size, const FeatureStride
 
 using namespace detection_ops;
 
-Tensor deformable_attention_forward(const Tensor& value, std::vector<int64_t> spatial_shapes,
-                                    const Tensor& sampling_locations, const Tensor& attention_weights) {
-  const Attention size = check_attention(value, spatial_shapes, sampling_locations, attention_weights);
+Tensor deformable_attention_forward(const Tensor& value, const Tensor& sampling_locations,
+                                    const Tensor& attention_weights, std::vector<int64_t> spatial_shapes) {
+  const Attention size = check_attention(value, sampling_locations, attention_weights, spatial_shapes);
   const DeviceGuard guard(value.get_device_index());
   Tensor output = torch::stable::new_empty(value, {size.batch, size.queries, size.heads * size.channels});
   if (output.numel() == 0) return output;
@@ -84,10 +84,10 @@ Tensor deformable_attention_forward(const Tensor& value, std::vector<int64_t> sp
 }
 
 std::tuple<Tensor, Tensor, Tensor> deformable_attention_backward(const Tensor& grad_output, const Tensor& value,
-                                                                 std::vector<int64_t> spatial_shapes,
                                                                  const Tensor& sampling_locations,
-                                                                 const Tensor& attention_weights) {
-  const Attention size = check_attention(value, spatial_shapes, sampling_locations, attention_weights);
+                                                                 const Tensor& attention_weights,
+                                                                 std::vector<int64_t> spatial_shapes) {
+  const Attention size = check_attention(value, sampling_locations, attention_weights, spatial_shapes);
   check_grad_output(grad_output, size, value);
   const DeviceGuard guard(value.get_device_index());
   Tensor sums = make_sums(value, sizes_of(value));
@@ -148,20 +148,12 @@ Tensor suppress(const Tensor& boxes, const Tensor& groups, double iou_threshold)
   const int64_t words = (boxes.size(0) + 63) / 64;
   Tensor hits = torch::stable::new_empty(boxes, {boxes.size(0), words}, ScalarType::Long);
   const Tensor all = torch::stable::contiguous(boxes), of_each = torch::stable::contiguous(groups);
-  const auto run = [&](auto zero) {
-    using A = decltype(zero);
-    const SuppressProblem<A> problem{numbers_of<A>(all), numbers_of<int64_t>(of_each), boxes.size(0), words,
-                                     A(iou_threshold)};
-    uint64_t* const bits = mutable_numbers_of<uint64_t>(hits);
-    launch_threads("suppress", &overlap_kernel<A>, hits.numel(), boxes, problem, bits);
-    const cudaError_t error = launch(&sweep_kernel<A>, 1, kThreads, int(words * sizeof(uint64_t)),
-                                     current_stream(boxes), problem, static_cast<const uint64_t*>(bits),
-                                     mutable_numbers_of<bool>(stays));
-    check_launch(error, "suppress", shape_of(sizes_of(boxes)));
-  };
-  if (boxes.scalar_type() == ScalarType::Double)
-    run(double());
-  else
-    run(float());
+  const SuppressProblem problem{numbers_of<float>(all), numbers_of<int64_t>(of_each), boxes.size(0), words,
+                                float(iou_threshold)};
+  uint64_t* const bits = mutable_numbers_of<uint64_t>(hits);
+  launch_threads("suppress", &overlap_kernel, hits.numel(), boxes, problem, bits);
+  const cudaError_t error = launch(&sweep_kernel, 1, kThreads, int(words * sizeof(uint64_t)), current_stream(boxes),
+                                   problem, static_cast<const uint64_t*>(bits), mutable_numbers_of<bool>(stays));
+  check_launch(error, "suppress", shape_of(sizes_of(boxes)));
   return stays;
 }

@@ -46,12 +46,11 @@ struct RoiProblem {
   Compute<T> spatial_scale;
 };
 
-template <typename A>
 struct SuppressProblem {
-  const A* boxes;         // (count, 4): left, top, right, bottom; the best first
+  const float* boxes;     // (count, 4): left, top, right, bottom; the best first
   const int64_t* groups;  // (count)
   int64_t count, words;   // boxes, and words of a bit for each
-  A iou_threshold;
+  float iou_threshold;
 };
 
 // The number of this thread in the grid

@@ -7,18 +7,17 @@
 namespace detection_ops {
 
 // A word for each box and 64 others: a bit for each of these that is worse, of its group, and overlaps it too much.
-template <typename A>
-__global__ void __launch_bounds__(kThreads) overlap_kernel(SuppressProblem<A> p, uint64_t* hits) {
+__global__ void __launch_bounds__(kThreads) overlap_kernel(SuppressProblem p, uint64_t* hits) {
   const int64_t number = thread_number(), i = number / p.words, first = number % p.words * 64;
   if (i >= p.count) return;
-  const auto area = [](const A* box) { return (box[2] - box[0]) * (box[3] - box[1]); };
-  const A* const box = p.boxes + 4 * i;
+  const auto area = [](const float* box) { return (box[2] - box[0]) * (box[3] - box[1]); };
+  const float* const box = p.boxes + 4 * i;
   uint64_t word = 0;
   for (int64_t j = first > i ? first : i + 1; j < first + 64 && j < p.count; ++j) {
-    const A* const other = p.boxes + 4 * j;
-    const A width = fmax(fmin(box[2], other[2]) - fmax(box[0], other[0]), A(0));
-    const A height = fmax(fmin(box[3], other[3]) - fmax(box[1], other[1]), A(0));
-    const A intersection = width * height;
+    const float* const other = p.boxes + 4 * j;
+    const float width = fmax(fmin(box[2], other[2]) - fmax(box[0], other[0]), 0.0f);
+    const float height = fmax(fmin(box[3], other[3]) - fmax(box[1], other[1]), 0.0f);
+    const float intersection = width * height;
     // a comparison with what is not a number fails
     const bool hit = intersection / (area(box) + area(other) - intersection) > p.iou_threshold;
     word |= uint64_t(hit && p.groups[i] == p.groups[j]) << (j - first);
@@ -26,8 +25,7 @@ __global__ void __launch_bounds__(kThreads) overlap_kernel(SuppressProblem<A> p,
   hits[number] = word;
 }
 
-template <typename A>
-__global__ void __launch_bounds__(kThreads) sweep_kernel(SuppressProblem<A> p, const uint64_t* hits, bool* stays) {
+__global__ void __launch_bounds__(kThreads) sweep_kernel(SuppressProblem p, const uint64_t* hits, bool* stays) {
   uint64_t* const suppressed = reinterpret_cast<uint64_t*>(shared_memory());
   for (int64_t word = threadIdx.x; word < p.words; word += kThreads) suppressed[word] = 0;
   for (int64_t i = 0; i < p.count; ++i) {

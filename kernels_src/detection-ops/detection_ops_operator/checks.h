@@ -13,8 +13,8 @@ struct Attention {  // sizes
   int64_t batch, positions, queries, heads, channels, levels, points;
 };
 
-inline Attention check_attention(const Tensor& value, const std::vector<int64_t>& spatial_shapes,
-                                 const Tensor& locations, const Tensor& weights) {
+inline Attention check_attention(const Tensor& value, const Tensor& locations, const Tensor& weights,
+                                 const std::vector<int64_t>& spatial_shapes) {
   STD_TORCH_CHECK(value.dim() == 4, "value: expected (N, S, heads, channels), got ", shape_of(sizes_of(value)));
   STD_TORCH_CHECK(locations.dim() == 6, "sampling_locations: expected (N, Q, heads, levels, points, 2), got ",
                   shape_of(sizes_of(locations)));
@@ -61,8 +61,7 @@ inline int64_t check_roi_gradient(const Tensor& grad_output, const Tensor& rois,
 
 inline void check_boxes(const Tensor& boxes, const Tensor& groups) {
   STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "boxes: expected (M, 4), got ", shape_of(sizes_of(boxes)));
-  STD_TORCH_CHECK(boxes.scalar_type() == ScalarType::Float || boxes.scalar_type() == ScalarType::Double,
-                  "boxes: expected float32 or float64");
+  STD_TORCH_CHECK(boxes.scalar_type() == ScalarType::Float, "boxes: expected float32");
   check_shape("groups", groups, {boxes.size(0)});
   STD_TORCH_CHECK(groups.scalar_type() == ScalarType::Long, "groups: expected int64");
   STD_TORCH_CHECK(device_of(groups) == device_of(boxes), "groups: expected to be on ", device_of(boxes),

@@ -9,14 +9,15 @@
 
 // `spatial_shapes` is height and width of each level, one after the other.
 torch::stable::Tensor deformable_attention_forward(const torch::stable::Tensor& value,
-                                                   std::vector<int64_t> spatial_shapes,
                                                    const torch::stable::Tensor& sampling_locations,
-                                                   const torch::stable::Tensor& attention_weights);
+                                                   const torch::stable::Tensor& attention_weights,
+                                                   std::vector<int64_t> spatial_shapes);
 
 // Gradients of value, sampling_locations and attention_weights.
 std::tuple<torch::stable::Tensor, torch::stable::Tensor, torch::stable::Tensor> deformable_attention_backward(
-    const torch::stable::Tensor& grad_output, const torch::stable::Tensor& value, std::vector<int64_t> spatial_shapes,
-    const torch::stable::Tensor& sampling_locations, const torch::stable::Tensor& attention_weights);
+    const torch::stable::Tensor& grad_output, const torch::stable::Tensor& value,
+    const torch::stable::Tensor& sampling_locations, const torch::stable::Tensor& attention_weights,
+    std::vector<int64_t> spatial_shapes);
 
 torch::stable::Tensor roi_align_forward(const torch::stable::Tensor& features, const torch::stable::Tensor& rois,
                                         int64_t output_size, double spatial_scale);

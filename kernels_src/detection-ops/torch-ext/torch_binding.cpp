@@ -3,11 +3,11 @@
 
 DEFINE_OPERATORS(ops) {
   ops.def(
-      "deformable_attention_forward(Tensor value, int[] spatial_shapes, Tensor sampling_locations, "
-      "Tensor attention_weights) -> Tensor");
+      "deformable_attention_forward(Tensor value, Tensor sampling_locations, Tensor attention_weights, "
+      "int[] spatial_shapes) -> Tensor");
   ops.def(
-      "deformable_attention_backward(Tensor grad_output, Tensor value, int[] spatial_shapes, "
-      "Tensor sampling_locations, Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
+      "deformable_attention_backward(Tensor grad_output, Tensor value, Tensor sampling_locations, "
+      "Tensor attention_weights, int[] spatial_shapes) -> (Tensor, Tensor, Tensor)");
   ops.def("roi_align_forward(Tensor features, Tensor rois, int output_size, float spatial_scale) -> Tensor");
   ops.def("roi_align_backward(Tensor grad_output, Tensor rois, int[] size, float spatial_scale) -> Tensor");
   ops.def("suppress(Tensor boxes, Tensor groups, float iou_threshold) -> Tensor");

@@ -14,19 +14,20 @@ from ._ops import add_op_namespace_prefix, ops
 
 def multi_scale_deformable_attention(
     value: torch.Tensor,
-    spatial_shapes: Sequence[tuple[int, int]],
     sampling_locations: torch.Tensor,
     attention_weights: torch.Tensor,
+    *,
+    spatial_shapes: Sequence[tuple[int, int]],
 ) -> torch.Tensor:
     """Sum weighted bilinear samples of feature maps of several sizes, for each query and head.
 
     Args:
         value: (N, S, heads, channels), the positions of all maps one after the other, row by row; float32, float64,
             bfloat16 or float16.
-        spatial_shapes: Height and width of each map.
         sampling_locations: (N, Q, heads, levels, points, 2), where to sample: (x, y) as fractions of the map's width
             and height. Pixels outside are zero. A sample whose location is not finite adds nothing.
         attention_weights: (N, Q, heads, levels, points), the weight of each sample.
+        spatial_shapes: Height and width of each map.
 
     Returns:
         (N, Q, heads * channels) in the dtype of the arguments; arithmetic is in float32 at least, with one rounding.
@@ -39,10 +40,10 @@ def multi_scale_deformable_attention(
     """
     if forward_ad._current_level >= 0:  # PyTorch would take the forward derivative of the operator for zero
         reference = _in_pytorch("forward-mode derivatives (jvp)")
-        return reference(value, spatial_shapes, sampling_locations, attention_weights)
-    _check(value, spatial_shapes, sampling_locations, attention_weights)
+        return reference(value, sampling_locations, attention_weights, spatial_shapes=spatial_shapes)
+    _check(value, sampling_locations, attention_weights, spatial_shapes)
     sizes = [side for shape in spatial_shapes for side in shape]
-    return ops.deformable_attention_forward(value, sizes, sampling_locations, attention_weights)
+    return ops.deformable_attention_forward(value, sampling_locations, attention_weights, sizes)
 
 
 def set_reference(reference: Callable) -> None:
@@ -59,7 +60,7 @@ def set_reference(reference: Callable) -> None:
 _reference: Callable | None = None
 
 
-def _check(value, spatial_shapes, locations, weights) -> None:
+def _check(value, locations, weights, spatial_shapes) -> None:
     if value.ndim != 4:
         raise ValueError(f"value: expected (N, S, heads, channels), got {tuple(value.shape)}")
     positions = sum(height * width for height, width in spatial_shapes)
@@ -89,32 +90,27 @@ def _in_pytorch(derivatives: str) -> Callable:
 
 
 @torch.library.register_fake(add_op_namespace_prefix("deformable_attention_forward"))
-def _forward_fake(value, spatial_shapes, locations, weights):
+def _forward_fake(value, locations, weights, spatial_shapes):
     return value.new_empty((value.shape[0], locations.shape[1], value.shape[2] * value.shape[3]))
 
 
 @torch.library.register_fake(add_op_namespace_prefix("deformable_attention_backward"))
-def _backward_fake(grad_output, value, spatial_shapes, locations, weights):
+def _backward_fake(grad_output, value, locations, weights, spatial_shapes):
     return tuple(tensor.new_empty(tensor.shape) for tensor in (value, locations, weights))
 
 
 def _setup_context(ctx, inputs, output):
-    value, ctx.spatial_shapes, locations, weights = inputs
-    ctx.save_for_backward(value, locations, weights)
+    *tensors, ctx.spatial_shapes = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx, grad_output):
-    value, locations, weights = ctx.saved_tensors
     if torch.is_grad_enabled():  # create_graph=True: what is returned will be differentiated in turn
         reference = _in_pytorch("second derivatives (create_graph=True)")
         shapes = list(zip(ctx.spatial_shapes[::2], ctx.spatial_shapes[1::2], strict=True))
-        _, gradients = torch.func.vjp(lambda v, o, w: reference(v, shapes, o, w), value, locations, weights)
-        of_value, *others = gradients(grad_output)
-    else:
-        of_value, *others = ops.deformable_attention_backward(
-            grad_output, value, ctx.spatial_shapes, locations, weights
-        )
-    return of_value, None, *others
+        _, gradients = torch.func.vjp(lambda *inputs: reference(*inputs, spatial_shapes=shapes), *ctx.saved_tensors)
+        return *gradients(grad_output), None
+    return *ops.deformable_attention_backward(grad_output, *ctx.saved_tensors, ctx.spatial_shapes), None
 
 
 torch.library.register_autograd(
@@ -123,12 +119,12 @@ torch.library.register_autograd(
 
 
 @register_flop_formula(ops.deformable_attention_forward)
-def _forward_flops(value_shape, spatial_shapes, locations_shape, *weights, out_shape, **kwargs) -> int:
+def _forward_flops(value_shape, locations_shape, *others, out_shape, **kwargs) -> int:
     """A product and a sum for each of the four pixels of a sample and each channel; nothing for the positions."""
     return math.prod(locations_shape) // 2 * 4 * value_shape[3] * 2
 
 
 @register_flop_formula(ops.deformable_attention_backward)
-def _backward_flops(grad_shape, value_shape, spatial_shapes, locations_shape, *weights, out_shape, **kwargs) -> int:
+def _backward_flops(grad_shape, value_shape, locations_shape, *others, out_shape, **kwargs) -> int:
     """As much for the gradients of the pixels, and again for those of their shares."""
-    return 2 * _forward_flops(value_shape, spatial_shapes, locations_shape, out_val=None)
+    return 2 * _forward_flops(value_shape, locations_shape, out_val=None)

@@ -9,7 +9,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     """Suppress every box that overlaps a better one that stays itself.
 
     Args:
-        boxes: (M, 4), left, top, right and bottom edges. Half precision is computed in float32.
+        boxes: (M, 4), left, top, right and bottom edges, which are compared in float32.
         scores: (M,). Of equal scores, the first one is better.
         iou_threshold: The intersection over union above which a box is suppressed. Boxes without area, whose
             intersection over union with each other is not a number, leave each other alone.
@@ -45,7 +45,7 @@ def batched_nms(
     for name, tensor in (("scores", scores), ("groups", groups)):
         if tensor.shape != boxes.shape[:1]:
             raise ValueError(f"{name}: expected {tuple(boxes.shape[:1])}, got {tuple(tensor.shape)}")
-    boxes = boxes.detach().to(torch.promote_types(boxes.dtype, torch.float32))
+    boxes = boxes.detach().float()
     order = scores.detach().argsort(descending=True, stable=True)
     return order[ops.suppress(boxes[order], groups.long()[order], iou_threshold)]
 

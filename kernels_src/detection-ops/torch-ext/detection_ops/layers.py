@@ -26,5 +26,5 @@ class MultiScaleDeformableAttention(nn.Module):
     ) -> torch.Tensor:
         """value (N, S, heads, channels), locations (N, Q, heads, levels, points, 2) -> (N, Q, heads * channels)."""
         return multi_scale_deformable_attention(
-            value, value_spatial_shapes_list, sampling_locations, attention_weights
+            value, sampling_locations, attention_weights, spatial_shapes=value_spatial_shapes_list
         )
