@@ -247,8 +247,3 @@ class TestLayers:
         program = torch.export.export(MultiScaleDeformableAttention(), arguments)
         assert any("grid_sampler" in str(node.target) for node in program.graph.nodes)
         torch.testing.assert_close(program.module()(*arguments), stock(*arguments))
-
-    def test_the_hubs_kernels_find_it(self):
-        """Whoever asks transformers for the Hub's kernels gets them in our models too."""
-        name = "kernel_layer_name"
-        assert getattr(MultiScaleDeformableAttention, name) == getattr(type(stock), name)
