@@ -43,3 +43,13 @@ def pairwise_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     height = bottom.minimum(others[:, 3]) - top.maximum(others[:, 1])
     intersection = width.clamp(min=0) * height.clamp(min=0)
     return intersection / (box_areas(boxes)[:, None] + box_areas(others) - intersection)
+
+
+def image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+    """Width and height (batch_size, 2) of the images without their padding, as floats."""
+    batch_size, _, height, width = pixel_values.shape
+    if pixel_mask is None:
+        return pixel_values.new_tensor([[width, height]], dtype=torch.float32).expand(batch_size, 2)
+    if pixel_mask.shape != (batch_size, height, width):
+        raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
+    return torch.stack([pixel_mask.any(dim=dim).sum(dim=1) for dim in (1, 2)], dim=1).float()

@@ -5,6 +5,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 from .auto import register_families
+from .configuration_base import map_strides
 from .configuration_internimage import InternImageConfig
 from .remote_code import CodeCarrier
 
@@ -81,12 +82,8 @@ class BackboneRCNNConfig(CodeCarrier, PreTrainedConfig):
     @property
     def level_strides(self) -> list[int]:
         """Pixels between neighbouring positions, for each level of the pyramid; the last is half of the one before."""
-        names, wanted = self.backbone_config.stage_names, self.backbone_config.out_features
-        # backbones of transformers have a stem of stride 4, whose resolution the first stage keeps
-        stock = [4 * 2 ** max(stage - 1, 0) for stage in range(len(names))]
-        strides = dict(zip(names, getattr(self.backbone_config, "stage_strides", stock), strict=True))
-        levels = [strides[name] for name in names if name in wanted]
-        return [*levels, 2 * levels[-1]]
+        strides = map_strides(self.backbone_config)
+        return [*strides, 2 * strides[-1]]
 
 
 __all__ = ["BackboneRCNNConfig"]

@@ -110,3 +110,12 @@ class HierarchicalConfig(CodeCarrier, BackboneConfigMixin, PreTrainedConfig):
         for value, divisor in zip(getattr(self, name), getattr(self, by), strict=True):
             if value % divisor:
                 raise ValueError(f"{name} must be a positive multiple of {by} ({divisor}), got {value}")
+
+
+def map_strides(backbone_config: PreTrainedConfig) -> list[int]:
+    """Pixels between neighbouring positions, for each feature map that a backbone returns, of whatever family."""
+    names = backbone_config.stage_names
+    # backbones of transformers have a stem of stride 4, whose resolution the first stage keeps
+    stock = [4 * 2 ** max(stage - 1, 0) for stage in range(len(names))]
+    strides = zip(names, getattr(backbone_config, "stage_strides", stock), strict=True)
+    return [stride for name, stride in strides if name in backbone_config.out_features]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from transformers.utils import ModelOutput
 
 
@@ -30,3 +31,10 @@ class DetectorOutput(ModelOutput):
     boxes: torch.Tensor | None = None
     masks: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+def in_places(detections: tuple[torch.Tensor, ...], places: int, empty: int) -> torch.Tensor:
+    """(K, ...) of each image -> (batch_size, places, ...), with a value for places without a detection."""
+    return torch.stack(
+        [F.pad(found, (0, 0) * (found.ndim - 1) + (0, places - len(found)), value=empty) for found in detections]
+    )

@@ -17,9 +17,11 @@ class FeaturePyramid(nn.Module):
         channels: Channels of each level.
         norm: "layer" for a LayerNorm after each convolution, as ViTDet has it (https://arxiv.org/abs/2203.16527);
             `None` for a bias instead.
+        strided_levels: Levels beyond those of the maps, each made of the one before by a convolution of stride 2, as
+            RetinaNet has them (https://arxiv.org/abs/1708.02002). Without any, there is one more, which subsamples.
     """
 
-    def __init__(self, in_channels: list[int], channels: int, norm: str | None = None):
+    def __init__(self, in_channels: list[int], channels: int, norm: str | None = None, strided_levels: int = 0):
         super().__init__()
         make_norm = partial(nn.LayerNorm, channels, eps=1e-5) if norm == "layer" else nn.Identity
         bias = norm is None
@@ -27,12 +29,14 @@ class FeaturePyramid(nn.Module):
         self.lateral_norms = nn.ModuleList(make_norm() for _ in in_channels)
         self.output_convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=bias) for _ in in_channels)
         self.output_norms = nn.ModuleList(make_norm() for _ in in_channels)
+        self.output_convs.extend(nn.Conv2d(channels, channels, 3, 2, padding=1) for _ in range(strided_levels))
 
     def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Takes maps (batch_size, in_channels[i], height, width), each half the resolution of the one before.
 
         Returns:
-            A level (batch_size, channels, height, width) for each map, and one of half the last one's resolution.
+            A level (batch_size, channels, height, width) for each map, and those beyond, each of half the resolution
+            of the one before.
         """
         levels = [
             on_channels_last(norm, conv(feature_map))
@@ -40,8 +44,13 @@ class FeaturePyramid(nn.Module):
         ]
         for i in reversed(range(len(levels) - 1)):
             levels[i] = levels[i] + F.interpolate(levels[i + 1], size=levels[i].shape[2:], mode="nearest")
+        maps = len(levels)
         levels = [
             on_channels_last(norm, conv(level))
-            for conv, norm, level in zip(self.output_convs, self.output_norms, levels, strict=True)
+            for conv, norm, level in zip(self.output_convs[:maps], self.output_norms, levels, strict=True)
         ]
-        return (*levels, levels[-1][:, :, ::2, ::2])
+        if len(self.output_convs) == maps:
+            return (*levels, levels[-1][:, :, ::2, ::2])
+        for i, conv in enumerate(self.output_convs[maps:]):
+            levels.append(conv(levels[-1] if i == 0 else F.relu(levels[-1])))
+        return tuple(levels)

@@ -15,9 +15,9 @@ from transformers.backbone_utils import load_backbone
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .boxes import clip_boxes, decode_deltas
+from .boxes import clip_boxes, decode_deltas, image_sizes
 from .configuration_backbone_rcnn import BackboneRCNNConfig
-from .detector_output import DetectorOutput
+from .detector_output import DetectorOutput, in_places
 from .feature_pyramid import FeaturePyramid
 from .layers import initialize_linear, starting_with
 from .nms import batched_nms
@@ -145,6 +145,8 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
         """
         if labels is not None:
             raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         outputs = self.backbone(
             pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
         )
@@ -155,11 +157,12 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
             for i, proposals in enumerate(self.proposals(*self.rpn(levels), sizes))
         ]
         scores, labels, boxes, masks = zip(*images, strict=True)
+        places = self.config.max_detections
         return DetectorOutput(
-            scores=self._places(scores, 0),
-            labels=self._places(labels, -1),
-            boxes=self._places(boxes, 0),
-            masks=self._places(masks, 0) if self.mask_heads else None,
+            scores=in_places(scores, places, 0),
+            labels=in_places(labels, places, -1),
+            boxes=in_places(boxes, places, 0),
+            masks=in_places(masks, places, 0) if self.mask_heads else None,
             hidden_states=outputs.hidden_states,
         )
 
@@ -263,23 +266,6 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
             regions = F.pad(boxes[fitting == i], (1, 0))  # (n, 4) -> (n, 5), with the index of the only image
             pooled[fitting == i] = roi_align(level, regions, bins, 1 / stride)
         return pooled
-
-    def _places(self, detections: tuple[torch.Tensor, ...], empty: int) -> torch.Tensor:
-        """(K, ...) of each image -> (batch_size, max_detections, ...), with a value for places without a detection."""
-        places = self.config.max_detections
-        return torch.stack(
-            [F.pad(found, (0, 0) * (found.ndim - 1) + (0, places - len(found)), value=empty) for found in detections]
-        )
-
-
-def image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
-    """Width and height (batch_size, 2) of the images without their padding, as floats."""
-    batch_size, _, height, width = pixel_values.shape
-    if pixel_mask is None:
-        return pixel_values.new_tensor([[width, height]], dtype=torch.float32).expand(batch_size, 2)
-    if pixel_mask.shape != (batch_size, height, width):
-        raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
-    return torch.stack([pixel_mask.any(dim=dim).sum(dim=1) for dim in (1, 2)], dim=1).float()
 
 
 def grid_anchors(height: int, width: int, stride: int, scale: float) -> torch.Tensor:

@@ -132,9 +132,12 @@ class InternImageStage(HierarchicalStage):
         self.intermediate_norms = nn.ModuleList(nn.LayerNorm(channels, eps=eps) for _ in norms_after)
         self.norm = nn.LayerNorm(channels, eps=eps) if config.normalizes_stages else nn.Identity()
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Takes and returns a map in (batch_size, channels, height, width)."""
-        hidden_states = self.downsample(hidden_states).permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+    def forward(self, hidden_states: torch.Tensor, added: torch.Tensor | None = None) -> torch.Tensor:
+        """Takes and returns a map (batch_size, channels, height, width); `added` is added after the downsampling."""
+        hidden_states = self.downsample(hidden_states)
+        if added is not None:
+            hidden_states = hidden_states + added
+        hidden_states = hidden_states.permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
         for i, layer in enumerate(self.layers):
             hidden_states = layer(hidden_states)
             if i in self.norms_after:

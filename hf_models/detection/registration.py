@@ -4,12 +4,18 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
+from ..configuration_backbone_fcos import BackboneFCOSConfig
 from ..configuration_backbone_rcnn import BackboneRCNNConfig
+from ..configuration_dino_detector import DinoDetectorConfig
+from ..modeling_backbone_fcos import BackboneFCOSForObjectDetection
 from ..modeling_backbone_rcnn import BackboneRCNNForObjectDetection
+from ..modeling_dino_detector import DinoDetectorForObjectDetection
 
 # A new detector is one line here.
 DETECTORS: list[tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = [
     (BackboneRCNNConfig, BackboneRCNNForObjectDetection),
+    (BackboneFCOSConfig, BackboneFCOSForObjectDetection),
+    (DinoDetectorConfig, DinoDetectorForObjectDetection),
 ]
 
 

@@ -14,6 +14,8 @@ from hf_models.boxes import clip_boxes, decode_deltas, pairwise_iou
 from hf_models.nms import batched_nms, nms
 from hf_models.roi_align import roi_align, roi_align_reference
 
+from ..harness.plain_rcnn import plain_iou, plain_nms, plain_roi_align
+
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "detection"
 GOLDEN = load_file(FIXTURES / "det_ops.safetensors")
 CASES = json.loads((FIXTURES / "det_ops.json").read_text())["cases"]
@@ -55,23 +57,11 @@ def test_decoding_is_bounded():
 
 def test_overlap_is_a_plain_loop():
     boxes, others = random_boxes(20, dtype=torch.float64), random_boxes(30, seed=1, dtype=torch.float64)
-    for i, (left, top, right, bottom) in enumerate(boxes.tolist()):
-        for j, (x1, y1, x2, y2) in enumerate(others.tolist()):
-            inside = max(min(right, x2) - max(left, x1), 0) * max(min(bottom, y2) - max(top, y1), 0)
-            union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - inside
-            assert pairwise_iou(boxes, others)[i, j].item() == pytest.approx(inside / union)
+    expected = [[plain_iou(box, other) for other in others.tolist()] for box in boxes.tolist()]
+    torch.testing.assert_close(pairwise_iou(boxes, others), torch.tensor(expected, dtype=torch.float64))
 
 
 # --- NMS
-
-
-def plain_nms(boxes, scores, threshold):
-    """The loop that the rule describes."""
-    kept = []
-    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
-        if not any(pairwise_iou(boxes[i : i + 1], boxes[j : j + 1]) > threshold for j in kept):
-            kept.append(i)
-    return kept
 
 
 @pytest.mark.parametrize("name", ["nms_classes", "nms_levels"])
@@ -93,7 +83,7 @@ def test_nms_is_a_plain_loop(count, threshold):
     for seed in range(5):
         boxes = random_boxes(count, seed)
         scores = torch.randint(20, (count,), generator=torch.Generator().manual_seed(seed)) / 20  # with ties
-        assert nms(boxes, scores, threshold).tolist() == plain_nms(boxes, scores.tolist(), threshold)
+        assert nms(boxes, scores, threshold).tolist() == plain_nms(boxes.tolist(), scores.tolist(), threshold)
 
 
 def test_nms_of_a_long_chain():
@@ -111,35 +101,6 @@ def test_nms_in_half_precision_compares_in_single():
 
 
 # --- RoIAlign
-
-
-def plain_roi_align(features, rois, size, scale):
-    """Sample by sample, in Python's floats."""
-    _, channels, height, width = features.shape
-    out = features.new_zeros(len(rois), channels, size, size)
-    for n, (image, *edges) in enumerate(rois.tolist()):
-        left, top, right, bottom = (edge * scale - 0.5 for edge in edges)
-        bin_height, bin_width = (bottom - top) / size, (right - left) / size
-        rows, columns = math.ceil(bin_height), math.ceil(bin_width)
-        for i in range(size):
-            for j in range(size):
-                for row in range(rows):
-                    for column in range(columns):
-                        y = top + (i + (row + 0.5) / rows) * bin_height
-                        x = left + (j + (column + 0.5) / columns) * bin_width
-                        if y < -1 or y > height or x < -1 or x > width:
-                            continue
-                        y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-                        y0, x0 = int(y), int(x)
-                        y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-                        dy, dx = y - y0, x - x0
-                        image_features = features[int(image)]
-                        value = (1 - dy) * (1 - dx) * image_features[:, y0, x0]
-                        value = value + (1 - dy) * dx * image_features[:, y0, x1]
-                        value = value + dy * (1 - dx) * image_features[:, y1, x0]
-                        value = value + dy * dx * image_features[:, y1, x1]
-                        out[n, :, i, j] += value / (rows * columns)
-    return out
 
 
 def roi_case(seed, dtype=torch.float64, regions=6):

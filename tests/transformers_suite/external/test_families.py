@@ -18,14 +18,18 @@ CONVNEXT = (ConvNextConfig, ConvNextModel, ConvNextForImageClassification, ConvN
 CONVNEXT_KWARGS = {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 2, 1]}
 
 
-def own_tests(model_type: str) -> dict[str, dict]:
-    """Name -> `config_kwargs` of each class in a family's test file."""
+def own_module(name: str):
+    """A module of our tests."""
     if "own_tests" not in sys.modules:  # here the name `tests` is that of transformers' own
         spec = ModuleSpec("own_tests", None, is_package=True)
         spec.submodule_search_locations = [str(Path(__file__).parents[2])]
         sys.modules["own_tests"] = importlib.util.module_from_spec(spec)
-    module = importlib.import_module(f"own_tests.models.test_{model_type}")
-    tester = importlib.import_module("own_tests.harness.model_tester").ModelTester
+    return importlib.import_module(f"own_tests.{name}")
+
+
+def own_tests(model_type: str) -> dict[str, dict]:
+    """Name -> `config_kwargs` of each class in a family's test file."""
+    module, tester = own_module(f"models.test_{model_type}"), own_module("harness.model_tester").ModelTester
     classes = {name: value for name, value in vars(module).items() if isinstance(value, type)}
     return {
         name.removeprefix("Test"): value.config_kwargs

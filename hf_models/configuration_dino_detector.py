@@ -1,0 +1,72 @@
+"""Configuration of DINO, a detector with a transformer on any backbone (https://arxiv.org/abs/2203.03605)."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+from .auto import register_families
+from .configuration_internimage import InternImageConfig
+from .remote_code import CodeCarrier
+
+register_families(replace=False)  # `backbone_config` is looked up by its model_type
+
+
+@strict
+class DinoDetectorConfig(CodeCarrier, PreTrainedConfig):
+    """Configuration of [`DinoDetectorForObjectDetection`]. Fields are named as in `DeformableDetrConfig`.
+
+    Args:
+        backbone_config: Config of the backbone, InternImage-T by default; its `out_features` are the first levels.
+        d_model: Width of the transformer.
+        encoder_layers: Layers of the encoder.
+        encoder_attention_heads: Heads of the encoder's deformable attention.
+        encoder_ffn_dim: Width of the encoder's feed-forward networks.
+        decoder_layers: Layers of the decoder.
+        decoder_attention_heads: Heads of the decoder's two attentions.
+        decoder_ffn_dim: Width of the decoder's feed-forward networks.
+        num_queries: Boxes that the decoder refines.
+        num_feature_levels: Feature maps that the transformer sees: the backbone's, then each at half the resolution
+            of the one before.
+        group_norm_groups: Groups of the norms that follow the projections of the feature maps.
+        max_detections: Detections returned for each image. One box may be returned under several classes.
+    """
+
+    model_type = "dino_detector"
+    auto_classes = {"AutoModelForObjectDetection": "ForObjectDetection"}
+    sub_configs = {"backbone_config": AutoConfig}
+    attribute_map = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
+
+    # The layers of transformers ask for these too. They are the same in every published DINO.
+    activation_function = "relu"
+    dropout = attention_dropout = activation_dropout = 0.0
+    encoder_n_points = decoder_n_points = 4
+    disable_custom_kernels = False
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    d_model: int = 256
+    encoder_layers: int = 6
+    encoder_attention_heads: int = 8
+    encoder_ffn_dim: int = 2048
+    decoder_layers: int = 6
+    decoder_attention_heads: int = 8
+    decoder_ffn_dim: int = 2048
+    num_queries: int = 900
+    num_feature_levels: int = 4
+    group_norm_groups: int = 32
+    max_detections: int = 300
+
+    def __post_init__(self, **kwargs):
+        if self.backbone_config is None:
+            self.backbone_config = InternImageConfig()
+            self.backbone_config.out_features = self.backbone_config.stage_names[-3:]
+        elif isinstance(self.backbone_config, dict):
+            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
+        super().__post_init__(**kwargs)
+        if self.max_detections > self.num_queries * self.num_labels:
+            raise ValueError(
+                f"max_detections must be at most {self.num_queries} queries times {self.num_labels} classes, "
+                f"got {self.max_detections}"
+            )
+
+
+__all__ = ["DinoDetectorConfig"]

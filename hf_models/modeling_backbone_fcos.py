@@ -1,0 +1,184 @@
+"""FCOS, in which every position says what is there and how far its edges are (https://arxiv.org/abs/1904.01355).
+
+The forward pass is the whole test of the original model in MMDetection, from the images to the detections.
+"""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.backbone_utils import load_backbone
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils.generic import can_return_tuple
+
+from .boxes import clip_boxes, image_sizes
+from .configuration_backbone_fcos import BackboneFCOSConfig
+from .detector_output import DetectorOutput, in_places
+from .feature_pyramid import FeaturePyramid
+from .layers import initialize_linear, starting_with
+from .nms import batched_nms
+from .saved_weights import OneSetOfWeights
+
+
+def small_conv(in_channels: int, out_channels: int, bias: bool = True) -> nn.Conv2d:
+    """A 3x3 convolution that starts with small weights."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
+    return starting_with(partial(init.normal_, std=0.01), conv)
+
+
+class Tower(nn.Module):
+    """Convolutions, each with a GroupNorm and ReLU."""
+
+    def __init__(self, config: BackboneFCOSConfig):
+        super().__init__()
+        width, groups = config.fpn_channels, config.group_norm_groups
+        self.convs = nn.ModuleList(small_conv(width, width, bias=False) for _ in range(config.head_convs))
+        self.norms = nn.ModuleList(nn.GroupNorm(groups, width) for _ in range(config.head_convs))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Takes and returns a level (batch_size, channels, height, width)."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            hidden_states = F.relu(norm(conv(hidden_states)))
+        return hidden_states
+
+
+class FCOSHead(nn.Module):
+    """What is at each position, how far its edges are, and how near its centre is; the same for all levels."""
+
+    def __init__(self, config: BackboneFCOSConfig):
+        super().__init__()
+        width = config.fpn_channels
+        self.class_tower, self.box_tower = Tower(config), Tower(config)
+        self.classifier = small_conv(width, config.num_labels)
+        self.centreness = small_conv(width, 1)
+        self.distances = small_conv(width, 4)
+        self.scales = nn.ParameterList(torch.ones(()) for _ in config.level_strides)
+
+    def forward(self, levels: tuple[torch.Tensor, ...]) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Takes levels (batch_size, channels, height, width).
+
+        Returns:
+            For each level, the logits (batch_size, num_labels, height, width) of the classes, those of the centreness
+            (batch_size, 1, height, width), and the distances (batch_size, 4, height, width) to the left, top, right
+            and bottom edge in pixels.
+        """
+        outputs = []
+        for level, scale in zip(levels, self.scales, strict=True):
+            of_class = self.class_tower(level)
+            distances = (self.distances(self.box_tower(level)) * scale).float().exp()
+            outputs.append((self.classifier(of_class), self.centreness(of_class), distances))
+        return outputs
+
+
+class BackboneFCOSForObjectDetection(OneSetOfWeights, PreTrainedModel):
+    """FCOS on any backbone, for inference."""
+
+    config: BackboneFCOSConfig
+    config_class = BackboneFCOSConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    def __init__(self, config: BackboneFCOSConfig):
+        super().__init__(config)
+        self.backbone = load_backbone(config)
+        self.neck = FeaturePyramid(self.backbone.channels, config.fpn_channels, strided_levels=config.strided_levels)
+        self.head = FCOSHead(config)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Xavier-uniform weights in the pyramid, small ones in the head; zeros for biases, ones for scales."""
+        if isinstance(module, nn.Conv2d):
+            initialize_linear(module, getattr(module, "initialize_weight", init.xavier_uniform_))
+        elif isinstance(module, nn.ParameterList):
+            for scale in module:
+                init.ones_(scale)
+        else:
+            super()._init_weights(module)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        labels: list[dict] | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> DetectorOutput:
+        """Detect the objects of a batch of images.
+
+        Args:
+            pixel_values: Normalised images (batch_size, num_channels, height, width), padded on the right and below.
+            pixel_mask: (batch_size, height, width), 1 where an image is and 0 where padding is; by default there is no
+                padding.
+            labels: Not supported: this class does not train.
+            output_hidden_states: Whether to return the backbone's hidden states.
+            return_dict: `False` for a tuple.
+
+        Returns:
+            The best `config.max_detections` of each image.
+        """
+        if labels is not None:
+            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        outputs = self.backbone(
+            pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
+        )
+        of_levels = self.head(self.neck(outputs.feature_maps))
+        images = [
+            self.detect([[output[i] for output in of_level] for of_level in of_levels], size)
+            for i, size in enumerate(image_sizes(pixel_values, pixel_mask))
+        ]
+        scores, labels, boxes = zip(*images, strict=True)
+        places = self.config.max_detections
+        return DetectorOutput(
+            scores=in_places(scores, places, 0),
+            labels=in_places(labels, places, -1),
+            boxes=in_places(boxes, places, 0),
+            hidden_states=outputs.hidden_states,
+        )
+
+    def detect(
+        self, of_levels: list[list[torch.Tensor]], size: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The detections of one image, the best first.
+
+        Args:
+            of_levels: What [`FCOSHead`] returns, for this image.
+            size: (2,), width and height of the image.
+
+        Returns:
+            For up to `max_detections`: scores (K,), labels (K,), and boxes (K, 4) as fractions of the size.
+        """
+        candidates = [
+            self.candidates(*of_level, stride)
+            for of_level, stride in zip(of_levels, self.config.level_strides, strict=True)
+        ]
+        scores, labels, boxes = (torch.cat(parts) for parts in zip(*candidates, strict=True))
+        boxes = clip_boxes(boxes, size)
+        kept = batched_nms(boxes, scores, labels, self.config.nms_threshold)[: self.config.max_detections]
+        return scores[kept], labels[kept], boxes[kept] / size.repeat(2)
+
+    def candidates(
+        self, logits: torch.Tensor, centreness: torch.Tensor, distances: torch.Tensor, stride: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The best pairs of a position and a class in one level: scores (N,), labels (N,) and boxes (N, 4) in pixels.
+
+        They are chosen by the scores of the classes alone. The centreness may bring them below the threshold.
+        """
+        scores = logits.flatten(1).T.float().sigmoid()  # (num_labels, H, W) -> (H * W, num_labels)
+        positions, labels = (scores > self.config.score_threshold).nonzero(as_tuple=True)
+        scores = scores[positions, labels]
+        best = scores.topk(min(self.config.candidates_per_level, len(scores))).indices
+        positions, labels, scores = positions[best], labels[best], scores[best]
+        width = logits.shape[2]
+        points = stride * (torch.stack((positions % width, positions // width), dim=1) + 0.5)
+        before, after = distances.flatten(1).T[positions].split(2, dim=1)  # (4, H, W) -> (H * W, 4) -> (N, 2) twice
+        scores = scores * centreness.flatten()[positions].float().sigmoid()
+        return scores, labels, torch.cat((points - before, points + after), dim=1)
+
+
+__all__ = ["BackboneFCOSForObjectDetection"]

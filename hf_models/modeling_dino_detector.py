@@ -1,0 +1,386 @@
+"""DINO, a detector with a transformer on any backbone (https://arxiv.org/abs/2203.03605).
+
+The layers of the encoder and the decoder are those of Deformable DETR, from transformers. What lies around them is
+DINO's own: the encoder's best tokens give the first boxes but not the queries, which are learned; each decoder layer
+embeds its boxes anew, and refines them by its output before the norm, while predictions are made after the norm.
+
+Boxes are (centre x, centre y, width, height) as fractions of the valid area, which is the image without its padding,
+and are kept in float32: half precision has too few digits to say where a point lies in a large image.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.backbone_utils import load_backbone
+from transformers.models.deformable_detr.modeling_deformable_detr import (
+    DeformableDetrDecoderLayer,
+    DeformableDetrEncoderLayer,
+    DeformableDetrMultiscaleDeformableAttention,
+    DeformableDetrPreTrainedModel,
+    MultiScaleDeformableAttention,
+)
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_dino_detector import DinoDetectorConfig
+from .detector_output import DetectorOutput
+from .saved_weights import OneSetOfWeights
+
+
+@dataclass
+class DinoDetectorOutput(DetectorOutput):
+    """Detections, and the queries that they come from, as `DeformableDetrForObjectDetection` returns them.
+
+    Args:
+        logits: (batch_size, num_queries, num_labels), scores of the classes before the sigmoid.
+        pred_boxes: (batch_size, num_queries, 4), centre x, centre y, width and height, as fractions of the valid area;
+            they may reach beyond it.
+    """
+
+    logits: torch.Tensor | None = None
+    pred_boxes: torch.Tensor | None = None
+
+
+class TokenLayout(NamedTuple):
+    """Where in the images the tokens of all feature levels lie, L tokens for each image.
+
+    Args:
+        levels: Height and width of each level, and where its tokens begin, as the layers of transformers take them.
+        valid: (batch_size, L), false where a token lies in the padding.
+        valid_ratios: (batch_size, levels, 2), valid share of the width and of the height of each level.
+        centres: (batch_size, L, 2), x and y of each token's centre, as fractions of the valid area.
+        sides: (L,), side of the box that each token proposes, as a fraction of the valid area.
+        position_embeddings: (batch_size, L, d_model).
+    """
+
+    levels: dict[str, torch.Tensor | list[tuple[int, int]]]
+    valid: torch.Tensor
+    valid_ratios: torch.Tensor
+    centres: torch.Tensor
+    sides: torch.Tensor
+    position_embeddings: torch.Tensor
+
+
+def sine_embedding(positions: torch.Tensor, width: int, temperature: float) -> torch.Tensor:
+    """Sines and cosines, in turn, of positions in [0, 1]: (...) -> (..., width)."""
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
+    angles = (2 * math.pi * positions)[..., None] / temperature**exponents
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)  # (..., width / 2, 2) -> (..., width)
+
+
+def inverse_sigmoid(boxes: torch.Tensor) -> torch.Tensor:
+    """The logit of numbers in [0, 1], at most that of 0.999 by magnitude."""
+    boxes = boxes.clamp(0, 1)
+    return (boxes.clamp(min=1e-3) / (1 - boxes).clamp(min=1e-3)).log()
+
+
+def rows_of(table: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Rows of each image: (batch_size, rows, width) and (batch_size, n) -> (batch_size, n, width)."""
+    # `take_along_dim` would fix the sizes of an exported program
+    return table.gather(1, indices[..., None].expand(-1, -1, table.shape[2]))
+
+
+def lay_out(shapes: list[tuple[int, int]], pixel_mask: torch.Tensor, level_embed: torch.Tensor) -> TokenLayout:
+    """The layout of the tokens of all levels.
+
+    Args:
+        shapes: Height and width of each level.
+        pixel_mask: (batch_size, height, width), 1 in the image and 0 in its padding.
+        level_embed: (levels, d_model), what tells the levels apart in the position embeddings.
+    """
+    device, width = pixel_mask.device, level_embed.shape[1] // 2
+    valid, valid_ratios, centres, sides, embeddings = [], [], [], [], []
+    for level, (rows, columns) in enumerate(shapes):
+        # (B, height, width) -> (B, 1, height, width) -> (B, rows, columns)
+        mask = F.interpolate(pixel_mask[:, None].float(), size=(rows, columns), mode="nearest")[:, 0].bool()
+        valid.append(mask.flatten(1))
+        counts = torch.stack((mask[:, 0].sum(1), mask[:, :, 0].sum(1)), dim=-1)  # (B, 2), columns and rows
+        valid_ratios.append(torch.stack((counts[:, 0] / columns, counts[:, 1] / rows), dim=-1))
+        x, y = (torch.arange(count, dtype=torch.float32, device=device) + 0.5 for count in (columns, rows))
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)  # (rows * columns, 2)
+        centres.append(grid / counts[:, None])
+        sides.append(torch.full((rows * columns,), 0.05 * 2**level, device=device))
+        # what is embedded is not a token's centre but its far edge, which is 1 for the last in the image
+        down, across = mask.cumsum(1, dtype=torch.float32), mask.cumsum(2, dtype=torch.float32)
+        down, across = down / (down[:, -1:] + 1e-6), across / (across[:, :, -1:] + 1e-6)
+        embedding = torch.cat([sine_embedding(edge, width, temperature=20) for edge in (down, across)], dim=-1)
+        embeddings.append(embedding.flatten(1, 2) + level_embed[level])  # (B, rows, columns, d) -> (B, tokens, d)
+    spatial_shapes = torch.tensor(shapes, device=device)
+    starts = F.pad(spatial_shapes.prod(1).cumsum(0)[:-1], (1, 0))
+    return TokenLayout(
+        levels={"spatial_shapes": spatial_shapes, "spatial_shapes_list": shapes, "level_start_index": starts},
+        valid=torch.cat(valid, dim=1),
+        valid_ratios=torch.stack(valid_ratios, dim=1),
+        centres=torch.cat(centres, dim=1),
+        sides=torch.cat(sides),
+        position_embeddings=torch.cat(embeddings, dim=1),
+    )
+
+
+class Float32Sampling(nn.Module):
+    """The operator inside deformable attention, in float32 at least.
+
+    Sampling locations need it, and PyTorch's grid_sample takes them and the values in one dtype only. A kernel from
+    the Hub (`use_kernels=True`) takes the operator's place, as in the models of transformers.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.operator = MultiScaleDeformableAttention()
+
+    def forward(
+        self,
+        value: torch.Tensor,
+        spatial_shapes: torch.Tensor,
+        spatial_shapes_list: list[tuple[int, int]],
+        level_start_index: torch.Tensor,
+        locations: torch.Tensor,
+        weights: torch.Tensor,
+        im2col_step: int,
+    ) -> torch.Tensor:
+        """Takes what the operator takes; returns (batch_size, queries, d_model)."""
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        shapes = (spatial_shapes, spatial_shapes_list, level_start_index)
+        sampled = self.operator(value.to(dtype), *shapes, locations.to(dtype), weights.to(dtype), im2col_step)
+        return sampled.to(value.dtype)
+
+
+class DinoEncoder(nn.Module):
+    """Layers of deformable attention from every token to all levels around it."""
+
+    def __init__(self, config: DinoDetectorConfig):
+        super().__init__()
+        self.layers = nn.ModuleList(DeformableDetrEncoderLayer(config) for _ in range(config.encoder_layers))
+
+    def forward(self, tokens: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+        """Takes and returns tokens (batch_size, L, d_model)."""
+        # (B, L, 1, 2) * (B, 1, levels, 2): a token's centre, as a fraction of each level with its padding
+        centres = layout.centres[:, :, None] * layout.valid_ratios[:, None]
+        for layer in self.layers:
+            tokens = layer(
+                tokens,
+                layout.valid,
+                spatial_position_embeddings=layout.position_embeddings.to(tokens.dtype),
+                reference_points=centres,
+                **layout.levels,
+            )
+        return tokens
+
+
+class BoxHead(nn.Sequential):
+    """Three linear layers with ReLU between them: a change of a box, before the sigmoid."""
+
+    def __init__(self, width: int):
+        super().__init__(nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 4))
+
+    def forward(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Takes states (..., width) and boxes (..., 4) before the sigmoid; returns the changed boxes after it."""
+        first, second, last = self
+        change = last(F.relu(second(F.relu(first(hidden_states)))))
+        return (boxes + change.float()).sigmoid()
+
+
+class DinoDecoder(nn.Module):
+    """Layers of self-attention among the queries, and of deformable attention from each to what its box is around."""
+
+    def __init__(self, config: DinoDetectorConfig):
+        super().__init__()
+        width = config.d_model
+        self.layers = nn.ModuleList(DeformableDetrDecoderLayer(config) for _ in range(config.decoder_layers))
+        self.reference_head = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self, i: int, hidden_states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
+    ) -> torch.Tensor:
+        """The output of one layer.
+
+        Args:
+            i: Index of the layer.
+            hidden_states: (batch_size, num_queries, d_model), the queries or the output of the layer before.
+            boxes: (batch_size, num_queries, 4), where each query looks.
+            memory: (batch_size, L, d_model), the encoder's tokens.
+            layout: Their layout.
+        """
+        # (B, queries, 1, 4) * (B, 1, levels, 4): the boxes, as fractions of each level with its padding
+        references = boxes[:, :, None] * layout.valid_ratios.repeat(1, 1, 2)[:, None]
+        return self.layers[i](
+            hidden_states,
+            self.embed_boxes(references[:, :, 0]),
+            references,
+            **layout.levels,
+            encoder_hidden_states=memory,
+            encoder_attention_mask=layout.valid,
+        )
+
+    def embed_boxes(self, boxes: torch.Tensor) -> torch.Tensor:
+        """Position embeddings (batch_size, num_queries, d_model) of boxes (batch_size, num_queries, 4)."""
+        first = self.reference_head[0].weight
+        width = first.shape[1] // 4
+        y_x_w_h = sine_embedding(boxes[..., [1, 0, 2, 3]], width, temperature=10000).flatten(-2)
+        return self.reference_head(y_x_w_h.to(first.dtype))
+
+
+class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedModel):
+    """DINO on any backbone, for inference: the authors' test is part of it, up to the best detections."""
+
+    config: DinoDetectorConfig
+    config_class = DinoDetectorConfig
+    base_model_prefix = ""
+    _can_compile_fullgraph = True
+    _no_split_modules = ["DeformableDetrEncoderLayer", "DeformableDetrDecoderLayer"]
+
+    def __init__(self, config: DinoDetectorConfig):
+        super().__init__(config)
+        self.backbone = load_backbone(config)
+        self.input_projections = nn.ModuleList(self._projections(self.backbone.channels))
+        self.level_embed = nn.Parameter(torch.empty(config.num_feature_levels, config.d_model))
+        self.encoder = DinoEncoder(config)
+        self.enc_output = nn.Linear(config.d_model, config.d_model)
+        self.enc_output_norm = nn.LayerNorm(config.d_model)
+        self.query_embed = nn.Embedding(config.num_queries, config.d_model)
+        self.decoder = DinoDecoder(config)
+        # one of each for every layer of the decoder, and the last for the encoder's proposals
+        heads = config.decoder_layers + 1
+        self.class_heads = nn.ModuleList(nn.Linear(config.d_model, config.num_labels) for _ in range(heads))
+        self.box_heads = nn.ModuleList(BoxHead(config.d_model) for _ in range(heads))
+        for attention in self._deformable_attentions():
+            attention.attn = Float32Sampling()
+        self.post_init()
+
+    def _projections(self, channels: list[int]) -> list[nn.Module]:
+        """A 1x1 convolution and a norm for each feature map, and a 3x3 one with stride 2 for each further level."""
+        width, groups = self.config.d_model, self.config.group_norm_groups
+        further = self.config.num_feature_levels - len(channels)
+        if further < 0:
+            raise ValueError(
+                f"num_feature_levels: the backbone gives {len(channels)} feature maps (out_features of "
+                f"backbone_config), which are more than the {self.config.num_feature_levels} levels"
+            )
+        convs = [nn.Conv2d(inputs, width, kernel_size=1, bias=False) for inputs in channels]
+        for inputs in [channels[-1], *[width] * further][:further]:
+            convs.append(nn.Conv2d(inputs, width, kernel_size=3, stride=2, padding=1, bias=False))
+        return [nn.Sequential(conv, nn.GroupNorm(groups, width)) for conv in convs]
+
+    def _deformable_attentions(self) -> list[DeformableDetrMultiscaleDeformableAttention]:
+        return [module for module in self.modules() if isinstance(module, DeformableDetrMultiscaleDeformableAttention)]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As Deformable DETR does it."""
+        super()._init_weights(module)
+        if module is self:
+            # In code from a repository, modules without parameters of their own are never initialised by themselves.
+            for attention in self._deformable_attentions():
+                super()._init_weights(attention)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        labels: list[dict] | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> DinoDetectorOutput:
+        """Detect objects in a batch of images.
+
+        Args:
+            pixel_values: Normalised images (batch_size, num_channels, height, width), padded on the right and below.
+            pixel_mask: (batch_size, height, width), 1 in the image and 0 in its padding; no padding by default.
+            labels: Not supported: this class does not train.
+            output_hidden_states: Whether to return the backbone's hidden states.
+            return_dict: `False` for a tuple.
+
+        Returns:
+            The best detections of each image, see [`DetectorOutput`], with `logits` and `pred_boxes` of all queries.
+
+        Raises:
+            ValueError: There are labels, the mask is of another size than the images, or an image is so small that it
+                has fewer tokens than there are queries.
+        """
+        if labels is not None:
+            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        batch_size, _, height, width = pixel_values.shape
+        if pixel_mask is None:
+            pixel_mask = torch.ones((batch_size, height, width), device=pixel_values.device)
+        if pixel_mask.shape != (batch_size, height, width):
+            raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
+        outputs = self.backbone(
+            pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
+        )
+        levels = self.project(outputs.feature_maps)
+        layout = lay_out([tuple(level.shape[2:]) for level in levels], pixel_mask, self.level_embed)
+        # (B, d_model, rows, columns) of each level -> (B, L, d_model)
+        memory = self.encoder(torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1), layout)
+        boxes = self.select(*self.propose(memory, layout))
+        queries = self.query_embed(torch.arange(self.config.num_queries, device=memory.device))
+        queries = queries.expand(batch_size, -1, -1)  # (queries, d_model) -> (B, queries, d_model)
+        states, boxes = self.decode(queries, boxes, memory, layout)
+        logits, boxes = self.class_heads[-2](states), self.box_heads[-2](states, inverse_sigmoid(boxes))
+        return DinoDetectorOutput(
+            **self.best(logits, boxes), hidden_states=outputs.hidden_states, logits=logits, pred_boxes=boxes
+        )
+
+    def project(self, feature_maps: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+        """The backbone's feature maps as levels of one width, with further levels from the last of them."""
+        levels = [
+            project(feature_map) for project, feature_map in zip(self.input_projections, feature_maps, strict=False)
+        ]
+        last = feature_maps[-1]
+        for project in self.input_projections[len(levels) :]:
+            last = project(last)
+            levels.append(last)
+        return levels
+
+    def propose(self, memory: torch.Tensor, layout: TokenLayout) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (batch_size, L, d_model) that boxes are proposed by, and a box for each, before the sigmoid.
+
+        Tokens in the padding, and those whose box would lie at the very border or be as large as the image, have no
+        features, and their box is at infinity.
+        """
+        sides = layout.sides[None, :, None].expand_as(layout.centres)
+        boxes = torch.cat((layout.centres, sides), dim=-1)  # (B, L, 4)
+        proposes = layout.valid[..., None] & ((boxes > 0.01) & (boxes < 0.99)).all(-1, keepdim=True)
+        features = self.enc_output_norm(self.enc_output(memory.masked_fill(~proposes, 0)))
+        return features, boxes.logit().masked_fill(~proposes, math.inf)
+
+    def select(self, features: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
+        """The boxes (batch_size, num_queries, 4) of the features with the best score in any class."""
+        queries, tokens = self.config.num_queries, features.shape[1]
+        if tokens < queries:
+            raise ValueError(f"pixel_values: too small, {tokens} tokens give no {queries} boxes (config.num_queries)")
+        scores = self.class_heads[-1](features).float().amax(-1)  # (B, L, classes) -> (B, L)
+        best = scores.topk(queries, dim=1).indices
+        return self.box_heads[-1](rows_of(features, best), rows_of(proposals, best))
+
+    def decode(
+        self, states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Refine queries (batch_size, num_queries, d_model) and boxes (batch_size, num_queries, 4) in turn.
+
+        Returns:
+            The last layer's output, normalised, and the boxes that it has looked at, which are still to be changed by
+            it.
+        """
+        for i in range(self.config.decoder_layers):
+            if i > 0:
+                boxes = self.box_heads[i - 1](states, inverse_sigmoid(boxes))
+            states = self.decoder(i, states, boxes, memory, layout)
+        return self.decoder.norm(states), boxes
+
+    def best(self, logits: torch.Tensor, boxes: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The best of all pairs of a query and a class, as [`DetectorOutput`] describes them."""
+        scores, pairs = logits.float().sigmoid().flatten(1).topk(self.config.max_detections)  # (B, queries * classes)
+        queries, labels = pairs // logits.shape[-1], pairs % logits.shape[-1]
+        centres, sizes = rows_of(boxes, queries).split(2, dim=-1)
+        edges = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=-1)
+        return {"scores": scores, "labels": labels, "boxes": edges.clamp(0, 1)}
+
+
+__all__ = ["DinoDetectorForObjectDetection"]
