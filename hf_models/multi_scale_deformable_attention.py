@@ -1,4 +1,6 @@
-"""Deformable attention over feature maps of several sizes (Deformable DETR, https://arxiv.org/abs/2010.04159, section 4).
+"""Deformable attention over feature maps of several sizes (Deformable DETR, section 4).
+
+https://arxiv.org/abs/2010.04159
 
 transformers has the layers around it. Its own version of this step is `grid_sample`, which is slow on a CPU.
 """
@@ -6,7 +8,6 @@ transformers has the layers around it. Its own version of this step is `grid_sam
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 from transformers.models.deformable_detr import modeling_deformable_detr
 
 from .deformable_aggregate import bilinear_sum
@@ -33,16 +34,17 @@ def multi_scale_deformable_attention(
         spatial_shapes: Height and width of each map.
 
     Returns:
-        (N, Q, heads * channels), in the widest dtype of the arguments; arithmetic is in float32 at least.
+        (N, Q, heads * channels) in the dtype of `value`; arithmetic is in float32 at least.
 
     Raises:
         ValueError: A shape does not fit the others.
     """
-    tensors = (value, sampling_locations, attention_weights)
+    # autocast leaves them in several
     dtype = torch.promote_types(torch.promote_types(value.dtype, sampling_locations.dtype), attention_weights.dtype)
-    tensors = [tensor.to(dtype) for tensor in tensors]  # autocast leaves them in several
+    tensors = [tensor.to(dtype) for tensor in (value, sampling_locations, attention_weights)]
     kernel = get_function("detection-ops", "multi_scale_deformable_attention", value.device.type, *tensors)
-    return (kernel or multi_scale_deformable_attention_reference)(*tensors, spatial_shapes=spatial_shapes)
+    out = (kernel or multi_scale_deformable_attention_reference)(*tensors, spatial_shapes=spatial_shapes)
+    return out.to(value.dtype)
 
 
 def multi_scale_deformable_attention_reference(
@@ -68,7 +70,7 @@ set_reference("detection-ops", multi_scale_deformable_attention_reference)
 
 
 class MultiScaleDeformableAttention(modeling_deformable_detr.MultiScaleDeformableAttention):
-    """The step of transformers' layers that has no weights, computed by [`multi_scale_deformable_attention`]."""
+    """Takes the place of the step without weights, `attn`, in transformers' layers of deformable attention."""
 
     def forward(
         self,
@@ -81,23 +83,19 @@ class MultiScaleDeformableAttention(modeling_deformable_detr.MultiScaleDeformabl
         im2col_step: int,
     ) -> torch.Tensor:
         """value (N, S, heads, channels), locations (N, Q, heads, levels, points, 2) -> (N, Q, heads * channels)."""
-        if is_recording():  # other runtimes know `grid_sample`
-            return super().forward(
-                value,
-                value_spatial_shapes,
-                value_spatial_shapes_list,
-                level_start_index,
-                sampling_locations,
-                attention_weights,
-                im2col_step,
+        if not is_recording():
+            return multi_scale_deformable_attention(
+                value, sampling_locations, attention_weights, spatial_shapes=value_spatial_shapes_list
             )
-        return multi_scale_deformable_attention(
-            value, sampling_locations, attention_weights, spatial_shapes=value_spatial_shapes_list
+        # other runtimes know `grid_sample`, which takes one dtype only, and needs float32 for the locations
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        sampled = super().forward(
+            value.to(dtype),
+            value_spatial_shapes,
+            value_spatial_shapes_list,
+            level_start_index,
+            sampling_locations.to(dtype),
+            attention_weights.to(dtype),
+            im2col_step,
         )
-
-
-def replace_deformable_attention(model: nn.Module) -> None:
-    """Replace the step without weights in all of transformers' layers that a model has; its state dict stays."""
-    for module in list(model.modules()):
-        if isinstance(module, modeling_deformable_detr.DeformableDetrMultiscaleDeformableAttention):
-            module.attn = MultiScaleDeformableAttention()
+        return sampled.to(value.dtype)

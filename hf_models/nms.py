@@ -14,8 +14,8 @@ except (ImportError, RuntimeError):  # not installed, or built for another PyTor
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """Suppress every box that overlaps a better one that stays itself.
 
-    A compiled kernel computes it where there is one (see `hf-models kernels status`), else torchvision, else the PyTorch
-    reference. All of them keep the same boxes.
+    A compiled kernel computes it where there is one (see `hf-models kernels status`), else torchvision, else the
+    PyTorch reference. All of them keep the same boxes.
 
     Args:
         boxes: (N, 4), left, top, right and bottom edges.

@@ -21,8 +21,8 @@ def roi_align(features: torch.Tensor, rois: torch.Tensor, output_size: int, spat
     output_size) samples in each direction, about one a pixel. A sample further than one pixel outside the features is
     zero, and takes part in the average.
 
-    A compiled kernel computes it where there is one (see `hf-models kernels status`), else torchvision, else the PyTorch
-    reference.
+    A compiled kernel computes it where there is one (see `hf-models kernels status`), else torchvision, else the
+    PyTorch reference.
 
     Args:
         features: (batch_size, channels, height, width).

@@ -1,4 +1,4 @@
-"""Deformable attention over maps of several sizes: the reference, the compiled kernel, and transformers' layers on it."""
+"""Deformable attention: the reference, the compiled kernel, and transformers' layers on it."""
 
 import copy
 import random
@@ -14,7 +14,6 @@ from hf_models.multi_scale_deformable_attention import (
     MultiScaleDeformableAttention,
     multi_scale_deformable_attention,
     multi_scale_deformable_attention_reference,
-    replace_deformable_attention,
 )
 
 from ..harness.kernel_tester import TRANSFORMED_GRADIENTS, CompiledKernel, EmulatedKernel, KernelTester
@@ -219,27 +218,43 @@ def layer(request):
     return layer, {"hidden_states": queries, "encoder_hidden_states": memory, **arguments}
 
 
+def on_ours(layer):
+    """A copy of a layer of transformers that computes attention by our operator, as our models do."""
+    layer = copy.deepcopy(layer)
+    for module in layer.modules():
+        if isinstance(module, modeling_deformable_detr.DeformableDetrMultiscaleDeformableAttention):
+            module.attn = MultiScaleDeformableAttention()
+    return layer
+
+
+def first_of(output):
+    return output[0] if isinstance(output, tuple) else output
+
+
 class TestLayers:
     def test_transformers_layers_compute_the_same_on_it(self, layer):
         layer, arguments = layer
-        ours = copy.deepcopy(layer)
-        replace_deformable_attention(ours)
-        assert any(type(module) is MultiScaleDeformableAttention for module in ours.modules())
-        assert not any(type(module) is MultiScaleDeformableAttention for module in layer.modules()), "only this model"
+        ours = on_ours(layer)
         assert ours.state_dict().keys() == layer.state_dict().keys()
         expected, actual = layer(**arguments), ours(**arguments)
-        first = lambda output: output[0] if isinstance(output, tuple) else output  # noqa: E731
-        torch.testing.assert_close(first(actual), first(expected), rtol=1e-5, atol=1e-5)
-        first(actual).sum().backward()
-        first(expected).sum().backward()
+        torch.testing.assert_close(first_of(actual), first_of(expected), rtol=1e-5, atol=1e-5)
+        first_of(actual).sum().backward()
+        first_of(expected).sum().backward()
         for parameter, other in zip(ours.parameters(), layer.parameters(), strict=True):
             torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-4)
 
     def test_autocast_leaves_several_dtypes(self, layer):
         layer, arguments = layer
-        replace_deformable_attention(layer)
         with torch.autocast("cpu", torch.bfloat16):
-            assert layer(**arguments) is not None
+            first_of(on_ours(layer)(**arguments)).sum().backward()
+
+    def test_half_precision_samples_in_float32(self):
+        value, locations, weights = random_inputs(torch.bfloat16)
+        expected = multi_scale_deformable_attention(
+            value.float(), locations.float() + 1e-3, weights.float(), spatial_shapes=SHAPES
+        )
+        out = multi_scale_deformable_attention(value, locations.float() + 1e-3, weights, spatial_shapes=SHAPES)
+        assert torch.equal(out, expected.bfloat16())
 
     def test_what_is_exported_is_grid_sample(self):
         value, *others = random_inputs(torch.float32)

@@ -1,4 +1,4 @@
-"""The compiled RoIAlign against the reference: the build for CPUs, and the CUDA source. Also the reference's derivatives."""
+"""RoIAlign: the compiled kernel against the reference, for CPUs and the CUDA source, and the derivatives of both."""
 
 import random
 

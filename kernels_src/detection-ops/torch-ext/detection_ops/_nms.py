@@ -20,12 +20,12 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     Raises:
         ValueError: A shape does not fit the others.
     """
-    return batched_nms(boxes, scores, torch.zeros(boxes.shape[:1], dtype=torch.long, device=boxes.device), iou_threshold)
+    return batched_nms(
+        boxes, scores, torch.zeros(boxes.shape[:1], dtype=torch.long, device=boxes.device), iou_threshold
+    )
 
 
-def batched_nms(
-    boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, iou_threshold: float
-) -> torch.Tensor:
+def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """`nms` in which only boxes of the same group suppress each other.
 
     Args:

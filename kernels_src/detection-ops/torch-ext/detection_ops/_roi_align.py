@@ -2,7 +2,6 @@
 
 import torch
 from torch.autograd import forward_ad
-from torch.utils.flop_counter import register_flop_formula
 
 from ._ops import add_op_namespace_prefix, ops
 
