@@ -25,15 +25,19 @@ SHAPES = {  # images, queries, heads, channels of a head: those of DINO
 
 
 def implementations(size: Size, dtype: torch.dtype, device: str) -> list[Implementation]:
-    """Ours and the peers, on the same random inputs; queries of the encoder sample around their own position."""
+    """Ours and the peers, on the same random inputs; queries of the encoder sample around their own position.
+
+    Samples keep away from whole numbers of pixels, where the gradient jumps.
+    """
     images, queries, heads, channels = size
     samples = (images, queries, heads, len(LEVELS), POINTS)
     value = torch.randn(images, POSITIONS, heads, channels, device=device).to(dtype)
     weights = torch.randn(samples, device=device).flatten(3).softmax(dim=-1).view(samples).to(dtype)
     sizes = torch.tensor([[width, height] for height, width in LEVELS], device=device)
-    steps = 2 * torch.randn(*samples, 2, device=device) / sizes[:, None]  # about two pixels of each level
-    locations = (_centres(queries, device)[:, None, None, None] + steps).to(dtype)
-    inputs = value, locations, weights
+    pixels = _centres(queries, device)[:, None, None, None] * sizes[:, None]  # (queries, 1, levels, 1, 2)
+    pixels = (pixels + 2 * torch.randn(*samples, 2, device=device)).floor() + 0.1
+    locations = (pixels + 0.8 * torch.rand(*samples, 2, device=device) + 0.5) / sizes[:, None]
+    inputs = value, locations.to(dtype), weights
     found = [
         Implementation("ours", partial(multi_scale_deformable_attention, spatial_shapes=LEVELS), inputs),
         Implementation("transformers", _transformers, inputs),

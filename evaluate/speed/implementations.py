@@ -38,8 +38,8 @@ class Operator:
         units: Size -> in how many units of work the time is divided.
         implementations: (size, dtype, device) -> "ours", then the others, on the same random inputs.
         expected: Size -> what they compute, from the inputs of "ours" in float32.
-        gradients: How many of their first inputs stand for the same, so that the gradients must agree; 0 where there are
-            no gradients.
+        gradients: How many of their first inputs stand for the same, so that the gradients must agree; 0 for an
+            operator without gradients.
         large_shapes: As `shapes`, but by default timed on a GPU only.
         missing: Device -> a line about peers that are not installed, or nothing.
     """

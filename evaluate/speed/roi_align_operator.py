@@ -119,8 +119,8 @@ def _torchvision(features, rois, bins, scale):
 def _plain_loop(features, rois, bins, scale):
     out = features.new_empty(len(rois), features.shape[1], bins, bins)
     numbers = map(ctypes.c_long, (len(rois), *features.shape[1:], bins))
-    features, rois, pointer = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (features, rois, out))
-    _compiled_loop().roi_align(features, rois, *numbers, ctypes.c_float(scale), pointer)
+    first, second, third = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (features, rois, out))
+    _compiled_loop().roi_align(first, second, *numbers, ctypes.c_float(scale), third)
     return out
 
 
