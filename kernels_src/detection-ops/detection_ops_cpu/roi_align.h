@@ -105,6 +105,18 @@ ALWAYS_INLINE void add_share(A share, const A* numbers, A* sums, int64_t count) 
     fma(V::splat(share), V::load(numbers + i), V::load(sums + i)).store(sums + i);
 }
 
+// sums = shares[0] * pixel 0 + shares[1] * pixel 1 + ...; kBlock channels of each
+template <class V, typename A>
+ALWAYS_INLINE void sum_shares(const A* shares, const A* pixels, int64_t count, A* sums) {
+  constexpr int kVectors = kBlock / V::size;
+  V total[kVectors];
+  for (V& part : total) part = V::splat(0);
+  for (int64_t i = 0; i < count; ++i, pixels += kBlock)
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) total[v] = fma(V::splat(shares[i]), V::load(pixels + v * V::size), total[v]);
+  for (int v = 0; v < kVectors; ++v) total[v].store(sums + v * V::size);
+}
+
 // The first n of kBlock channels of pixels in a row, the rest as zeros; `from` is the first of them in the first pixel
 template <class V, typename T>
 ALWAYS_INLINE void load_pixels(const T* from, const FeatureStrides& strides, int64_t count, int64_t n,
@@ -132,11 +144,11 @@ void pool(const RoiProblem<T>& p, const T* features, int64_t n, Region<T>& regio
   for (int64_t y = rows.begin; y < rows.end; ++y) {
     const T* const from = features + y * p.strides.row + columns.begin * p.strides.column;
     load_pixels<V>(from, p.strides, columns.end - columns.begin, n, region.pixels);
-    memset(region.bins_of_row, 0, size_t(side * kBlock) * sizeof(A));
-    for (int64_t column = 0; column < side; ++column)
-      for (int64_t x = columns[column].begin; x < columns[column].end; ++x)
-        add_share<V>(columns[column].shares[x - columns[column].begin], region.pixels + (x - columns.begin) * kBlock,
-                     region.bins_of_row + column * kBlock, kBlock);
+    for (int64_t column = 0; column < side; ++column) {
+      const auto& range = columns[column];
+      sum_shares<V>(range.shares, region.pixels + (range.begin - columns.begin) * kBlock, range.end - range.begin,
+                    region.bins_of_row + column * kBlock);
+    }
     for (int64_t row = 0; row < side; ++row)
       if (y >= rows[row].begin && y < rows[row].end)
         add_share<V>(rows[row].shares[y - rows[row].begin], region.bins_of_row, region.bins + row * side * kBlock,
