@@ -57,7 +57,7 @@ def matrix_roi_align(features, rois, output_size, scale):
 
 def loop_nms(boxes, scores, iou_threshold):
     """A box after the other, each against all that are left."""
-    order, kept = scores.argsort(descending=True), []
+    order, kept = scores.argsort(descending=True, stable=True), []
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     while len(order):
         best, order = order[0], order[1:]
