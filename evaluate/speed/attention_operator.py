@@ -62,7 +62,9 @@ def _centres(queries: int, device: str) -> torch.Tensor:
 
 
 def _transformers(value: torch.Tensor, locations: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return MultiScaleDeformableAttention()(value, None, LEVELS, None, locations, weights, 64)
+    """Half precision is computed in float32, as autocast does with `grid_sample`."""
+    inputs = value.float(), None, LEVELS, None, locations.float(), weights.float(), 64
+    return MultiScaleDeformableAttention()(*inputs).to(value.dtype)
 
 
 DEFORMABLE_ATTENTION = Operator(

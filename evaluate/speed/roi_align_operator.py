@@ -93,7 +93,7 @@ def _of_pyramid(function: Callable, size: Size) -> Callable[..., torch.Tensor]:
     """Pools each region from the level that suits its size, as feature pyramids do."""
     images, count, _, bins = size
     generator = torch.Generator().manual_seed(1)
-    sides = 28 * 16 ** torch.rand(count, 2, generator=generator)  # 28 to 448 pixels
+    sides = 28 * 24 ** torch.rand(count, 2, generator=generator)  # 28 to 672 pixels
     corner = torch.rand(count, 2, generator=generator) * (torch.tensor(IMAGE[::-1]) - sides).clamp(min=0)
     levels = (sides.prod(dim=1).sqrt() / 56).log2().floor().clamp(0, len(STRIDES) - 1)
     rois = torch.cat((torch.arange(count)[:, None] % images, corner, corner + sides), dim=1)
