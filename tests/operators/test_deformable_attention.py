@@ -129,6 +129,11 @@ class DetectionOps(KernelTester, AttentionTester):
         ),
         (
             "deformable_attention_forward",
+            lambda v, o, w: (v, o, w, [10, 10, -8, 7, 0, 0]),  # 44 positions
+            "spatial_shapes: expected 0 to 2\\^24, got -8",
+        ),
+        (
+            "deformable_attention_forward",
             lambda v, o, w: (v, o[..., 0], w, [6, 5, 3, 4, 1, 2]),
             r"sampling_locations: expected \(N, Q, heads, levels, points, 2\), got \(2, 7, 2, 3, 2\)",
         ),

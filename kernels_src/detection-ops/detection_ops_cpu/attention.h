@@ -14,8 +14,8 @@ using namespace common::CPU_PATH;
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// What is known of the samples of one unit: rows of `capacity` numbers, a number for each point. The corners of a sample
-// are the pixels around it, in the order top left, top right, bottom left, bottom right.
+// What is known of the samples of one unit: rows of `capacity` numbers, a number for each point. The corners of a
+// sample are the pixels around it, in the order top left, top right, bottom left, bottom right.
 template <typename A>
 class Samples {
   enum Row { kShare = 0, kPlace = 4, kX = 8, kY, kWeight, kInside, kDot, kRows = kDot + 4 };
@@ -34,7 +34,7 @@ class Samples {
   A* x() const { return row(kX); }  // how far the sample lies right of its left corners, and below its top ones
   A* y() const { return row(kY); }
   A* weight() const { return row(kWeight); }
-  A* inside() const { return row(kInside); }                 // 1 where the sample has corners, else 0
+  A* inside() const { return row(kInside); }               // 1 where the sample has corners, else 0
   A* dot(int corner) const { return row(kDot + corner); }  // its pixel times the gradient of the output
 };
 
@@ -68,8 +68,8 @@ ALWAYS_INLINE void locate(const AttentionProblem<T>& p, int64_t unit, const Samp
   }
 }
 
-// kVectors vectors of channels of one unit, of the last the first n; `value` is those in the first position, and `zeros`
-// what is read for pixels that do not exist.
+// kVectors vectors of channels of one unit, of the last the first n; `value` is those in the first position, and
+// `zeros` what is read for pixels that do not exist.
 template <class V, int kVectors, typename T>
 ALWAYS_INLINE void accumulate(const Samples<Compute<T>>& samples, int64_t points, const T* value, int64_t stride,
                               const T* zeros, int n, T* out) {

@@ -1,5 +1,5 @@
-// The gradients of deformable attention, without atomics: a task owns one head of one image, and adds up the gradient of
-// its pixels in memory of its own. So the result does not depend on the number of threads.
+// The gradients of deformable attention, without atomics: a task owns one head of one image, and adds up the gradient
+// of its pixels in memory of its own. So the result does not depend on the number of threads.
 #pragma once
 
 #include "attention.h"

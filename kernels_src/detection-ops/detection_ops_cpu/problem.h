@@ -35,9 +35,9 @@ struct RoiProblem {
 };
 
 struct SuppressProblem {
-  const float* boxes;         // (count, 4): left, top, right, bottom; the best first
-  const int64_t* members;     // (count), the numbers of the boxes group by group, the best of each first
-  const int64_t* first;       // where in `members` each group begins, and the last ends
+  const float* boxes;      // (count, 4): left, top, right, bottom; the best first
+  const int64_t* members;  // (count), the numbers of the boxes group by group, the best of each first
+  const int64_t* first;    // where in `members` each group begins, and the last ends
   float iou_threshold;
   bool* stays;  // (count)
 };
@@ -46,17 +46,17 @@ constexpr int64_t kBlock = 16;  // channels of a region that are pooled together
 
 // Each path computes some tasks, [begin, end), that share no output: of (batch, queries) for attention and of (batch,
 // heads) for its gradients, regions, of (images, ceil(channels / kBlock)) for theirs, groups of boxes.
-#define DECLARE_PATH(path)                                                                                        \
-  namespace path {                                                                                                \
-  template <typename T>                                                                                           \
-  void attend(const AttentionProblem<T>&, T* output, int64_t begin, int64_t end);                                 \
-  template <typename T>                                                                                           \
-  void attend_backward(const AttentionProblem<T>&, const AttentionGradients<T>&, int64_t begin, int64_t end);     \
-  template <typename T>                                                                                           \
-  void roi_align(const RoiProblem<T>&, const T* features, T* output, int64_t begin, int64_t end);                 \
-  template <typename T>                                                                                           \
-  void roi_align_backward(const RoiProblem<T>&, const T* grad_output, T* gradient, int64_t begin, int64_t end);   \
-  void suppress(const SuppressProblem&, int64_t begin, int64_t end); \
+#define DECLARE_PATH(path)                                                                                      \
+  namespace path {                                                                                              \
+  template <typename T>                                                                                         \
+  void attend(const AttentionProblem<T>&, T* output, int64_t begin, int64_t end);                               \
+  template <typename T>                                                                                         \
+  void attend_backward(const AttentionProblem<T>&, const AttentionGradients<T>&, int64_t begin, int64_t end);   \
+  template <typename T>                                                                                         \
+  void roi_align(const RoiProblem<T>&, const T* features, T* output, int64_t begin, int64_t end);               \
+  template <typename T>                                                                                         \
+  void roi_align_backward(const RoiProblem<T>&, const T* grad_output, T* gradient, int64_t begin, int64_t end); \
+  void suppress(const SuppressProblem&, int64_t begin, int64_t end);                                            \
   }
 DECLARE_PATH(portable)
 DECLARE_PATH(avx2)

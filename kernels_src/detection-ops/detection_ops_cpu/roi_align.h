@@ -1,5 +1,5 @@
-// RoIAlign. The samples of a bin lie on a grid, so that a pixel's share of a bin is a product: of that which its row has
-// of the bin's rows of samples, and that which its column has of the columns. Lanes are channels.
+// RoIAlign. The samples of a bin lie on a grid, so that a pixel's share of a bin is a product: of that which its row
+// has of the bin's rows of samples, and that which its column has of the columns. Lanes are channels.
 #pragma once
 
 #include <cstring>
@@ -164,8 +164,8 @@ void roi_align(const RoiProblem<T>& p, const T* features, T* output, int64_t beg
     region.enter(number);
     for (int64_t channel = 0; channel < p.channels; channel += kBlock) {
       const int64_t n = p.channels - channel < kBlock ? p.channels - channel : kBlock;
-      pool<typename Path<T>::Vector>(
-          p, features + region.image * p.strides.image + channel * p.strides.channel, n, region);
+      pool<typename Path<T>::Vector>(p, features + region.image * p.strides.image + channel * p.strides.channel, n,
+                                     region);
       T* const out = output + (number * p.channels + channel) * bins;
       for (int64_t c = 0; c < n; ++c)
         for (int64_t bin = 0; bin < bins; ++bin) narrow(region.bins[bin * kBlock + c], out[c * bins + bin]);

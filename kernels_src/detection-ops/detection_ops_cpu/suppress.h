@@ -1,5 +1,5 @@
-// Non-maximum suppression: each box of a group is compared with those that were left before it. Loops over plain arrays,
-// which the compiler turns into vectors.
+// Non-maximum suppression: each box of a group is compared with those that were left before it. Loops over plain
+// arrays, which the compiler turns into vectors.
 #pragma once
 
 #include "common/buffer.h"

@@ -25,14 +25,14 @@ Tensor round_sums(const Tensor& sums, const Tensor& like) {
 template <typename... Parameters, typename... Arguments>
 void launch_threads(const char* name, void (*kernel)(Parameters...), int64_t threads, const Tensor& tensor,
                     Arguments... arguments) {
-  const cudaError_t error = launch(kernel, (threads + kThreads - 1) / kThreads, kThreads, 0, current_stream(tensor),
-                                   arguments...);
+  const cudaError_t error =
+      launch(kernel, (threads + kThreads - 1) / kThreads, kThreads, 0, current_stream(tensor), arguments...);
   check_launch(error, name, shape_of(sizes_of(tensor)));
 }
 
 template <typename T>
-AttentionProblem<T> make_problem(const Attention& size, const std::vector<int64_t>& spatial_shapes,
-                                 const Tensor& value, const Tensor& locations, const Tensor& weights) {
+AttentionProblem<T> make_problem(const Attention& size, const std::vector<int64_t>& spatial_shapes, const Tensor& value,
+                                 const Tensor& locations, const Tensor& weights) {
   STD_TORCH_CHECK(size.levels <= kMostLevels, "spatial_shapes: expected at most ", kMostLevels, " levels, got ",
                   size.levels);
   AttentionProblem<T> p{size.batch * size.queries * size.heads,
@@ -58,7 +58,7 @@ template <typename T>
 RoiProblem<T> make_problem(const std::vector<int64_t>& size, const FeatureStrides& strides, const Tensor& rois,
                            int64_t output_size, double spatial_scale) {
   using A = Compute<T>;
-  return {size[0],     size[1],     size[2], size[3], strides, rois.size(0), output_size, numbers_of<A>(rois),
+  return {size[0],         size[1], size[2], size[3], strides, rois.size(0), output_size, numbers_of<A>(rois),
           A(spatial_scale)};
 }
 

@@ -9,6 +9,8 @@
 
 namespace detection_ops {
 
+constexpr int64_t kMostPositions = 1 << 24;  // they are counted in float32
+
 struct Attention {  // sizes
   int64_t batch, positions, queries, heads, channels, levels, points;
 };
@@ -18,19 +20,21 @@ inline Attention check_attention(const Tensor& value, const Tensor& locations, c
   STD_TORCH_CHECK(value.dim() == 4, "value: expected (N, S, heads, channels), got ", shape_of(sizes_of(value)));
   STD_TORCH_CHECK(locations.dim() == 6, "sampling_locations: expected (N, Q, heads, levels, points, 2), got ",
                   shape_of(sizes_of(locations)));
+  for (int64_t side : spatial_shapes)  // none whose product with another overflows
+    STD_TORCH_CHECK(side >= 0 && side < kMostPositions, "spatial_shapes: expected 0 to 2^24, got ", side);
   const int64_t levels = int64_t(spatial_shapes.size() / 2);
   int64_t positions = 0;
-  for (int64_t level = 0; level < levels; ++level) positions += spatial_shapes[2 * level] * spatial_shapes[2 * level + 1];
+  for (int64_t level = 0; level < levels; ++level)
+    positions += spatial_shapes[2 * level] * spatial_shapes[2 * level + 1];
   STD_TORCH_CHECK(spatial_shapes.size() % 2 == 0 && positions == value.size(1), "spatial_shapes: expected ",
                   value.size(1), " positions like value, got ", positions);
-  const Attention size{value.size(0), positions,         locations.size(1), value.size(2),
-                       value.size(3), levels, locations.size(4)};
+  const Attention size{value.size(0), positions, locations.size(1), value.size(2),
+                       value.size(3), levels,    locations.size(4)};
   check_shape("sampling_locations", locations, {size.batch, size.queries, size.heads, levels, size.points, 2});
   check_shape("attention_weights", weights, {size.batch, size.queries, size.heads, levels, size.points});
   check_like("sampling_locations", locations, "value", value);
   check_like("attention_weights", weights, "value", value);
-  // positions are counted in float32
-  STD_TORCH_CHECK(positions < 1 << 24, "value: expected fewer than 2^24 positions in an image, got ", positions);
+  STD_TORCH_CHECK(positions < kMostPositions, "value: expected fewer than 2^24 positions in an image, got ", positions);
   return size;
 }
 
