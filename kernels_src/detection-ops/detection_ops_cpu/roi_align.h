@@ -44,8 +44,7 @@ class Bins {
       const A start = first_edge + A(bin) * side;
       // a region may be far larger than the map, so not all samples are looked at; they are 1/2 to 1 pixel apart
       const double before = -4 - double(start), after = 2 * (double(pixels) - double(start) + 4);
-      const int64_t last = after < double(samples) ? int64_t(after) : samples;
-      for (int64_t sample = before > 0 ? int64_t(before) : 0; sample < last; ++sample) {
+      for (int64_t sample = within(before, samples); sample < within(after, samples); ++sample) {
         const A position = start + (A(sample) + A(0.5)) * side / A(samples);
         if (position >= -1 && position <= A(pixels)) add(range, position, pixels - 1, 1 / A(samples));
       }
@@ -56,6 +55,9 @@ class Bins {
   }
 
  private:
+  static int64_t within(double number, int64_t most) {
+    return number < double(most) ? int64_t(number > 0 ? number : 0) : most;
+  }
   static int64_t ceil_of(A number) { return int64_t(number) + (A(int64_t(number)) < number); }
 
   // A sample, which lies at or after those that the range has.

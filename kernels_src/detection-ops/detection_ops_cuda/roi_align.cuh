@@ -19,8 +19,10 @@ class Samples {
     count = side_ > 0 && side_ < A(1e15) ? int64_t(ceil(side_)) : 0;
     // a region may be far larger than the map, so not all samples are looked at; they are 1/2 to 1 pixel apart
     const double before = -4 - double(start_), after = 2 * (double(pixels) - double(start_) + 4);
-    begin = before > 0 ? int64_t(before) : 0;
-    end = after < double(count) ? int64_t(after) : count;
+    begin = within(before), end = within(after);
+  }
+  __device__ int64_t within(double number) const {
+    return number < double(count) ? int64_t(number > 0 ? number : 0) : count;
   }
   __device__ A operator[](int64_t sample) const { return start_ + (A(sample) + A(0.5)) * side_ / A(count); }
 };
