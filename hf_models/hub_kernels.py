@@ -36,6 +36,7 @@ _FLOATS = ("float32", "float64", "bfloat16", "float16")
 KERNELS = {
     "deformable-conv": _Source("hf-models/deformable-conv", _FLOATS),
     "large-kernel-conv": _Source("hf-models/large-kernel-conv", _FLOATS),
+    "detection-ops": _Source("hf-models/detection-ops", _FLOATS),
 }
 
 

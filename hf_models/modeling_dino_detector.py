@@ -21,12 +21,12 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
     DeformableDetrEncoderLayer,
     DeformableDetrMultiscaleDeformableAttention,
     DeformableDetrPreTrainedModel,
-    MultiScaleDeformableAttention,
 )
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_dino_detector import DinoDetectorConfig
 from .detector_output import DetectorOutput
+from .multi_scale_deformable_attention import MultiScaleDeformableAttention
 from .saved_weights import OneSetOfWeights
 
 
@@ -118,34 +118,6 @@ def lay_out(shapes: list[tuple[int, int]], pixel_mask: torch.Tensor, level_embed
         sides=torch.cat(sides),
         position_embeddings=torch.cat(embeddings, dim=1),
     )
-
-
-class Float32Sampling(nn.Module):
-    """The operator inside deformable attention, in float32 at least.
-
-    Sampling locations need it, and PyTorch's grid_sample takes them and the values in one dtype only. A kernel from
-    the Hub (`use_kernels=True`) takes the operator's place, as in the models of transformers.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.operator = MultiScaleDeformableAttention()
-
-    def forward(
-        self,
-        value: torch.Tensor,
-        spatial_shapes: torch.Tensor,
-        spatial_shapes_list: list[tuple[int, int]],
-        level_start_index: torch.Tensor,
-        locations: torch.Tensor,
-        weights: torch.Tensor,
-        im2col_step: int,
-    ) -> torch.Tensor:
-        """Takes what the operator takes; returns (batch_size, queries, d_model)."""
-        dtype = torch.promote_types(value.dtype, torch.float32)
-        shapes = (spatial_shapes, spatial_shapes_list, level_start_index)
-        sampled = self.operator(value.to(dtype), *shapes, locations.to(dtype), weights.to(dtype), im2col_step)
-        return sampled.to(value.dtype)
 
 
 class DinoEncoder(nn.Module):
@@ -248,7 +220,7 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         self.class_heads = nn.ModuleList(nn.Linear(config.d_model, config.num_labels) for _ in range(heads))
         self.box_heads = nn.ModuleList(BoxHead(config.d_model) for _ in range(heads))
         for attention in self._deformable_attentions():
-            attention.attn = Float32Sampling()
+            attention.attn = MultiScaleDeformableAttention()
         self.post_init()
 
     def _projections(self, channels: list[int]) -> list[nn.Module]:
