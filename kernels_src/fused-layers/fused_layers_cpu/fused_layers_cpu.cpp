@@ -19,6 +19,11 @@ namespace {
 
 constexpr int64_t kTask = 1 << 14;  // numbers; they take some 10 microseconds, about what it costs to wake a thread
 
+// The tensor itself where its numbers lie in order: asking PyTorch for a copy costs time even where it makes none.
+Tensor in_order(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 template <typename T>
 const T* data(const Tensor& tensor) {
   return static_cast<const T*>(tensor.const_data_ptr());
@@ -50,13 +55,12 @@ int64_t grain(int64_t numbers_of_row) { return std::max<int64_t>(1, kTask / numb
 }  // namespace fused_layers
 
 using namespace fused_layers;
-using torch::stable::contiguous;
 
 Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias, double eps) {
   check_norm(input, weight, bias);
   Tensor output = torch::stable::new_empty(input, sizes_of(input));
   if (output.numel() == 0) return output;
-  const Tensor rows = contiguous(input), factor = contiguous(weight), shift = contiguous(bias);
+  const Tensor rows = in_order(input), factor = in_order(weight), shift = in_order(bias);
   const CpuPath path = choose_path();
   dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);
@@ -79,9 +83,9 @@ std::tuple<Tensor, Tensor> add_layer_norm(const Tensor& input, const Tensor& bra
   Tensor sum = torch::stable::new_empty(input, sizes_of(input));
   Tensor output = torch::stable::new_empty(input, sizes_of(input));
   if (output.numel() == 0) return {sum, output};
-  const Tensor rows = contiguous(input), branches = contiguous(branch);
-  const Tensor factor = contiguous(weight), shift = contiguous(bias);
-  const Tensor scales = scale ? contiguous(*scale) : factor;
+  const Tensor rows = in_order(input), branches = in_order(branch);
+  const Tensor factor = in_order(weight), shift = in_order(bias);
+  const Tensor scales = scale ? in_order(*scale) : factor;
   const CpuPath path = choose_path();
   dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);
@@ -98,7 +102,7 @@ std::tuple<Tensor, Tensor> add_layer_norm(const Tensor& input, const Tensor& bra
 Tensor gelu(const Tensor& input) {
   Tensor output = torch::stable::new_empty(input, sizes_of(input));
   if (output.numel() == 0) return output;
-  const Tensor numbers = contiguous(input);
+  const Tensor numbers = in_order(input);
   const CpuPath path = choose_path();
   dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);
@@ -121,8 +125,8 @@ Tensor depthwise_norm_gelu(const Tensor& input, const Tensor& kernel, const Tens
   check_parameter("kernel_bias", kernel_bias, input);
   Tensor output = torch::stable::new_empty(input, sizes_of(input));
   if (output.numel() == 0) return output;
-  const Tensor pixels = contiguous(input), taps = contiguous(kernel), taps_bias = contiguous(kernel_bias);
-  const Tensor factor = contiguous(weight), shift = contiguous(bias);
+  const Tensor pixels = in_order(input), taps = in_order(kernel), taps_bias = in_order(kernel_bias);
+  const Tensor factor = in_order(weight), shift = in_order(bias);
   const CpuPath path = choose_path();
   dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);

@@ -1,4 +1,4 @@
-"""What lies between the products of a network on channels-last tokens, each in one pass over memory; inference only."""
+"""What lies between the products of a network, on channels-last tokens; each in one pass; for inference."""
 
 from ._layers import add_layer_norm, cpu_path, depthwise_norm_gelu, gelu, layer_norm
 

@@ -1,4 +1,4 @@
-"""The public functions, and what PyTorch must know of the operators: shapes for tracing, and that they have no gradient.
+"""The public functions, and what PyTorch must know of the operators: shapes, and that they have no gradient.
 
 Every function takes float32, float64, bfloat16 or float16, the same for all tensors, and computes in float32 at least.
 A shape or a dtype that does not fit is a RuntimeError.
