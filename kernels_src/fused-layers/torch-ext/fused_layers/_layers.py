@@ -23,7 +23,7 @@ def layer_norm(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, ep
     Returns:
         (..., C), rounded once.
     """
-    _refuse_forward_mode("layer_norm")
+    _refuse_derivatives("layer_norm", input, weight, bias)
     return ops.layer_norm(input, weight, bias, eps)
 
 
@@ -45,13 +45,13 @@ def add_layer_norm(
     Returns:
         `input + branch * scale`, rounded once, and the norm of that, (..., C) each.
     """
-    _refuse_forward_mode("add_layer_norm")
+    _refuse_derivatives("add_layer_norm", input, branch, scale, weight, bias)
     return ops.add_layer_norm(input, branch, scale, weight, bias, eps)
 
 
 def gelu(input: torch.Tensor) -> torch.Tensor:
     """`F.gelu`, to 1e-6 in float32; in bfloat16 to 9 bits, or 4e-5 where the result is closer to 0; then rounded."""
-    _refuse_forward_mode("gelu")
+    _refuse_derivatives("gelu", input)
     return ops.gelu(input)
 
 
@@ -74,7 +74,7 @@ def depthwise_norm_gelu(
     Returns:
         (N, H, W, C), rounded once.
     """
-    _refuse_forward_mode("depthwise_norm_gelu")
+    _refuse_derivatives("depthwise_norm_gelu", input, kernel, kernel_bias, weight, bias)
     return ops.depthwise_norm_gelu(input, kernel, kernel_bias, weight, bias, eps)
 
 
@@ -86,7 +86,10 @@ def cpu_path() -> str:
     return ops.cpu_path()
 
 
-def _refuse_forward_mode(name: str) -> None:
+def _refuse_derivatives(name: str, *tensors: torch.Tensor | None) -> None:
+    """Here, as a gradient that is registered with the operators would cost more than a short call takes."""
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        raise NotImplementedError(f"{name}: the compiled kernel has no gradient; call it in torch.no_grad()")
     if forward_ad._current_level >= 0:  # PyTorch would take the forward derivative of the operator for zero
         raise NotImplementedError(f"{name}: the compiled kernel has no forward-mode derivatives (jvp)")
 
@@ -99,14 +102,5 @@ def _add_fake(input, *arguments):
     return input.new_empty(input.shape), input.new_empty(input.shape)
 
 
-def _refuse_backward(name: str):
-    def backward(ctx, *gradients):
-        raise NotImplementedError(f"{name}: the compiled kernel has no gradient; call it in torch.no_grad()")
-
-    return backward
-
-
 for _name in ("layer_norm", "add_layer_norm", "gelu", "depthwise_norm_gelu"):
-    _operator = add_op_namespace_prefix(_name)
-    torch.library.register_fake(_operator)(_add_fake if _name == "add_layer_norm" else _fake)
-    torch.library.register_autograd(_operator, _refuse_backward(_name))
+    torch.library.register_fake(add_op_namespace_prefix(_name))(_add_fake if _name == "add_layer_norm" else _fake)
