@@ -98,6 +98,8 @@ def make_plan(
     convertible.adopt(config, shown)
     if wrong := differences(shown, convertible.facts_of_config(config)):
         raise InputError(_mismatch(label, convertible, shown, wrong, published, where))
+    if not published and len(names := checkpoint.class_names) == config.num_labels:
+        config.id2label, config.label2id = dict(enumerate(names)), {name: index for index, name in enumerate(names)}
     expected, buffers = model_tensors(convertible.model_class_of(config), config)
     constants = convertible.constants(config)
     _check_tensors(label, checkpoint, key_map, expected, constants)

@@ -7,21 +7,8 @@ import torch
 LARGEST_STEP = abs(math.log(16 / 1000))  # of one decoding: a side grows or shrinks by 62.5 at most
 
 
-def image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
-    """Width and height (batch_size, 2) of images without their padding, as floats.
-
-    Args:
-        pixel_values: (batch_size, num_channels, height, width).
-        pixel_mask: (batch_size, height, width), not 0 where the image is; `None` where there is no padding.
-
-    Raises:
-        ValueError: The mask is not of the size of the images.
-    """
-    batch_size, _, height, width = pixel_values.shape
-    if pixel_mask is None:
-        return pixel_values.new_tensor([[width, height]], dtype=torch.float32).expand(batch_size, 2)
-    if pixel_mask.shape != (batch_size, height, width):
-        raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
+def image_sizes(pixel_mask: torch.Tensor) -> torch.Tensor:
+    """Width and height (batch_size, 2), as floats, of images that (batch_size, height, width) is not 0 at."""
     return torch.stack([pixel_mask.any(dim=dim).sum(dim=1) for dim in (1, 2)], dim=1).float()
 
 

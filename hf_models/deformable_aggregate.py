@@ -124,7 +124,7 @@ def deformable_aggregate_reference(
         offset_scale=offset_scale,
         remove_center=remove_center,
     )
-    return _bilinear_sum(value.to(dtype), x, y, weight.to(dtype)).to(value.dtype)
+    return bilinear_sum(value.to(dtype), x, y, weight.to(dtype)).to(value.dtype)
 
 
 def sample_positions(
@@ -163,7 +163,7 @@ def sample_positions(
     return centre_x[:, None, None] + x, centre_y[:, None, None, None] + y
 
 
-def _bilinear_sum(value, x, y, weight):
+def bilinear_sum(value, x, y, weight):
     """Sum over K of `weight` times the bilinear sample of `value` at (x, y): (N, H_out, W_out, G * D)."""
     _, height, width, groups, channels = value.shape
     batch, height_out, width_out, _, points = x.shape

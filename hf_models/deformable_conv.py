@@ -12,6 +12,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from .deformable_aggregate import deformable_aggregate, sample_positions
+from .fused_layers import conv_norm_activation
 from .layers import depthwise_layer, linear, on_channels_first, split_last, xavier_linear, zero_linear
 
 
@@ -85,7 +86,7 @@ class DCNv3(nn.Module):
 
     def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The features, and the offsets and the weights before softmax that are predicted from them."""
-        features = self.activation(self.norm(on_channels_first(self.depthwise_conv, hidden_states)))
+        features = conv_norm_activation(self.depthwise_conv, self.norm, self.activation, hidden_states)
         offset = split_last(linear(self.offset, features), self.groups, -1, 2)  # (N, H, W, G, K, 2)
         weight = split_last(linear(self.mask, features), self.groups, -1)  # (N, H, W, G, K)
         return features, offset, weight

@@ -19,6 +19,7 @@ _PLAIN_TENSORS = frozenset((torch.Tensor, nn.Parameter, type(None)))
 _DEFINITIONS = {
     nn.Linear: (nn.Linear.forward, "linear", F.linear),
     nn.Conv2d: (nn.Conv2d.forward, "conv2d", F.conv2d),
+    nn.LayerNorm: (nn.LayerNorm.forward, "layer_norm", F.layer_norm),
 }
 
 
@@ -67,7 +68,7 @@ def only_computes() -> bool:
 
 
 def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether the layer is an nn.Linear or nn.Conv2d (`kind`) whose weights tell all that calling it does.
+    """Whether the layer is of the class `kind`, such as nn.Linear, and its attributes tell all that calling it does.
 
     Not where it is a subclass or an adapter, has hooks or weights of another kind, or where something took the place
     of its `forward` (offloading, compilation) or of PyTorch's own functions (profilers).
@@ -76,7 +77,7 @@ def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
         return False
     if torch.compiler.is_compiling():
         return True
-    forward, name, function = _DEFINITIONS[kind]
+    forward, name, function = _DEFINITIONS.get(kind, (kind.forward, "", None))
     return not (
         layer._backward_hooks
         or layer._backward_pre_hooks
@@ -84,5 +85,5 @@ def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
         or layer._compiled_call_impl is not None
         or all_modules._has_any_global_hook()
         or kind.forward is not forward
-        or getattr(F, name) is not function
+        or getattr(F, name, None) is not function
     ) and are_plain(*layer._parameters.values())

@@ -30,12 +30,15 @@ OFF = "HF_MODELS_KERNELS is off"
 class _Source:
     repo_id: str
     dtypes: tuple[str, ...]
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
 _FLOATS = ("float32", "float64", "bfloat16", "float16")
 KERNELS = {
     "deformable-conv": _Source("hf-models/deformable-conv", _FLOATS),
     "large-kernel-conv": _Source("hf-models/large-kernel-conv", _FLOATS),
+    "detection-ops": _Source("hf-models/detection-ops", _FLOATS),
+    "fused-layers": _Source("hf-models/fused-layers", _FLOATS, ("cpu",)),
 }
 
 
@@ -55,7 +58,12 @@ class KernelStatus:
 
 def status() -> list[KernelStatus]:
     """What runs on this machine, for each kernel and device; loads the kernels."""
-    return [_choose(kernel, device)[1] for kernel in KERNELS for device in _devices()]
+    return [
+        _choose(kernel, device)[1]
+        for kernel, source in KERNELS.items()
+        for device in _devices()
+        if device in source.devices
+    ]
 
 
 def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | None) -> Callable | None:

@@ -148,7 +148,7 @@ class DetectionImageProcessor(UprightPilBackend):
         """
         if return_coco_annotation and return_binary_maps:
             raise ValueError("return_coco_annotation and return_binary_maps: only one of them can be returned.")
-        if outputs.masks is None:
+        if outputs.get("masks") is None:
             raise ValueError("masks: the model gives boxes alone. Use post_process_object_detection.")
         if target_sizes is None:
             raise ValueError("target_sizes: needed, as masks are made of pixels. Give (height, width) of each image.")
@@ -184,11 +184,12 @@ def _detections(
     """For each image the detections above a score: scores, labels, boxes in pixels, grids of masks; and its size."""
     if len(sizes) != len(outputs.scores):
         raise ValueError(f"target_sizes: expected one for each of {len(outputs.scores)} images, got {len(sizes)}.")
-    for index, (height, width) in enumerate(torch.as_tensor(sizes).tolist()):
+    masks = outputs.get("masks")  # pipelines hand over a plain ModelOutput, which has no entries that are None
+    for index, (height, width) in enumerate(torch.as_tensor(sizes).int().tolist()):  # some give floats
         kept = (outputs.scores[index] > threshold) & (outputs.labels[index] >= 0)
         edges = outputs.boxes.new_tensor([width, height, width, height], dtype=torch.float32)
         boxes = (outputs.boxes[index, kept].float() * edges).clamp(min=0).minimum(edges)
-        grids = None if outputs.masks is None else outputs.masks[index, kept]
+        grids = None if masks is None else masks[index, kept]
         yield outputs.scores[index, kept].float(), outputs.labels[index, kept], boxes, grids, (height, width)
 
 

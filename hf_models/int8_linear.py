@@ -11,6 +11,7 @@ from torch.nn.modules import module as all_modules
 from transformers.activations import GELUActivation
 
 from .execution import are_plain, only_computes
+from .fused_layers import activate
 from .layers import linear
 
 
@@ -172,7 +173,7 @@ def feed_forward(
         rounded = to_levels(hidden_states, *levels)
         hidden = expansion.product(rounded, *levels, torch.uint8, *inner, "gelu")
         return projection.product(hidden, *inner, hidden_states.dtype)
-    return linear(projection, activation(linear(expansion, hidden_states)))
+    return linear(projection, activate(activation, linear(expansion, hidden_states)))
 
 
 def is_fast(layer: Int8Linear, hidden_states: torch.Tensor) -> bool:

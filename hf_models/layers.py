@@ -50,7 +50,7 @@ def channels_last(hidden_states: torch.Tensor) -> torch.Tensor:
     return hidden_states.contiguous(memory_format=torch.channels_last)
 
 
-def on_channels_last(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+def on_channels_last(layer: Callable, hidden_states: torch.Tensor) -> torch.Tensor:
     """Apply a layer that takes (N, H, W, C), such as nn.LayerNorm, to a map (N, C, H, W); it becomes channels-last."""
     return layer(hidden_states.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 

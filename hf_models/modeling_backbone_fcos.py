@@ -10,16 +10,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 from transformers.backbone_utils import load_backbone
-from transformers.modeling_utils import PreTrainedModel
-from transformers.utils.generic import can_return_tuple
 
 from .boxes import clip_boxes, image_sizes
 from .configuration_backbone_fcos import BackboneFCOSConfig
 from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
 from .layers import initialize_linear, starting_with
+from .modeling_detector import Detector
 from .nms import batched_nms
-from .saved_weights import OneSetOfWeights
 
 
 def small_conv(in_channels: int, out_channels: int, bias: bool = True) -> nn.Conv2d:
@@ -72,13 +70,11 @@ class FCOSHead(nn.Module):
         return outputs
 
 
-class BackboneFCOSForObjectDetection(OneSetOfWeights, PreTrainedModel):
+class BackboneFCOSForObjectDetection(Detector):
     """FCOS on any backbone, for inference."""
 
     config: BackboneFCOSConfig
     config_class = BackboneFCOSConfig
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
     _no_split_modules = ["FeaturePyramid", "FCOSHead"]
 
     def __init__(self, config: BackboneFCOSConfig):
@@ -99,38 +95,11 @@ class BackboneFCOSForObjectDetection(OneSetOfWeights, PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        pixel_mask: torch.Tensor | None = None,
-        labels: list[dict] | None = None,
-        output_hidden_states: bool | None = None,
-        **kwargs,
-    ) -> DetectorOutput:
-        """Detect the objects of a batch of images.
-
-        Args:
-            pixel_values: Normalised images (batch_size, num_channels, height, width), padded on the right and below.
-            pixel_mask: (batch_size, height, width), 1 where an image is and 0 where padding is; by default there is no
-                padding.
-            labels: Not supported: this class does not train.
-            output_hidden_states: Whether to return the backbone's hidden states.
-            return_dict: `False` for a tuple.
-
-        Returns:
-            The best `config.max_detections` of each image.
-        """
-        if labels is not None:
-            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        outputs = self.backbone(
-            pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
-        )
-        of_levels = self.head(self.neck(outputs.feature_maps))
+    def find(self, feature_maps: tuple[torch.Tensor, ...], pixel_mask: torch.Tensor) -> DetectorOutput:
+        """See [`Detector`]."""
+        of_levels = self.head(self.neck(feature_maps))
         # what is found is in float32 from here on, and on one device, wherever the head is
-        sizes = image_sizes(pixel_values, pixel_mask).to(of_levels[0][0].device)
+        sizes = image_sizes(pixel_mask).to(of_levels[0][0].device)
         images = [
             self.detect([[output[i] for output in of_level] for of_level in of_levels], size)
             for i, size in enumerate(sizes)
@@ -141,7 +110,6 @@ class BackboneFCOSForObjectDetection(OneSetOfWeights, PreTrainedModel):
             scores=fixed_number(scores, places, 0),
             labels=fixed_number(labels, places, -1),
             boxes=fixed_number(boxes, places, 0),
-            hidden_states=outputs.hidden_states,
         )
 
     def detect(

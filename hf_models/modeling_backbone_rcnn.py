@@ -12,17 +12,15 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 from transformers.backbone_utils import load_backbone
-from transformers.modeling_utils import PreTrainedModel
-from transformers.utils.generic import can_return_tuple
 
 from .boxes import clip_boxes, decode_deltas, image_sizes
 from .configuration_backbone_rcnn import BackboneRCNNConfig
 from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
 from .layers import initialize_linear, linear, starting_with
+from .modeling_detector import Detector
 from .nms import batched_nms
 from .roi_align import roi_align
-from .saved_weights import OneSetOfWeights
 
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)  # height / width
 BOX_BINS, MASK_BINS = 7, 14  # of RoIAlign, in each direction
@@ -96,13 +94,11 @@ class MaskHead(nn.Module):
         return self.classifier(F.relu(self.upsample(pooled)))
 
 
-class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
+class BackboneRCNNForObjectDetection(Detector):
     """Mask R-CNN or Cascade Mask R-CNN on any backbone: boxes, and masks where the model has mask heads."""
 
     config: BackboneRCNNConfig
     config_class = BackboneRCNNConfig
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
     _no_split_modules = ["FeaturePyramid", "RegionProposalHead", "BoxHead", "MaskHead"]
 
     def __init__(self, config: BackboneRCNNConfig):
@@ -122,38 +118,11 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        pixel_mask: torch.Tensor | None = None,
-        labels: list[dict] | None = None,
-        output_hidden_states: bool | None = None,
-        **kwargs,
-    ) -> DetectorOutput:
-        """Detect the objects of a batch of images.
-
-        Args:
-            pixel_values: Normalised images (batch_size, num_channels, height, width), padded on the right and below.
-            pixel_mask: (batch_size, height, width), 1 where an image is and 0 where padding is; by default there is no
-                padding.
-            labels: Not supported: this class does not train.
-            output_hidden_states: Whether to return the backbone's hidden states.
-            return_dict: `False` for a tuple.
-
-        Returns:
-            The best `config.max_detections` of each image.
-        """
-        if labels is not None:
-            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        outputs = self.backbone(
-            pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
-        )
-        levels = self.neck(outputs.feature_maps)
+    def find(self, feature_maps: tuple[torch.Tensor, ...], pixel_mask: torch.Tensor) -> DetectorOutput:
+        """See [`Detector`]."""
+        levels = self.neck(feature_maps)
         # what is found is in float32 from here on, and on one device, wherever the heads are
-        sizes = image_sizes(pixel_values, pixel_mask).to(levels[0].device)
+        sizes = image_sizes(pixel_mask).to(levels[0].device)
         images = [
             self.detect([level[i : i + 1] for level in levels[:-1]], proposals, sizes[i])
             for i, proposals in enumerate(self.proposals(*self.rpn(levels), sizes))
@@ -165,7 +134,6 @@ class BackboneRCNNForObjectDetection(OneSetOfWeights, PreTrainedModel):
             labels=fixed_number(labels, places, -1),
             boxes=fixed_number(boxes, places, 0),
             masks=fixed_number(masks, places, 0) if self.mask_heads else None,
-            hidden_states=outputs.hidden_states,
         )
 
     def proposals(

@@ -21,13 +21,12 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
     DeformableDetrEncoderLayer,
     DeformableDetrMultiscaleDeformableAttention,
     DeformableDetrPreTrainedModel,
-    MultiScaleDeformableAttention,
 )
-from transformers.utils.generic import can_return_tuple
 
 from .configuration_dino_detector import DinoDetectorConfig
 from .detector_output import DetectorOutput
-from .saved_weights import OneSetOfWeights
+from .modeling_detector import Detector
+from .multi_scale_deformable_attention import MultiScaleDeformableAttention
 
 
 @dataclass
@@ -120,34 +119,6 @@ def lay_out(shapes: list[tuple[int, int]], pixel_mask: torch.Tensor, level_embed
     )
 
 
-class Float32Sampling(nn.Module):
-    """The operator inside deformable attention, in float32 at least.
-
-    Sampling locations need it, and PyTorch's grid_sample takes them and the values in one dtype only. A kernel from
-    the Hub (`use_kernels=True`) takes the operator's place, as in the models of transformers.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.operator = MultiScaleDeformableAttention()
-
-    def forward(
-        self,
-        value: torch.Tensor,
-        spatial_shapes: torch.Tensor,
-        spatial_shapes_list: list[tuple[int, int]],
-        level_start_index: torch.Tensor,
-        locations: torch.Tensor,
-        weights: torch.Tensor,
-        im2col_step: int,
-    ) -> torch.Tensor:
-        """Takes what the operator takes; returns (batch_size, queries, d_model)."""
-        dtype = torch.promote_types(value.dtype, torch.float32)
-        shapes = (spatial_shapes, spatial_shapes_list, level_start_index)
-        sampled = self.operator(value.to(dtype), *shapes, locations.to(dtype), weights.to(dtype), im2col_step)
-        return sampled.to(value.dtype)
-
-
 class DinoEncoder(nn.Module):
     """Layers of deformable attention from every token to all levels around it."""
 
@@ -224,7 +195,7 @@ class DinoDecoder(nn.Module):
         return self.reference_head(y_x_w_h.to(first.dtype))
 
 
-class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedModel):
+class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
     """DINO on any backbone, for inference: the authors' test is part of it, up to the best detections."""
 
     config: DinoDetectorConfig
@@ -248,7 +219,7 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
         self.class_heads = nn.ModuleList(nn.Linear(config.d_model, config.num_labels) for _ in range(heads))
         self.box_heads = nn.ModuleList(BoxHead(config.d_model) for _ in range(heads))
         for attention in self._deformable_attentions():
-            attention.attn = Float32Sampling()
+            attention.attn = MultiScaleDeformableAttention()
         self.post_init()
 
     def _projections(self, channels: list[int]) -> list[nn.Module]:
@@ -277,57 +248,24 @@ class DinoDetectorForObjectDetection(OneSetOfWeights, DeformableDetrPreTrainedMo
             for attention in self._deformable_attentions():
                 super()._init_weights(attention)
 
-    @can_return_tuple
-    def forward(
-        self,
-        pixel_values: torch.Tensor,
-        pixel_mask: torch.Tensor | None = None,
-        labels: list[dict] | None = None,
-        output_hidden_states: bool | None = None,
-        **kwargs,
-    ) -> DinoDetectorOutput:
-        """Detect objects in a batch of images.
-
-        Args:
-            pixel_values: Normalised images (batch_size, num_channels, height, width), padded on the right and below.
-            pixel_mask: (batch_size, height, width), 1 in the image and 0 in its padding; no padding by default.
-            labels: Not supported: this class does not train.
-            output_hidden_states: Whether to return the backbone's hidden states.
-            return_dict: `False` for a tuple.
-
-        Returns:
-            The best detections of each image, see [`DetectorOutput`], with `logits` and `pred_boxes` of all queries.
+    def find(self, feature_maps: tuple[torch.Tensor, ...], pixel_mask: torch.Tensor) -> DinoDetectorOutput:
+        """See [`Detector`]; with `logits` and `pred_boxes` of all queries.
 
         Raises:
-            ValueError: There are labels, the mask is of another size than the images, or an image is so small that it
-                has fewer tokens than there are queries.
+            ValueError: An image is so small that it has fewer tokens than there are queries.
         """
-        if labels is not None:
-            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        batch_size, _, height, width = pixel_values.shape
-        if pixel_mask is None:
-            pixel_mask = torch.ones((batch_size, height, width), device=pixel_values.device)
-        if pixel_mask.shape != (batch_size, height, width):
-            raise ValueError(f"pixel_mask: expected {(batch_size, height, width)}, got {tuple(pixel_mask.shape)}")
-        outputs = self.backbone(
-            pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
-        )
         device = pixel_mask.device  # of all that lies between the modules, wherever these are
-        levels = [level.to(device) for level in self.project(outputs.feature_maps)]
+        levels = [level.to(device) for level in self.project(feature_maps)]
         layout = lay_out([tuple(level.shape[2:]) for level in levels], pixel_mask, self.level_embed)
         # (B, d_model, rows, columns) of each level -> (B, L, d_model)
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         memory = self.encoder(tokens, layout).to(device)
         boxes = self.select(*self.propose(memory, layout))
         queries = self.query_embed(torch.arange(self.config.num_queries, device=device))
-        queries = queries.expand(batch_size, -1, -1)  # (queries, d_model) -> (B, queries, d_model)
+        queries = queries.expand(pixel_mask.shape[0], -1, -1)  # (queries, d_model) -> (B, queries, d_model)
         states, boxes = self.decode(queries, boxes, memory, layout)
         logits, boxes = self.class_heads[-2](states).to(device), self.refine(-2, states, boxes)
-        return DinoDetectorOutput(
-            **self.best(logits, boxes), hidden_states=outputs.hidden_states, logits=logits, pred_boxes=boxes
-        )
+        return DinoDetectorOutput(**self.best(logits, boxes), logits=logits, pred_boxes=boxes)
 
     def project(self, feature_maps: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
         """The backbone's feature maps as levels of one width, with further levels from the last of them."""

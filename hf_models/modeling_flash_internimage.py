@@ -6,6 +6,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_flash_internimage import FlashInternImageConfig
 from .deformable_conv import DCNv4
+from .fused_layers import add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .layers import ConvPooler, DropPath, residual_scale
 from .modeling_base import (
@@ -41,10 +42,17 @@ class FlashInternImageLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        branch = self.norm1(self.dcn(hidden_states)) if self.post_norm else self.dcn(self.norm1(hidden_states))
-        hidden_states = hidden_states + self.drop_path(self.layer_scale1(branch))
-        branch = self.norm2(self.mlp(hidden_states)) if self.post_norm else self.mlp(self.norm2(hidden_states))
-        return hidden_states + self.drop_path(self.layer_scale2(branch))
+        if self.post_norm:
+            branch = layer_norm(self.norm1, self.dcn(hidden_states))
+            hidden_states = add_branch(hidden_states, branch, self.layer_scale1, self.drop_path)
+            branch = layer_norm(self.norm2, self.mlp(hidden_states))
+        else:
+            branch = self.dcn(layer_norm(self.norm1, hidden_states))
+            hidden_states, normalized = add_branch_and_norm(
+                hidden_states, branch, self.layer_scale1, self.drop_path, self.norm2
+            )
+            branch = self.mlp(normalized)
+        return add_branch(hidden_states, branch, self.layer_scale2, self.drop_path)
 
 
 class FlashInternImageEncoder(HierarchicalEncoder):

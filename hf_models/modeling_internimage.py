@@ -1,5 +1,7 @@
 """InternImage, a backbone of deformable convolutions DCNv3 (https://arxiv.org/abs/2211.05778)."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -9,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
+from .fused_layers import add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .int8_linear import feed_forward
 from .internimage_metadata import MetadataForImageClassification, metadata_head
@@ -69,15 +72,16 @@ class InternImageLayer(GradientCheckpointingLayer):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
         if self.post_norm:
-            branch = self.norm1(self.dcn(hidden_states))
+            branch = layer_norm(self.norm1, self.dcn(hidden_states))
+            hidden_states = add_branch(hidden_states, branch, self.layer_scale1, self.drop_path)
+            branch = layer_norm(self.norm2, self.mlp(hidden_states))
         else:
-            branch = self.res_post_norm1(self.dcn(self.norm1(hidden_states)))
-        hidden_states = hidden_states + self.drop_path(self.layer_scale1(branch))
-        if self.post_norm:
-            branch = self.norm2(self.mlp(hidden_states))
-        else:
-            branch = self.res_post_norm2(self.mlp(self.norm2(hidden_states)))
-        return hidden_states + self.drop_path(self.layer_scale2(branch))
+            branch = layer_norm(self.res_post_norm1, self.dcn(layer_norm(self.norm1, hidden_states)))
+            hidden_states, normalized = add_branch_and_norm(
+                hidden_states, branch, self.layer_scale1, self.drop_path, self.norm2
+            )
+            branch = layer_norm(self.res_post_norm2, self.mlp(normalized))
+        return add_branch(hidden_states, branch, self.layer_scale2, self.drop_path)
 
 
 class InternImageEmbeddings(nn.Module):
@@ -94,8 +98,9 @@ class InternImageEmbeddings(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch_size, num_channels, height, width) -> (batch_size, channels, height / 4, width / 4)."""
-        hidden_states = self.activation(on_channels_last(self.norm1, self.conv1(pixel_values)))
-        return on_channels_last(self.norm2, self.conv2(hidden_states))
+        hidden_states = on_channels_last(partial(layer_norm, self.norm1), self.conv1(pixel_values))
+        hidden_states = on_channels_last(partial(activate, self.activation), hidden_states)
+        return on_channels_last(partial(layer_norm, self.norm2), self.conv2(hidden_states))
 
 
 class InternImageDownsample(nn.Module):
@@ -108,7 +113,7 @@ class InternImageDownsample(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height / 2, width / 2)."""
-        return on_channels_last(self.norm, self.conv(hidden_states))
+        return on_channels_last(partial(layer_norm, self.norm), self.conv(hidden_states))
 
 
 class InternImageStage(HierarchicalStage):
@@ -143,8 +148,8 @@ class InternImageStage(HierarchicalStage):
         for i, layer in enumerate(self.layers):
             hidden_states = layer(hidden_states)
             if i in self.norms_after:
-                hidden_states = self.intermediate_norms[self.norms_after.index(i)](hidden_states)
-        return self.norm(hidden_states).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+                hidden_states = layer_norm(self.intermediate_norms[self.norms_after.index(i)], hidden_states)
+        return layer_norm(self.norm, hidden_states).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
 class InternImageEncoder(HierarchicalEncoder):

@@ -1,6 +1,7 @@
 """SMT, the Scale-Aware Modulation Transformer (https://arxiv.org/abs/2307.08579)."""
 
 import math
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
+from .fused_layers import activate, add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .layers import (
     DropPath,
@@ -133,7 +135,7 @@ class SMTMLP(nn.Module):
         """Takes and returns (batch_size, height, width, channels)."""
         hidden_states = linear(self.fc1, hidden_states)
         hidden_states = hidden_states + on_channels_first(self.depthwise_conv, hidden_states)
-        return self.dropout(linear(self.fc2, self.dropout(self.activation(hidden_states))))
+        return self.dropout(linear(self.fc2, self.dropout(activate(self.activation, hidden_states))))
 
 
 class SMTLayer(GradientCheckpointingLayer):
@@ -155,8 +157,11 @@ class SMTLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        hidden_states = hidden_states + self.drop_path(self.layer_scale1(self.mixer(self.norm1(hidden_states))))
-        return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
+        branch = self.mixer(layer_norm(self.norm1, hidden_states))
+        hidden_states, normalized = add_branch_and_norm(
+            hidden_states, branch, self.layer_scale1, self.drop_path, self.norm2
+        )
+        return add_branch(hidden_states, self.mlp(normalized), self.layer_scale2, self.drop_path)
 
 
 class SMTEmbeddings(nn.Module):
@@ -175,7 +180,7 @@ class SMTEmbeddings(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch_size, num_channels, height, width) -> (batch_size, channels, height / 4, width / 4)."""
         hidden_states = F.relu(self.batch_norm(self.conv1(pixel_values)))
-        return on_channels_last(self.norm, self.conv2(hidden_states))
+        return on_channels_last(partial(layer_norm, self.norm), self.conv2(hidden_states))
 
 
 class SMTDownsample(nn.Module):
@@ -188,7 +193,7 @@ class SMTDownsample(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height / 2, width / 2)."""
-        return on_channels_last(self.norm, self.conv(hidden_states))
+        return on_channels_last(partial(layer_norm, self.norm), self.conv(hidden_states))
 
 
 class SMTStage(HierarchicalStage):
@@ -206,7 +211,7 @@ class SMTStage(HierarchicalStage):
         hidden_states = self.downsample(hidden_states).permute(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
         for layer in self.layers:
             hidden_states = layer(hidden_states)
-        return self.norm(hidden_states).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
+        return layer_norm(self.norm, hidden_states).permute(0, 3, 1, 2)  # (N, H, W, C) -> (N, C, H, W)
 
 
 class SMTEncoder(HierarchicalEncoder):

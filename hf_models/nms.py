@@ -3,6 +3,7 @@
 import torch
 
 from .boxes import pairwise_iou
+from .hub_kernels import get_function
 
 try:
     from torchvision.ops import nms as torchvision_nms
@@ -12,6 +13,9 @@ except (ImportError, RuntimeError):  # not installed, or built for another PyTor
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """Suppress every box that overlaps a better one that stays itself.
+
+    A compiled kernel computes it where there is one (see `hf-models kernels status`), else torchvision, else the
+    PyTorch reference. All of them keep the same boxes.
 
     Args:
         boxes: (N, 4), left, top, right and bottom edges.
@@ -28,7 +32,8 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     if boxes.shape != (*scores.shape, 4):
         raise ValueError(f"boxes: expected (N, 4) for scores (N,), got {tuple(boxes.shape)}, {tuple(scores.shape)}")
     boxes, scores = boxes.float(), scores.float()
-    return (torchvision_nms or nms_reference)(boxes, scores, iou_threshold)
+    kernel = get_function("detection-ops", "nms", boxes.device.type, boxes, scores)
+    return (kernel or torchvision_nms or nms_reference)(boxes, scores, iou_threshold)
 
 
 def nms_reference(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
@@ -60,6 +65,9 @@ def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, groups: torch.Tensor,
     Returns:
         Indices of the boxes that stay, by descending score.
     """
+    kernel = get_function("detection-ops", "batched_nms", boxes.device.type, boxes, scores, groups)
+    if kernel is not None:
+        return kernel(boxes.float(), scores.float(), groups, iou_threshold)
     stays = torch.zeros_like(groups, dtype=torch.bool)
     for group in groups.unique():
         (members,) = (groups == group).nonzero(as_tuple=True)

@@ -3,6 +3,9 @@
 import torch
 from torch.nn import functional as F
 
+from .execution import is_transformed
+from .hub_kernels import get_function
+
 try:
     from torchvision.ops import roi_align as torchvision_roi_align
 except (ImportError, RuntimeError):  # not installed, or built for another PyTorch
@@ -17,6 +20,9 @@ def roi_align(features: torch.Tensor, rois: torch.Tensor, output_size: int, spat
     Regions are aligned: the centre of the first pixel of an image lies at 0.5. A bin has ceil(side of the region /
     output_size) samples in each direction, about one a pixel. A sample further than one pixel outside the features is
     zero, and takes part in the average.
+
+    A compiled kernel computes it where there is one (see `hf-models kernels status`), else torchvision, else the
+    PyTorch reference.
 
     Args:
         features: (batch_size, channels, height, width).
@@ -37,7 +43,10 @@ def roi_align(features: torch.Tensor, rois: torch.Tensor, output_size: int, spat
         raise ValueError(f"rois: expected (N, 5), with the index of the image first, got {tuple(rois.shape)}")
     dtype = torch.promote_types(features.dtype, torch.float32)
     rois = rois.detach().to(dtype).nan_to_num(0, 0, 0)  # where a network overflows: numbers of samples are integers
-    if torchvision_roi_align is not None:
+    kernel = get_function("detection-ops", "roi_align", features.device.type, features, rois)
+    if kernel is not None:
+        return kernel(features, rois, output_size, spatial_scale)
+    if torchvision_roi_align is not None and not is_transformed():  # which it does not know
         size = (output_size, output_size)
         pooled = torchvision_roi_align(features.to(dtype), rois, size, spatial_scale, sampling_ratio=-1, aligned=True)
     else:
@@ -55,7 +64,7 @@ def roi_align_reference(
     """
     _, channels, height, width = features.shape
     if len(rois) == 0:
-        return features.new_zeros(0, channels, output_size, output_size)
+        return features[:0, :, :1, :1].expand(0, channels, output_size, output_size)
     table = features.permute(0, 2, 3, 1).reshape(-1, channels)  # (B, C, H, W) -> (B * H * W, C)
     edges = rois[:, 1:] * spatial_scale - 0.5
     samples = ((edges[:, 2:] - edges[:, :2]) / output_size).ceil().clamp(min=0)
@@ -71,16 +80,15 @@ def roi_align_reference(
         pixel = row[:, :, None, :, None] * width + column[:, None, :, None, :]
         share = row_share[:, :, None, :, None] * column_share[:, None, :, None, :]
         has_share = share != 0
-        ends = F.pad(has_share.sum(dim=(3, 4)).flatten().cumsum(dim=0), (1, 0))
-        # (n * bins * bins, C)
-        bins = F.embedding_bag(
-            pixel[has_share],
-            table,
-            ends,
-            per_sample_weights=share[has_share],
-            mode="sum",
-            include_last_offset=True,
-        )
+        counts, pixel, share = has_share.sum(dim=(3, 4)).flatten(), pixel[has_share], share[has_share]
+        if is_transformed():  # `embedding_bag` has no forward derivatives, and no rule for vmap
+            bin_of_pixel = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+            bins = table.new_zeros(len(counts), channels).index_add(0, bin_of_pixel, table[pixel] * share[:, None])
+        else:
+            ends = F.pad(counts.cumsum(dim=0), (1, 0))
+            bins = F.embedding_bag(
+                pixel, table, ends, per_sample_weights=share, mode="sum", include_last_offset=True
+            )  # (n * bins * bins, C)
         # (n, bins, bins, C) -> (n, C, bins, bins)
         pooled.append(bins.view(len(image), output_size, output_size, channels).permute(0, 3, 1, 2))
     return torch.cat(pooled)

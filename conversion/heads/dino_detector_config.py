@@ -30,6 +30,7 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> DinoDet
             "norm_cfg.type": ("GN",),
             "num_outs": (4,),
             "conv_cfg": (None,),
+            "cb_idx": (1,),
         },
     )
     width = neck["out_channels"]

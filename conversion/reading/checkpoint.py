@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from hf_models.errors import InputError, reason
 
-from .containers import CHOICES, some, text, unwrap
+from .containers import CHOICES, class_names, some, text, unwrap
 from .file_format import FileFormat, file_format, load_pickle
 from .names import without_wrappers
 from .source import Source
@@ -37,6 +37,7 @@ class Checkpoint:
         origins: Name -> file and name inside the file.
         notes: What a reader should know.
         chosen: Which weights the user wants, if that is still to be found in the names of tensors.
+        class_names: Those that are stored beside the weights, see [`class_names`].
     """
 
     source: Source
@@ -46,6 +47,7 @@ class Checkpoint:
     origins: dict[str, tuple[Path, str]]
     notes: list[str]
     chosen: str | None = None
+    class_names: list[str] = field(default_factory=list)
 
     def read(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """The tensors themselves, contiguous and of a storage each.
@@ -113,7 +115,7 @@ def open_checkpoint(source: Source, weights: str | None = None) -> Checkpoint:
         raise InputError(f"--weights must be one of: {', '.join(CHOICES)}; got {weights}.")
     kinds, tensors, dropped, origins, copied = set(), {}, {}, {}, []
     for path in source.files:
-        content, others, kind = _read_file(path, weights)
+        content, others, kind, names = _read_file(path, weights)
         kinds.add(kind)
         if len(content) > MAX_TENSORS:
             raise InputError(
@@ -134,7 +136,7 @@ def open_checkpoint(source: Source, weights: str | None = None) -> Checkpoint:
         raise InputError(f"{source.given}: its files hold different sets of weights. Convert one file.")
     (kind,) = kinds
     undecided = weights if kind is None else None
-    checkpoint = Checkpoint(source, kind or "model", tensors, dropped, origins, notes, undecided)
+    checkpoint = Checkpoint(source, kind or "model", tensors, dropped, origins, notes, undecided, names)
     return checkpoint.renamed({without_wrappers(name): name for name in tensors}, {})
 
 
@@ -163,15 +165,18 @@ def _meta(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
 
-def _read_file(path: Path, weights: str | None) -> tuple[dict[str, torch.Tensor], dict[str, str], str]:
-    """The (mapped) tensors of a file, what is dropped and why, and which weights were read."""
+def _read_file(
+    path: Path, weights: str | None
+) -> tuple[dict[str, torch.Tensor], dict[str, str], str | None, list[str]]:
+    """The (mapped) tensors of a file, what is dropped and why, which weights were read, and names of classes."""
     kind = file_format(path)
     if kind is not FileFormat.SAFETENSORS:
-        return unwrap(path, load_pickle(path, kind), weights)
+        content = load_pickle(path, kind)
+        return *unwrap(path, content, weights), class_names(content)
     try:
         with safe_open(path, framework="pt") as file:
             content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return unwrap(path, content, weights)
+        return *unwrap(path, content, weights), []
     except InputError:
         raise
     except Exception as error:  # the library's own error, or PyTorch's where it does not know a type

@@ -62,6 +62,21 @@ def unwrap(
     return chosen.tensors, _rest(content, chosen, found, weights), weights
 
 
+def class_names(content: Any) -> list[str]:
+    """The names of the classes that mmdet and its sisters store beside the weights, in the order of the head.
+
+    Args:
+        content: What was loaded from a file. Where it has no names, or not one for each class, there are none.
+    """
+    meta = content.get("meta") if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    inside = meta.get("dataset_meta")  # since mmengine
+    names = inside.get("classes") if isinstance(inside, dict) else meta.get("CLASSES")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name.isprintable() for name in names):
+        return []
+    return list(names) if len(set(names)) == len(names) else []
+
+
 def choose_weights(where: Any, options: Mapping[str, list[str]], weights: str | None) -> tuple[str, str]:
     """One of several sets of weights, and which kind it is.
 

@@ -15,7 +15,10 @@ from hf_models.zoo import find_checkpoint, list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-CARDS = {name: ROOT / "kernels_src" / name / "CARD.md" for name in ("deformable-conv", "large-kernel-conv")}
+CARDS = {  # operator -> the card of its kernel
+    **{name: ROOT / "kernels_src" / name / "CARD.md" for name in ("deformable-conv", "large-kernel-conv")},
+    **dict.fromkeys(("deformable-attention", "roi-align", "nms"), ROOT / "kernels_src" / "detection-ops" / "CARD.md"),
+}
 sweep = runpy.run_path(str(CARDS["large-kernel-conv"].parent / "benchmarks" / "sweep.py"))
 OPERATORS = {
     "flash_internimage": "deformable convolution DCNv4",

@@ -78,7 +78,7 @@ def _by_id(content: dict[str, Any], name: str, path: Path) -> dict[int, dict[str
     for entry in entries:
         number = entry.get("id")
         if not _is_id(number):
-            raise InputError(f"{path}: an id of its {name} is {number}, a whole number from 0 is wanted.")
+            raise InputError(f"{path}: an id of its {name} is {number!r}, a whole number from 0 is wanted.")
         if found.setdefault(number, entry) is not entry:
             raise InputError(f"{path}: two of its {name} have the id {number}. Number them anew.")
     return found

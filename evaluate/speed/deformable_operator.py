@@ -51,12 +51,13 @@ def missing_peers(device: str) -> str:
 
 
 DEFORMABLE_CONV = Operator(
+    kernel="deformable-conv",
     shapes=SHAPES,
     size_format="{} x {} x {}, {} x {}",
     size_title="N x H x W, groups x channels",
     units=lambda size: math.prod(size[:4]),  # pixels and groups
     implementations=implementations,
-    expected=grid_sample_core,
+    expected=lambda size: grid_sample_core,
     gradients=1,  # the offsets of some are locations, the weights of some logits
     missing=missing_peers,
 )

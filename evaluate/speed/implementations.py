@@ -17,12 +17,14 @@ class Implementation:
         function: Called with `inputs`.
         inputs: What a backward pass computes gradients of.
         same_result: Whether it computes what the operator does; else it is a yardstick.
+        has_gradient: Whether its backward pass can be timed.
     """
 
     name: str
     function: Callable[..., torch.Tensor]
     inputs: tuple[torch.Tensor, ...]
     same_result: bool = True
+    has_gradient: bool = True
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,25 @@ class Operator:
     """An operator with a compiled kernel.
 
     Args:
+        kernel: Name of the kernel that it is part of.
         shapes: Name -> size, which begins with the number of images.
         size_format: Writes a size in the results; `size_title` says in the tables what its numbers are.
         units: Size -> in how many units of work the time is divided.
         implementations: (size, dtype, device) -> "ours", then the others, on the same random inputs.
-        expected: What they compute, from the inputs of "ours" in float32.
-        gradients: How many of their first inputs stand for the same, so that the gradients must agree.
+        expected: Size -> what they compute, from the inputs of "ours" in float32.
+        gradients: How many of their first inputs stand for the same, so that the gradients must agree; 0 for an
+            operator without gradients.
         large_shapes: As `shapes`, but by default timed on a GPU only.
         missing: Device -> a line about peers that are not installed, or nothing.
     """
 
+    kernel: str
     shapes: dict[str, Size]
     size_format: str
     size_title: str
     units: Callable[[Size], float]
     implementations: Callable[[Size, torch.dtype, str], list[Implementation]]
-    expected: Callable[..., torch.Tensor]
+    expected: Callable[[Size], Callable[..., torch.Tensor]]
     gradients: int
     large_shapes: dict[str, Size] = field(default_factory=dict)
     missing: Callable[[str], str] = lambda device: ""

@@ -15,12 +15,21 @@ from hf_models.inference.loading import DTYPES
 from ..machine import check_choice
 from ..results import OPERATORS as FORMAT
 from ..results import merge_results, rows_under
+from .attention_operator import DEFORMABLE_ATTENTION
 from .deformable_operator import DEFORMABLE_CONV
 from .implementations import Implementation, Operator, Size, check_agreement
 from .large_kernel_operator import LARGE_KERNEL_CONV
+from .nms_operator import NMS
+from .roi_align_operator import ROI_ALIGN
 from .timing import conditions, interleave, milliseconds, seconds, thread_count
 
-OPERATORS = {"deformable-conv": DEFORMABLE_CONV, "large-kernel-conv": LARGE_KERNEL_CONV}  # names of their kernels
+OPERATORS = {
+    "deformable-conv": DEFORMABLE_CONV,
+    "large-kernel-conv": LARGE_KERNEL_CONV,
+    "deformable-attention": DEFORMABLE_ATTENTION,
+    "roi-align": ROI_ALIGN,
+    "nms": NMS,
+}
 
 
 def benchmark_operator(
@@ -66,11 +75,12 @@ def benchmark_operator(
     check_choice("dtype", dtypes, DTYPES)
     if results:
         merge_results(results, [], FORMAT)  # fails now, not after the first measurement
-    about = conditions(device, [name])
+    about = conditions(device, [operator.kernel])
     if notice := operator.missing(device):
         print(notice, file=sys.stderr)
     kept = rows_under(results, about, FORMAT) if resume and results else []
-    cells = list(itertools.product(threads, shapes, dtypes, ("forward", "backward") if backward else ("forward",)))
+    directions = ("forward", "backward") if backward and operator.gradients else ("forward",)
+    cells = list(itertools.product(threads, shapes, dtypes, directions))
     measured = []
     with tqdm(total=len(cells) * rounds, disable=None) as bar:
         for count, shape, dtype, direction in cells:
@@ -99,8 +109,13 @@ def _times(operator: Operator, size: Size, dtype, direction, rounds, limit, devi
     """Implementation -> seconds of each round; checks first that the results agree."""
     torch.manual_seed(0)
     candidates = operator.implementations(size, dtype, device)
-    prepare = _forward if direction == "forward" else partial(_backward, gradients=operator.gradients)
-    exact = Implementation("expected", operator.expected, tuple(tensor.float() for tensor in candidates[0].inputs))
+    prepare = _forward
+    if direction == "backward":
+        prepare = partial(_backward, gradients=operator.gradients)
+        candidates = [candidate for candidate in candidates if candidate.has_gradient]
+    exact = Implementation(
+        "expected", operator.expected(size), tuple(tensor.float() for tensor in candidates[0].inputs)
+    )
     with torch.inference_mode(direction == "forward"):
         expected, _ = prepare(exact, device)
         runs = {}

@@ -24,7 +24,9 @@ Resume = Annotated[bool, typer.Option(help="Leave out what --results has of toda
 
 @app.command("ops")
 def benchmark_ops(
-    operator: Annotated[str, typer.Option(help="deformable-conv or large-kernel-conv.")] = "deformable-conv",
+    operator: Annotated[
+        str, typer.Option(help="deformable-conv, large-kernel-conv, deformable-attention, roi-align or nms.")
+    ] = "deformable-conv",
     shapes: Annotated[
         list[str] | None, typer.Option(help="Such as seed56; may be repeated; all that suit the device by default.")
     ] = None,

@@ -32,7 +32,7 @@ def kernels_build(
         from ..hub_kernels import KERNELS
         from ..kernel_places import default_directory
 
-        for name in names or KERNELS:
+        for name in names or [name for name, source in KERNELS.items() if backend in source.devices]:
             if name not in KERNELS:
                 raise InputError(f"{name}: no such kernel. There are: {', '.join(KERNELS)}.")
             folder = default_directory() / name / "build"

@@ -1,5 +1,6 @@
 """Photos that users bring."""
 
+import math
 import re
 from pathlib import Path
 from typing import BinaryIO
@@ -57,7 +58,7 @@ def read_image(
         raise InputError(f"{path}: more than 8 bits per channel (mode {image.mode}). Convert to 8-bit first.")
     ratio = max(image.size) / min(image.size)
     if ratio > MAX_ASPECT_RATIO:
-        raise InputError(f"{path}: aspect ratio {ratio:.0f}:1 exceeds {MAX_ASPECT_RATIO}:1. Crop the image.")
+        raise InputError(f"{path}: aspect ratio {math.ceil(ratio)}:1 exceeds {MAX_ASPECT_RATIO}:1. Crop the image.")
     if not upright:  # a copy without the EXIF data
         image = Image.frombytes("RGBA", image.size, image.convert("RGBA").tobytes())
     try:

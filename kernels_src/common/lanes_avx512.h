@@ -34,6 +34,9 @@ struct Floats16 {
   }
   static ALWAYS_INLINE Floats16 from_bits(__m256i bits, const Half*) { return {_mm512_cvtph_ps(bits)}; }
   ALWAYS_INLINE __m256i to_bits(const BFloat16*) const {
+#ifdef __AVX512BF16__
+    return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v));
+#endif
     return _mm512_cvtepi32_epi16(_mm512_srli_epi32(round_to_bfloat16(v), 16));
   }
   ALWAYS_INLINE __m256i to_bits(const Half*) const { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }

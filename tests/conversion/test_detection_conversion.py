@@ -203,6 +203,29 @@ def test_small_checkpoint(family, kind, tmp_path):
     assert "image_processing_detection.py" in pushed and f"modeling_{model.config.model_type}.py" in pushed
 
 
+CELLS = ["red", "white", "platelet", "other", "none"]
+
+
+@pytest.mark.parametrize(
+    ("meta", "names"),
+    [
+        ({"CLASSES": tuple(CELLS), "PALETTE": None}, CELLS),
+        ({"dataset_meta": {"classes": CELLS}}, CELLS),  # since mmengine
+        ({"CLASSES": ("cell",)}, None),  # another data set's, as those of a checkpoint that training began with
+        ({"CLASSES": ("red", "red", "white", "other", "none")}, None),
+        ({"CLASSES": ("red", 1, "white", "other", "none")}, None),
+    ],
+)
+def test_classes_are_called_as_in_the_checkpoint(meta, names, tmp_path):
+    state, config = golden_checkpoint("mask_rcnn_t_like")
+    source, original = write_checkpoint(tmp_path, state, config)
+    torch.save({"meta": meta, "state_dict": state}, source)
+    command("convert", source, tmp_path / "out", "--original-config", original)
+    config = AutoModelForObjectDetection.from_pretrained(tmp_path / "out").config
+    assert [config.id2label[i] for i in range(5)] == (names or [f"LABEL_{i}" for i in range(5)])
+    assert config.label2id == {name: i for i, name in config.id2label.items()}
+
+
 # --- the backbone alone
 
 

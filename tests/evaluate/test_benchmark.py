@@ -202,7 +202,7 @@ def test_page_faults_are_warned_of(small, monkeypatch, tmp_path, raised):
         (["ops", "--shapes", "seed57"], "seed57: no such shape. Choose from seed56"),
         (["ops", "--dtypes", "int8"], "int8: no such dtype. Choose from float32, bfloat16, float16."),
         (["ops", "--device", "tpu"], "tpu: no such device"),
-        (["ops", "--operator", "conv"], "conv: no such operator. Choose from deformable-conv, large-kernel-conv."),
+        (["ops", "--operator", "conv"], "conv: no such operator. Choose from deformable-conv, large-kernel-conv, "),
         (
             ["ops", "--operator", "large-kernel-conv", "--shapes", "seed56"],
             "seed56: no such shape. Choose from 56x31_1",

@@ -75,7 +75,7 @@ CASES = {
     "image: of another size": coco(
         "has 80 x 60 pixels, the annotations are for 80 x 61", images={"height": 61}, path=PHOTO
     ),
-    "image: id of a word": coco("an id of its images is nine, a whole number from 0 is", images={"id": "nine"}),
+    "image: id of a word": coco("an id of its images is 'nine', a whole number from 0 is", images={"id": "nine"}),
     "category: id below 0": coco("an id of its categories is -1, a whole", categories={"id": -1}),
     "category: twice": coco("two of its categories have the id 18", categories=content()["categories"] * 2),
     "category: name twice": coco("name LABEL_0 is there twice", categories=SAME_NAME),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers.utils import ModelOutput
 
 from hf_models.detector_output import DetectorOutput
 from hf_models.image_processing_detection import DetectionImageProcessor
@@ -102,6 +103,19 @@ def test_boxes_end_at_the_edges_of_the_image():
         assert (result["labels"] >= 0).all(), "empty places are no detections"
     with pytest.raises(ValueError, match="one for each of 2 images, got 1"):
         processor.post_process_object_detection(output(), target_sizes=[(10, 40)])
+
+
+def test_a_pipeline_hands_over_plain_outputs_and_a_user_sizes_as_floats():
+    """Pipelines rebuild outputs as `ModelOutput`, in which `masks` is missing where the model gives none."""
+    processor = DetectionImageProcessor()
+    plain = ModelOutput({name: value for name, value in output().items() if name != "masks"})
+    sizes = torch.tensor([[10.0, 40.0], [30.0, 20.0]])
+    (found, _) = processor.post_process_object_detection(plain, target_sizes=sizes)
+    assert len(found["boxes"]) == 2
+    with pytest.raises(ValueError, match="boxes alone"):
+        processor.post_process_instance_segmentation(plain, target_sizes=sizes)
+    (masks, _) = processor.post_process_instance_segmentation(output(), target_sizes=sizes)
+    assert masks["segmentation"].shape == (10, 40)
 
 
 def test_masks_in_three_forms():

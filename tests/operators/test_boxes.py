@@ -22,10 +22,12 @@ CASES = json.loads((FIXTURES / "det_ops.json").read_text())["cases"]
 
 
 @pytest.fixture(autouse=True)
-def without_torchvision(monkeypatch):
+def pytorch_alone(monkeypatch):
     """Everywhere, what is tested is PyTorch alone."""
     monkeypatch.setattr(nms_module, "torchvision_nms", None)
     monkeypatch.setattr(roi_align_module, "torchvision_roi_align", None)
+    for module in (nms_module, roi_align_module):
+        monkeypatch.setattr(module, "get_function", lambda *_: None)
 
 
 def random_boxes(count, seed=0, side=100.0, dtype=torch.float32):

@@ -69,7 +69,7 @@ def architectures(library):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["deformable-conv", "large-kernel-conv"])
+@pytest.mark.parametrize("name", ["deformable-conv", "large-kernel-conv", "detection-ops"])
 def test_the_cuda_build_has_every_architecture(tmp_path, name):
     if not shutil.which("nvcc"):
         pytest.skip("no nvcc: the CUDA toolkit is not installed")

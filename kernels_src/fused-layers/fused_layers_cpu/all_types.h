@@ -1,0 +1,16 @@
+// The functions of a path for every type; to be included last by the path's file.
+#pragma once
+
+#include "depthwise.h"
+
+namespace fused_layers::CPU_PATH {
+
+#define INSTANTIATE(T)                                                                          \
+  template void layer_norm<T>(const Norm<T>&, const T*, T*, int64_t, int64_t);                  \
+  template void add_layer_norm<T>(const Norm<T>&, const Residual<T>&, T*, int64_t, int64_t);    \
+  template void gelu<T>(const T*, T*, int64_t, int64_t);                                        \
+  template void depthwise_norm_gelu<T>(const Depthwise<T>&, const Norm<T>&, T*, int64_t, int64_t);
+FOR_EACH_TYPE(INSTANTIATE)
+#undef INSTANTIATE
+
+}  // namespace fused_layers::CPU_PATH

@@ -1,0 +1,148 @@
+// From tensors to the compute paths: checks, memory, the split into tasks.
+#include <algorithm>
+#include <vector>
+
+#include "common/cpu_path.h"
+#include "fused_layers_operator/checks.h"
+#include "fused_layers_operator/fused_layers.h"
+#include "problem.h"
+
+#if defined(__x86_64__)
+#define ON_PATH(PATH, ...) \
+  ((PATH) == CpuPath::avx512_bf16 ? &avx512_bf16::__VA_ARGS__ : ON_CPU_PATH(PATH, __VA_ARGS__))
+#else
+#define ON_PATH(PATH, ...) ON_CPU_PATH(PATH, __VA_ARGS__)
+#endif
+
+namespace fused_layers {
+namespace {
+
+constexpr int64_t kTask = 1 << 14;  // numbers; they take some 10 microseconds, about what it costs to wake a thread
+
+// The tensor itself where its numbers lie in order: asking PyTorch for a copy costs time even where it makes none.
+Tensor in_order(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+template <typename T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+template <typename T>
+T* data(Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+void check_norm(const Tensor& input, const Tensor& weight, const Tensor& bias) {
+  check_parameter("weight", weight, input);
+  check_parameter("bias", bias, input);
+}
+
+template <typename T>
+Norm<T> norm_of(const Tensor& weight, const Tensor& bias, double eps) {
+  return {weight.size(0), data<T>(weight), data<T>(bias), Compute<T>(eps)};
+}
+
+CpuPath choose_path() {
+  static const CpuPaths paths("FUSED_LAYERS_CPU_PATH",
+                              {CpuPath::avx512_bf16, CpuPath::avx512, CpuPath::avx2, CpuPath::portable});
+  return paths.choose();
+}
+
+int64_t grain(int64_t numbers_of_row) { return std::max<int64_t>(1, kTask / numbers_of_row); }
+
+}  // namespace
+}  // namespace fused_layers
+
+using namespace fused_layers;
+
+Tensor layer_norm(const Tensor& input, const Tensor& weight, const Tensor& bias, double eps) {
+  check_norm(input, weight, bias);
+  Tensor output = torch::stable::new_empty(input, sizes_of(input));
+  if (output.numel() == 0) return output;
+  const Tensor rows = in_order(input), factor = in_order(weight), shift = in_order(bias);
+  const CpuPath path = choose_path();
+  dispatch_type("input", input, [&](auto zero) {
+    using T = decltype(zero);
+    const Norm<T> norm = norm_of<T>(factor, shift, eps);
+    T* const out = data<T>(output);
+    const auto run = ON_PATH(path, layer_norm<T>);
+    torch::stable::parallel_for(0, rows.numel() / norm.channels, grain(norm.channels), [&](int64_t begin, int64_t end) {
+      run(norm, data<T>(rows), out, begin, end);
+    });
+  });
+  return output;
+}
+
+std::tuple<Tensor, Tensor> add_layer_norm(const Tensor& input, const Tensor& branch, const std::optional<Tensor>& scale,
+                                          const Tensor& weight, const Tensor& bias, double eps) {
+  check_norm(input, weight, bias);
+  check_shape("branch", branch, sizes_of(input));
+  check_like("branch", branch, "input", input);
+  if (scale) check_parameter("scale", *scale, input);
+  Tensor sum = torch::stable::new_empty(input, sizes_of(input));
+  Tensor output = torch::stable::new_empty(input, sizes_of(input));
+  if (output.numel() == 0) return {sum, output};
+  const Tensor rows = in_order(input), branches = in_order(branch);
+  const Tensor factor = in_order(weight), shift = in_order(bias);
+  const Tensor scales = scale ? in_order(*scale) : factor;
+  const CpuPath path = choose_path();
+  dispatch_type("input", input, [&](auto zero) {
+    using T = decltype(zero);
+    const Norm<T> norm = norm_of<T>(factor, shift, eps);
+    const Residual<T> residual{data<T>(rows), data<T>(branches), scale ? data<T>(scales) : nullptr, data<T>(sum)};
+    T* const out = data<T>(output);
+    const auto run = ON_PATH(path, add_layer_norm<T>);
+    torch::stable::parallel_for(0, rows.numel() / norm.channels, grain(norm.channels),
+                                [&](int64_t begin, int64_t end) { run(norm, residual, out, begin, end); });
+  });
+  return {sum, output};
+}
+
+Tensor gelu(const Tensor& input) {
+  Tensor output = torch::stable::new_empty(input, sizes_of(input));
+  if (output.numel() == 0) return output;
+  const Tensor numbers = in_order(input);
+  const CpuPath path = choose_path();
+  dispatch_type("input", input, [&](auto zero) {
+    using T = decltype(zero);
+    T* const out = data<T>(output);
+    const auto run = ON_PATH(path, gelu<T>);
+    torch::stable::parallel_for(0, numbers.numel(), kTask, [&](int64_t begin, int64_t end) {
+      run(data<T>(numbers), out, begin, end);
+    });
+  });
+  return output;
+}
+
+Tensor depthwise_norm_gelu(const Tensor& input, const Tensor& kernel, const Tensor& kernel_bias, const Tensor& weight,
+                           const Tensor& bias, double eps) {
+  STD_TORCH_CHECK(input.dim() == 4, "input: expected (N, H, W, C), got ", shape_of(sizes_of(input)));
+  check_norm(input, weight, bias);
+  const int64_t channels = input.size(3);
+  check_shape("kernel", kernel, {channels, 1, 3, 3});
+  check_like("kernel", kernel, "input", input);
+  check_parameter("kernel_bias", kernel_bias, input);
+  Tensor output = torch::stable::new_empty(input, sizes_of(input));
+  if (output.numel() == 0) return output;
+  const Tensor pixels = in_order(input), taps = in_order(kernel), taps_bias = in_order(kernel_bias);
+  const Tensor factor = in_order(weight), shift = in_order(bias);
+  const CpuPath path = choose_path();
+  dispatch_type("input", input, [&](auto zero) {
+    using T = decltype(zero);
+    const std::vector<T> zeros(channels, T{});
+    std::vector<T> by_tap(9 * channels);  // (C, 9) -> (9, C)
+    for (int64_t c = 0; c < channels; ++c)
+      for (int tap = 0; tap < 9; ++tap) by_tap[tap * channels + c] = data<T>(taps)[c * 9 + tap];
+    const Depthwise<T> conv{input.size(1),  input.size(2),      channels,    data<T>(pixels),
+                            by_tap.data(),  data<T>(taps_bias), zeros.data()};
+    const Norm<T> norm = norm_of<T>(factor, shift, eps);
+    T* const out = data<T>(output);
+    const auto run = ON_PATH(path, depthwise_norm_gelu<T>);
+    torch::stable::parallel_for(0, input.size(0) * conv.height, grain(8 * conv.width * channels),
+                                [&](int64_t begin, int64_t end) { run(conv, norm, out, begin, end); });
+  });
+  return output;
+}
+
+std::string cpu_path() { return name_of(choose_path()); }

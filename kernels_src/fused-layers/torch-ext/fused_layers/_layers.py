@@ -1,0 +1,106 @@
+"""The public functions, and what PyTorch must know of the operators: shapes, and that they have no gradient.
+
+Every function takes float32, float64, bfloat16 or float16, the same for all tensors, and computes in float32 at least.
+A shape or a dtype that does not fit is a RuntimeError.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+
+from ._ops import add_op_namespace_prefix, ops
+
+
+def layer_norm(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float) -> torch.Tensor:
+    """`F.layer_norm` over the last dimension.
+
+    Args:
+        input: (..., C).
+        weight, bias: (C).
+        eps: Is added to the variance.
+
+    Returns:
+        (..., C), rounded once.
+    """
+    _refuse_derivatives("layer_norm", input, weight, bias)
+    return ops.layer_norm(input, weight, bias, eps)
+
+
+def add_layer_norm(
+    input: torch.Tensor,
+    branch: torch.Tensor,
+    scale: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add a residual branch, and normalise the sum for the next one.
+
+    Args:
+        input, branch: (..., C).
+        scale: (C), a factor on the branch; `None` for none.
+        weight, bias, eps: As in [`layer_norm`].
+
+    Returns:
+        `input + branch * scale`, rounded once, and the norm of that, (..., C) each.
+    """
+    _refuse_derivatives("add_layer_norm", input, branch, scale, weight, bias)
+    return ops.add_layer_norm(input, branch, scale, weight, bias, eps)
+
+
+def gelu(input: torch.Tensor) -> torch.Tensor:
+    """`F.gelu`, to 1e-6 in float32; in bfloat16 to 9 bits, or 4e-5 where the result is closer to 0; then rounded."""
+    _refuse_derivatives("gelu", input)
+    return ops.gelu(input)
+
+
+def depthwise_norm_gelu(
+    input: torch.Tensor,
+    kernel: torch.Tensor,
+    kernel_bias: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    """A depthwise 3x3 convolution that keeps the size, then [`layer_norm`], then [`gelu`].
+
+    Args:
+        input: (N, H, W, C).
+        kernel: (C, 1, 3, 3), as nn.Conv2d has it.
+        kernel_bias: (C).
+        weight, bias, eps: As in [`layer_norm`].
+
+    Returns:
+        (N, H, W, C), rounded once.
+    """
+    _refuse_derivatives("depthwise_norm_gelu", input, kernel, kernel_bias, weight, bias)
+    return ops.depthwise_norm_gelu(input, kernel, kernel_bias, weight, bias, eps)
+
+
+def cpu_path() -> str:
+    """The instruction set that the operators run with on this processor: avx512_bf16, avx512, avx2 or portable.
+
+    The environment variable `FUSED_LAYERS_CPU_PATH` chooses a lesser one, for tests.
+    """
+    return ops.cpu_path()
+
+
+def _refuse_derivatives(name: str, *tensors: torch.Tensor | None) -> None:
+    """Here, as a gradient that is registered with the operators would cost more than a short call takes."""
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        raise NotImplementedError(f"{name}: the compiled kernel has no gradient; call it in torch.no_grad()")
+    if forward_ad._current_level >= 0:  # PyTorch would take the forward derivative of the operator for zero
+        raise NotImplementedError(f"{name}: the compiled kernel has no forward-mode derivatives (jvp)")
+
+
+def _fake(input, *arguments):
+    return input.new_empty(input.shape)
+
+
+def _add_fake(input, *arguments):
+    return input.new_empty(input.shape), input.new_empty(input.shape)
+
+
+for _name in ("layer_norm", "add_layer_norm", "gelu", "depthwise_norm_gelu"):
+    torch.library.register_fake(add_op_namespace_prefix(_name))(_add_fake if _name == "add_layer_norm" else _fake)

@@ -1,0 +1,20 @@
+#include "common/binding.h"
+#include "fused_layers_operator/fused_layers.h"
+
+DEFINE_OPERATORS(ops) {
+  ops.def("layer_norm(Tensor input, Tensor weight, Tensor bias, float eps) -> Tensor");
+  ops.def(
+      "add_layer_norm(Tensor input, Tensor branch, Tensor? scale, Tensor weight, Tensor bias, float eps) "
+      "-> (Tensor, Tensor)");
+  ops.def("gelu(Tensor input) -> Tensor");
+  ops.def(
+      "depthwise_norm_gelu(Tensor input, Tensor kernel, Tensor kernel_bias, Tensor weight, Tensor bias, float eps) "
+      "-> Tensor");
+}
+
+IMPLEMENT_OPERATORS(ops) {
+  ops.impl("layer_norm", TORCH_BOX(&layer_norm));
+  ops.impl("add_layer_norm", TORCH_BOX(&add_layer_norm));
+  ops.impl("gelu", TORCH_BOX(&gelu));
+  ops.impl("depthwise_norm_gelu", TORCH_BOX(&depthwise_norm_gelu));
+}
