@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
-from .fused_layers import add_branch, add_branch_and_norm, layer_norm
+from .fused_layers import activate, add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .int8_linear import feed_forward
 from .internimage_metadata import MetadataForImageClassification, metadata_head
