@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import (
     AutoBackbone,
     AutoConfig,
@@ -219,13 +220,15 @@ class ModelTester:
         with torch.no_grad():
             torch.testing.assert_close(mapped(self.images()).logits, model(self.images()).logits)
 
-    def test_compiles_into_one_graph(self):
+    def test_compiles_into_one_graph_for_all_sizes(self):
         model = self.classifier()
         torch._dynamo.reset()  # the families share code of transformers, and PyTorch compiles it 8 times at most
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        counter = CompileCounterWithBackend("aot_eager")
+        compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counter)
         with torch.no_grad():
-            logits, expected = compiled(self.images()).logits, model(self.images()).logits
-        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+            for images in (self.images(), self.images(batch_size=3, height=128, width=96)):
+                torch.testing.assert_close(compiled(images).logits, model(images).logits, rtol=1e-4, atol=1e-4)
+        assert counter.frame_count == 1
 
     def test_exports_with_dynamic_batch_and_size(self):
         model = self.classifier()
