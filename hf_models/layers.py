@@ -219,6 +219,7 @@ if not hasattr(torch.ops.hf_models, "linear"):
 def _is_for_onednn(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         type(hidden_states) is torch.Tensor
+        and type(weight) in (torch.Tensor, nn.Parameter)
         and hidden_states.is_cpu
         and weight.is_cpu
         and hidden_states.dtype == weight.dtype

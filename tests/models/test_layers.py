@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
 from torch.overrides import TorchFunctionMode
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_models import layers
@@ -148,6 +149,15 @@ def test_compiled_under_autocast_pytorch_computes(computed):
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         out, by_onednn = compile_and_run(computed, LAYERS[computed](), inputs_of(computed))
     assert out.dtype == torch.bfloat16
+    assert not by_onednn
+
+
+def test_compiled_weights_of_another_kind_are_those_of_pytorch(computed):
+    layer = LAYERS[computed]()
+    weight = layer.weight.detach()
+    layer.weight = nn.Parameter(TwoTensor(weight, weight.clone()), requires_grad=False)
+    with torch.no_grad():
+        _, by_onednn = compile_and_run(computed, layer, inputs_of(computed))
     assert not by_onednn
 
 
