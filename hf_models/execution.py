@@ -4,6 +4,9 @@ Faster ways to compute something ask here first whether anybody would notice: wh
 replaces a layer must find what PyTorch's own layers and operators would have shown.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.autograd import forward_ad
@@ -23,9 +26,23 @@ _DEFINITIONS = {
 }
 
 
+_keeps_kernels = False
+
+
 def is_recording() -> bool:
     """Whether torch.export, torch.jit.trace or an ONNX exporter records a program that is to run elsewhere."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return not _keeps_kernels and (torch.compiler.is_exporting() or torch.jit.is_tracing())
+
+
+@contextmanager
+def keeping_kernels() -> Iterator[None]:
+    """While it lasts, what is recorded keeps the compiled kernels: it is to run in PyTorch, which can load them."""
+    global _keeps_kernels
+    before, _keeps_kernels = _keeps_kernels, True
+    try:
+        yield
+    finally:
+        _keeps_kernels = before
 
 
 @torch.compiler.assume_constant_result
@@ -64,6 +81,13 @@ def only_computes() -> bool:
     """Whether nothing but numbers is wanted of what is called: no gradient, no program, no count."""
     return not (
         torch.is_grad_enabled() or torch.compiler.is_compiling() or is_recording() or is_transformed() or is_observed()
+    )
+
+
+def only_compiles() -> bool:
+    """Whether torch.compile traces what is called, and nothing but numbers is wanted of it."""
+    return torch.compiler.is_compiling() and not (
+        torch.compiler.is_exporting() or torch.is_grad_enabled() or is_transformed()
     )
 
 

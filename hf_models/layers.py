@@ -13,7 +13,9 @@ from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from .execution import is_transformed, is_untouched, only_computes
+from .execution import is_transformed, is_untouched, only_compiles, only_computes
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()  # Dynamo does not trace the question
 
 
 def split_last(tensor: torch.Tensor, *sizes: int) -> torch.Tensor:
@@ -138,7 +140,7 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     """`layer(hidden_states)`, for an nn.Linear without gradients on a CPU by oneDNN.
 
     PyTorch computes float32 linear layers with MKL, which leaves up to half of an AMD processor's speed unused, and
-    copies the bias to the output before every product.
+    copies the bias to the output before every product. So does what torch.compile writes.
 
     Args:
         layer: An nn.Linear, or what a tool put in its place.
@@ -147,8 +149,12 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., out_features).
     """
-    if only_computes() and is_untouched(layer, nn.Linear) and _is_for_onednn(hidden_states, weight := layer.weight):
-        return torch.ops.mkldnn._linear_pointwise(hidden_states, weight, layer.bias, "none", [], "")
+    if (
+        (product := _onednn_product(hidden_states.dtype))
+        and is_untouched(layer, nn.Linear)
+        and _is_for_onednn(hidden_states, layer.weight)
+    ):
+        return product(hidden_states, layer.weight, layer.bias)
     return layer(hidden_states)
 
 
@@ -165,25 +171,60 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
         (batch_size, out_channels, height, width).
     """
     if (
-        only_computes()
+        (product := _onednn_product(hidden_states.dtype))
         and is_untouched(conv, nn.Conv2d)
         and _is_for_onednn(hidden_states, conv.weight)
         and hidden_states.stride(1) == 1  # in another layout the linear layer would begin with a copy
     ):
         tokens, weight = hidden_states.permute(0, 2, 3, 1), conv.weight.flatten(1)  # (N, H, W, C), (O, C)
-        out = torch.ops.mkldnn._linear_pointwise(tokens, weight, conv.bias, "none", [], "")
-        return out.permute(0, 3, 1, 2)  # (N, H, W, O) -> (N, O, H, W), channels-last
+        return product(tokens, weight, conv.bias).permute(0, 3, 1, 2)  # (N, H, W, O) -> (N, O, H, W), channels-last
     return conv(hidden_states)
+
+
+def _onednn_product(dtype: torch.dtype) -> Callable | None:
+    """What computes a linear layer by oneDNN where only numbers are wanted; `None` elsewhere."""
+    if only_computes():
+        return _linear_by_onednn
+    return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(dtype) else None
+
+
+@torch.compiler.assume_constant_result
+def _packs_weights(dtype: torch.dtype) -> bool:
+    """Whether torch.compile will store the weights of PyTorch's layers in a layout of oneDNN's choice.
+
+    In float32 it does so only where the precision of products is lowered, and otherwise in one of MKL's.
+    """
+    from torch._inductor import config  # takes two seconds, but not where something is compiled
+
+    lowered = torch.backends.mkldnn.matmul.fp32_precision in ("bf16", "tf32")
+    return config.freezing and (dtype != torch.float32 or lowered)
+
+
+def _linear_by_onednn(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+
+
+# torch.compile takes `_linear_pointwise` itself only with weights that are constants. A model's own copy of this file,
+# from the Hub, finds the operator defined.
+if not hasattr(torch.ops.hf_models, "linear"):
+    _library = torch.library.Library("hf_models", "FRAGMENT")
+    _library.define("linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor")
+    _library.impl("linear", _linear_by_onednn, "CPU")
+
+    @torch.library.register_fake("hf_models::linear", lib=_library)
+    def _linear_shape(input, weight, bias):
+        return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
 def _is_for_onednn(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         type(hidden_states) is torch.Tensor
+        and type(weight) in (torch.Tensor, nn.Parameter)
         and hidden_states.is_cpu
         and weight.is_cpu
         and hidden_states.dtype == weight.dtype
         and weight.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
+        and _HAS_ONEDNN
         and hidden_states.numel() > 0
     )

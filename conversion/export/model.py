@@ -1,10 +1,10 @@
-"""Export to ONNX or torch.export: a folder that runs without this package, checked before it appears."""
+"""Export to ONNX, torch.export or AOTInductor: a folder that runs without this package, checked before it appears."""
 
 import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageClassification, BaseImageProcessor, PreTrainedModel
 
 from hf_models.errors import InputError
+from hf_models.execution import keeping_kernels
 from hf_models.inference.loading import load_model
 from hf_models.inference.names import model_folder
 from hf_models.inference.tasks import COMMANDS, auto_class_of, task_of
@@ -58,22 +59,25 @@ def export(
     *,
     format: str = "onnx",
     dynamic: bool = False,
+    batch_size: int | None = None,
     dtype: str = "float32",
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Export:
     """Write a model in another format, with its config and image processor beside it.
 
-    The batch size is dynamic. Operators are the PyTorch references, never compiled kernels. What was written is loaded
-    again and compared with PyTorch on random images; only if they agree does the folder appear. An ONNX folder is one
-    that optimum's ORTModel classes and transformers.js load.
+    Operators are the PyTorch references, but in "aoti", where the compiled kernels that are called lie in the folder.
+    What was written is loaded again and compared with PyTorch on random images; only if they agree does the folder
+    appear. An ONNX folder is one that optimum's ORTModel classes and transformers.js load.
 
     Args:
         source: Folder or Hub id of an image classifier or a segmentation model; "default" for the embedded one.
         output: Folder to create.
-        format: "onnx", or "torch-export" for a program that `torch.export.load` reads.
+        format: "onnx", "torch-export" for a program that `torch.export.load` reads, or "aoti" for a package that is
+            compiled for this processor and that C++ programs load.
         dynamic: Whether height and width are dynamic too, any multiples of the stride of the last feature map (32 in
             most models), instead of those that the model was made for.
+        batch_size: The number of images that the exported model takes; any number by default.
         dtype: "float32", or "float16" for weights and arithmetic; what goes in and comes out is float32.
         overwrite: Whether a model repository at `output` may be replaced.
         progress: Told what is done next; a large model takes minutes.
@@ -85,6 +89,8 @@ def export(
     for option, value, known in (("--format", format, FORMATS), ("--dtype", dtype, TOLERANCES)):
         if value not in known:
             raise InputError(f"{option}: expected one of {', '.join(known)}, got {value}.")
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"--batch-size: expected 1 or more, got {batch_size}.")
     form = FORMATS[format]
     if missing := " ".join(name for name in form.packages if find_spec(name) is None):
         raise InputError(f"--format {format}: not installed: {missing}. Run `pip install {missing}`.")
@@ -99,15 +105,15 @@ def export(
     names = interface_of(model.config).outputs
     # at the sizes that are not traced, one of them of a single image, as most users will run it
     checks = (
-        _random_images(model, 1, height, width),
-        _random_images(model, 3, height + stride * dynamic, width + 2 * stride * dynamic),
+        _random_images(model, batch_size or 1, height, width),
+        _random_images(model, batch_size or 3, height + stride * dynamic, width + 2 * stride * dynamic),
     )
     module = TensorsOnly(model, names).eval()
     with torch.no_grad():
         expected = [tensor for pixel_values in checks for tensor in module(pixel_values)]
     module.to(getattr(torch, dtype))
     size = sum(tensor.nbytes for tensor in module.state_dict().values())
-    shapes = {0: torch.export.Dim("batch")}
+    shapes = {} if batch_size else {0: torch.export.Dim("batch")}
     if dynamic:
         shapes |= {2: stride * torch.export.Dim("rows"), 3: stride * torch.export.Dim("columns")}
     with appearing(output, size, overwrite) as folder:
@@ -116,9 +122,9 @@ def export(
         try:
             with _quiet(), torch.no_grad():
                 progress(f"recording the operators on images of {height} x {width} pixels")
-                program = torch.export.export(
-                    module, (_random_images(model, 2, height, width),), dynamic_shapes=(shapes,)
-                )
+                example = (_random_images(model, batch_size or 2, height, width),)
+                with keeping_kernels() if form.keeps_kernels else nullcontext():
+                    program = torch.export.export(module, example, dynamic_shapes=(shapes,))
                 for node in program.graph.nodes:
                     node.meta.pop("stack_trace", None)  # paths on this machine
                 progress(f"writing {form.file}, {size / 1e6:,.0f} MB")
@@ -139,7 +145,7 @@ def export(
         written = sum(part.stat().st_size for part in file.parent.iterdir())
         _write_configs(folder, processor, model, (height, width) if format == "onnx" else None)
     sides = (f"{stride}*rows", f"{stride}*columns") if dynamic else (height, width)
-    return Export(output / form.file, written, ("batch", checks[0].shape[1], *sides), names, difference)
+    return Export(output / form.file, written, (batch_size or "batch", checks[0].shape[1], *sides), names, difference)
 
 
 def _load(source: str) -> tuple[BaseImageProcessor, PreTrainedModel]:

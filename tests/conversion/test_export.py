@@ -88,6 +88,17 @@ def test_onnx_runs_any_batch_size_in_both_runtimes(family, tmp_path):
             assert_same(run_in_openvino(report.file, pixel_values), model, pixel_values)
 
 
+def test_onnx_of_one_batch_size(tmp_path):
+    require_onnx()
+    source, model = saved("replknet", tmp_path / "model")
+    report = export(source, tmp_path / "onnx", batch_size=2)
+    assert report.shape == (2, 3, 64, 64)
+    session = onnx_session(tmp_path / "onnx")
+    assert [tensor.shape for tensor in session.get_inputs()] == [[2, 3, 64, 64]]
+    pixel_values = images(2, 3, 64, 64)
+    assert_same(torch.from_numpy(session.run(None, {"pixel_values": pixel_values.numpy()})[0]), model, pixel_values)
+
+
 def test_onnx_runs_other_sizes(tmp_path):
     require_onnx()
     source, model = saved("replknet", tmp_path / "model")
@@ -230,7 +241,8 @@ def test_what_is_wrong_is_not_written(writer, message, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["full"], "full: cannot be loaded as a model"),
-        (["default", "--format", "tflite"], "--format: expected one of onnx, torch-export, got tflite."),
+        (["default", "--format", "tflite"], "--format: expected one of onnx, torch-export, aoti, got tflite."),
+        (["default", "--batch-size", "0"], "--batch-size: expected 1 or more, got 0."),
         (["default", "--dtype", "int8"], "--dtype: expected one of float32, float16, got int8."),
         (["default"], "--format onnx: not installed: onnxruntime. Run `pip install onnxruntime`."),
         (["default", "full", "--format", "torch-export"], "full/: not empty"),

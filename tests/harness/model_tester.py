@@ -219,13 +219,16 @@ class ModelTester:
         with torch.no_grad():
             torch.testing.assert_close(mapped(self.images()).logits, model(self.images()).logits)
 
-    def test_compiles_into_one_graph(self):
+    def test_compiles_into_one_graph_for_all_sizes(self):
         model = self.classifier()
         torch._dynamo.reset()  # the families share code of transformers, and PyTorch compiles it 8 times at most
-        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
+        # sides that differ: from equal ones PyTorch concludes that they always are
+        images, others = self.images(width=96), self.images(batch_size=3, height=160, width=128)
         with torch.no_grad():
-            logits, expected = compiled(self.images()).logits, model(self.images()).logits
-        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(compiled(images).logits, model(images).logits, rtol=1e-4, atol=1e-4)
+            with torch.compiler.set_stance("fail_on_recompile"):
+                torch.testing.assert_close(compiled(others).logits, model(others).logits, rtol=1e-4, atol=1e-4)
 
     def test_exports_with_dynamic_batch_and_size(self):
         model = self.classifier()

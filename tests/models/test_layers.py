@@ -1,6 +1,8 @@
 """Layers of PyTorch that are computed faster where nobody would notice."""
 
 import copy
+import importlib.util
+import sys
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
 from torch.overrides import TorchFunctionMode
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_models import layers
@@ -95,6 +98,85 @@ def test_autocast_decides_the_dtype(computed):
         out, by_onednn = run(computed, LAYERS[computed](), inputs_of(computed))
     assert out.dtype == torch.bfloat16
     assert not by_onednn
+
+
+def compile_and_run(computed, layer, inputs):
+    """What a compiled function computes, and whether oneDNN is to do it by the operator of this package."""
+    graphs = []
+
+    def backend(module, _):
+        graphs.append(module.graph)
+        return module.forward
+
+    torch._dynamo.reset()
+    out = torch.compile(lambda x: computed(layer, x), backend=backend, fullgraph=True)(inputs)
+    (graph,) = graphs
+    return out, "hf_models.linear" in {str(node.target) for node in graph.nodes}
+
+
+def test_compiled_without_gradients_onednn_computes(computed):
+    layer = LAYERS[computed]()
+    with torch.no_grad():
+        out, by_onednn = compile_and_run(computed, layer, inputs_of(computed))
+        assert by_onednn
+        assert torch.equal(out, computed(layer, inputs_of(computed)))
+        assert out.stride() == computed(layer, inputs_of(computed)).stride()
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(torch.bfloat16, "none"), (torch.float32, "tf32")])
+def test_compiled_with_frozen_weights_the_compiler_chooses(dtype, precision, computed):
+    from torch._inductor import config
+
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = precision
+    try:
+        with config.patch(freezing=True), torch.no_grad():
+            _, by_onednn = compile_and_run(computed, LAYERS[computed]().to(dtype), inputs_of(computed).to(dtype))
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+    assert not by_onednn
+
+
+def test_compiled_with_gradients_pytorch_computes(computed):
+    layer = LAYERS[computed]()
+    out, by_onednn = compile_and_run(computed, layer, inputs_of(computed))
+    assert not by_onednn
+    out.square().sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_compiled_under_autocast_pytorch_computes(computed):
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        out, by_onednn = compile_and_run(computed, LAYERS[computed](), inputs_of(computed))
+    assert out.dtype == torch.bfloat16
+    assert not by_onednn
+
+
+def test_compiled_weights_of_another_kind_are_those_of_pytorch(computed):
+    layer = LAYERS[computed]()
+    weight = layer.weight.detach()
+    layer.weight = nn.Parameter(TwoTensor(weight, weight.clone()), requires_grad=False)
+    with torch.no_grad():
+        _, by_onednn = compile_and_run(computed, layer, inputs_of(computed))
+    assert not by_onednn
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operator_is_declared_as_it_is(dtype, bias):
+    layer = nn.Linear(24, 40, bias=bias).to(dtype)
+    inputs = (inputs_of(linear).to(dtype), layer.weight.detach(), layer.bias.detach() if bias else None)
+    torch.library.opcheck(torch.ops.hf_models.linear.default, inputs)
+
+
+def test_a_copy_of_the_file_finds_the_operator_defined(monkeypatch):
+    spec = importlib.util.spec_from_file_location("hf_models.copy_of_layers", layers.__file__)
+    copy_of_layers = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, copy_of_layers)
+    spec.loader.exec_module(copy_of_layers)
+    with torch.no_grad():
+        _, by_onednn = compile_and_run(copy_of_layers.linear, nn.Linear(24, 40), inputs_of(linear))
+    assert by_onednn
 
 
 class Plus(nn.Module):
