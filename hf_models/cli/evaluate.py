@@ -25,7 +25,7 @@ from .evaluation_options import (
 )
 
 app = typer.Typer(
-    help="Measure accuracy on ImageNet, ADE20K, COCO and classes of your own. Image processor and model are those "
+    help="Measure accuracy on ImageNet, ADE20K, COCO or your classes. Image processor and model are those "
     "that users load.\n\n"
     "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate COMMAND. Every image counts once, "
     "whatever the number of processes and the batch size.",
@@ -205,7 +205,7 @@ def evaluate_coco(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure AP and AR of boxes and masks by COCO's rules, and those of each class."""
+    """Measure average precision of boxes and masks, as COCO does."""
     with one_line_errors(verbose, model):
         from hf_models.evaluate.coco import evaluate_coco
         from hf_models.evaluate.settings import Settings
