@@ -33,7 +33,11 @@ def kernel_is_faster(input: torch.Tensor, channels: int, height: int, width: int
     channels_last = input.stride(1) == 1
     if channels < 16:
         return taps >= (11 * 11 if channels_last else 3 * 3)
-    small = input.shape[2] * input.shape[3] < 14 * 14
+    # the size is asked for last: torch.compile compiles again for each answer
     if dtype == torch.float32:
-        return taps >= (13 * 13 if small and not channels_last else 9 * 9)
-    return taps >= (11 * 11 if small or channels_last else 7 * 7)
+        return taps >= (13 * 13 if not channels_last and _is_small(input) else 9 * 9)
+    return taps >= (11 * 11 if channels_last or _is_small(input) else 7 * 7)
+
+
+def _is_small(input: torch.Tensor) -> bool:
+    return input.shape[2] * input.shape[3] < 14 * 14
