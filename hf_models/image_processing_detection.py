@@ -136,12 +136,10 @@ class DetectionImageProcessor(UprightPilBackend):
             return_binary_maps: Whether to return a boolean map for each detection.
 
         Returns:
-            For each image a dictionary with
-
-            - `segmentation`: (height, width) in int32, the `id` of the object at each pixel or -1; or N dictionaries
-              with `size` and `counts`; or (N, height, width), boolean;
-            - `segments_info`: for each of the N detections, the best first, `id` (from 0), `label_id`, `score` and
-              `was_fused`, which is false.
+            For each image a dictionary. `segmentation` is (height, width) in int32, the `id` of the object at each
+            pixel or -1; or N dictionaries with `size` and `counts`; or (N, height, width), boolean. `segments_info`
+            has, for each of the N detections, the best first, `id` (from 0), `label_id`, `score` and `was_fused`,
+            which is false.
 
         Raises:
             ValueError: The model gives no masks, there are not as many sizes as images, or two forms are wanted.
