@@ -28,8 +28,15 @@ from ..harness.hub_tester import SEGMENTERS, TINY, tiny_folder
 SOURCES = Path(hf_models.__file__).parent
 SMT_CODE = {"configuration_base.py", "configuration_smt.py", "image_processing_imagenet.py"}
 SMT_CODE |= {
+    "errors.py",
     "execution.py",
+    "fused_layers.py",
+    "hub_kernels.py",
     "input_channels.py",
+    "int8_linear.py",
+    "int8_quantizer.py",
+    "kernel_download.py",
+    "kernel_places.py",
     "layers.py",
     "modeling_base.py",
     "modeling_smt.py",
