@@ -68,7 +68,8 @@ for case in spec["cases"]:
         model, info = model_class.from_pretrained(case["id"], output_loading_info=True, **kwargs)
         with torch.inference_mode():
             values = model.eval()(pixel_values)
-        for key in ("logits", "last_hidden_state", "class_queries_logits", "masks_queries_logits"):
+        keys = ("logits", "last_hidden_state", "class_queries_logits", "masks_queries_logits", "scores", "boxes")
+        for key in keys:
             if key in values:
                 outputs[f"{case['name']}/{key}"] = values[key].contiguous()
         for index, feature_map in enumerate(values.get("feature_maps", ())):
