@@ -2,6 +2,7 @@
 
 import random
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_models import hub_kernels
-from hf_models.dense_conv import dense_conv
+from hf_models.dense_conv import conv3x3, dense_conv
+from hf_models.feature_pyramid import FeaturePyramid
+from hf_models.modeling_backbone_fcos import Tower
+from hf_models.modeling_backbone_rcnn import BoxHead, MaskHead, RegionProposalHead
 
 from ..harness.kernel_builder import cpu_variant
 from ..harness.kernel_tester import shifted
@@ -275,3 +279,42 @@ def test_the_module_runs_where_more_than_numbers_is_wanted(conv, calls):
     with FlopCounterMode(display=False) as counter:
         function(X)
     assert counter.get_total_flops() == 2 * 9 * 64 * 64 * 20 * 24 and not calls
+
+
+@torch.no_grad()
+def test_the_function_of_tensors(conv, calls):
+    for x in (X, X.contiguous()):
+        torch.testing.assert_close(conv3x3(x, conv.weight), F.conv2d(x, conv.weight, padding=1))
+    assert len(calls) == 1, "the other layout is PyTorch's"
+
+
+SIZES = SimpleNamespace(
+    fpn_channels=64,
+    box_convs=1,
+    box_fcs=1,
+    box_hidden_size=8,
+    mask_convs=2,
+    head_convs=2,
+    num_labels=3,
+    group_norm_groups=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "input", "times"),
+    [
+        (FeaturePyramid([64, 64], 64, "layer"), (X, X[:, :, ::2]), 2),
+        (FeaturePyramid([64, 64], 64, strided_levels=1), (X, X[:, :, ::2]), 2),
+        (RegionProposalHead(SIZES), (X, X[:, :, ::2]), 2),
+        (MaskHead(SIZES), X[:, :, :14, :14], 2),
+        (BoxHead(SIZES).eval(), torch.cat((X[:, :, :7, :7],) * 4), 1),
+        (Tower(SIZES), X, 2),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_heads_compute_the_same_by_it(calls, head, input, times):
+    plain = head(input)
+    assert not calls
+    with torch.no_grad():
+        torch.testing.assert_close(head(input), plain)
+    assert len(calls) == times
