@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .execution import are_plain, is_untouched, only_computes
+from .execution import are_plain, is_untouched, only_compiles, only_computes
 from .hub_kernels import get_function
 
 
@@ -26,7 +26,7 @@ def dense_conv(conv: nn.Module, input: torch.Tensor, relu: bool = False) -> torc
     Returns:
         (N, out_channels, H_out, W_out).
     """
-    if only_computes() and _keeps_size(conv) and (kernel := _kernel(input, conv.weight, conv.bias)):
+    if _keeps_size(conv) and (kernel := _kernel(input, conv.weight, conv.bias)):
         return kernel(input, conv.weight, conv.bias, relu)
     out = conv(input)
     return F.relu(out) if relu else out
@@ -34,7 +34,7 @@ def dense_conv(conv: nn.Module, input: torch.Tensor, relu: bool = False) -> torc
 
 def conv3x3(input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """`F.conv2d(input, weight, padding=1)` of (N, C, H, W) and (O, C, 3, 3), as [`dense_conv`] computes it."""
-    if only_computes() and (kernel := _kernel(input, weight, None)):
+    if kernel := _kernel(input, weight, None):
         return kernel(input, weight)
     return F.conv2d(input, weight, padding=1)
 
@@ -56,7 +56,8 @@ def _kernel(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     With few tiles of 2 x 2 pixels the time would go into transforming the weights, with few channels the pixels.
     """
     if (
-        not (are_plain(input) and input.ndim == 4 and input.stride(1) == 1)
+        not (only_computes() or only_compiles())
+        or not (are_plain(input) and input.ndim == 4 and input.stride(1) == 1)
         or not all(tensor.is_cpu and tensor.dtype == torch.float32 for tensor in (input, weight))
         or torch.is_autocast_enabled("cpu")
         or min(weight.shape[:2]) < 32

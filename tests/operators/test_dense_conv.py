@@ -275,10 +275,26 @@ def test_the_module_runs_where_more_than_numbers_is_wanted(conv, calls):
     expected = F.relu(conv(X))
     torch.testing.assert_close(torch.func.vmap(function)(X[:, None])[:, 0], expected)
     torch.testing.assert_close(torch.func.jvp(function, (X,), (X,))[0], expected)
-    torch.testing.assert_close(torch.compile(function, backend="aot_eager", fullgraph=True)(X), expected)
     with FlopCounterMode(display=False) as counter:
         function(X)
     assert counter.get_total_flops() == 2 * 9 * 64 * 64 * 20 * 24 and not calls
+
+
+@torch.no_grad()
+def test_a_compiled_model_keeps_it(conv, calls):
+    compiled = torch.compile(partial(dense_conv, conv, relu=True), backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(X), dense_conv(conv, X, relu=True)) and len(calls) == 2
+    with torch.enable_grad():
+        assert compiled(X).requires_grad and len(calls) == 2
+
+
+@torch.no_grad()
+def test_an_exported_model_runs_where_no_kernel_is(calls):
+    head = RegionProposalHead(SIZES)
+    exported, traced = torch.export.export(head, ((X,),)).module(), torch.jit.trace(head, ((X,),), check_trace=False)
+    assert not calls
+    torch.testing.assert_close(exported((X,)), head((X,)))
+    torch.testing.assert_close(traced((X,)), head((X,)))
 
 
 @torch.no_grad()
