@@ -1,6 +1,6 @@
 """The classifiers that `hf-models benchmark models` times: ours, and what users would run instead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -11,10 +11,10 @@ from transformers import AutoModelForImageClassification
 
 from hf_models import deformable_conv, large_kernel_conv, layers
 from hf_models.errors import InputError
-from hf_models.inference.int8 import convert_to_int8, input_spans
 from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 from hf_models.zoo import find_checkpoint
 
+from .modes import MODES
 from .peers import grid_sample_core
 
 
@@ -26,11 +26,29 @@ class Entry:
         title: For tables.
         build: Makes it, in evaluation mode.
         original: The entry that is the same model as the original's users run it; the logits must agree.
+        modes: In which modes it runs.
+        channels_last: Whether its images are in this memory layout.
+        needs_timm: Whether timm builds it.
     """
 
     title: str
     build: Callable[[], nn.Module]
     original: str | None = None
+    modes: Collection[str] = tuple(MODES)
+    channels_last: bool = True
+    needs_timm: bool = False
+
+    def check(self, name: str) -> None:
+        """Raise an InputError if timm is needed and does not import."""
+        if not self.needs_timm:
+            return
+        try:
+            import timm  # noqa: F401
+        except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises a RuntimeError
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{name}: timm does not import ({reason}). Run `pip install 'hf-models[benchmark]'`."
+            ) from None
 
 
 class PyTorchCore(nn.Module):
@@ -79,23 +97,12 @@ def from_zoo(name: str) -> nn.Module:
     return model
 
 
-def in_int8(name: str) -> nn.Module:
-    """The model as `hf-models quantize --calibration` makes it, calibrated with noise."""
-    model = from_zoo(name)
-    side = model.config.image_size
-    return convert_to_int8(model, input_spans(model, [torch.randn(2, 3, side, side)]))
+def from_timm(name: str, layout: torch.memory_format = torch.channels_last) -> nn.Module:
+    """A model of timm with random weights, in a memory layout."""
+    import timm
 
-
-def from_timm(name: str) -> nn.Module:
-    """A model of timm with random weights."""
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises a RuntimeError
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{name}: timm does not import ({reason}). Run `pip install 'hf-models[benchmark]'`."
-        ) from None
-    return timm.create_model(name, pretrained=False).eval()
+    torch.manual_seed(0)
+    return timm.create_model(name, pretrained=False).eval().to(memory_format=layout)
 
 
 def _never(*_) -> bool:
@@ -109,24 +116,38 @@ def _softmax_and_grid_sample(value, offset, weight, *, softmax, **geometry):
     return grid_sample_core(value, offset, F.softmax(weight, dim=-1))
 
 
+NO_INT8 = tuple(mode for mode in MODES if mode != "int8")  # RepLKNet's products are convolutions
+OF_OTHERS = tuple(mode for mode in NO_INT8 if mode != "baseline")
 MODELS = {
     "internimage-t": Entry("InternImage-T", lambda: from_zoo("internimage_t_1k_224"), "internimage-t-original"),
     "internimage-t-original": Entry(
-        "InternImage-T, original PyTorch core", lambda: PyTorchCore(from_zoo("internimage_t_1k_224"))
+        "InternImage-T, original PyTorch core",
+        lambda: PyTorchCore(from_zoo("internimage_t_1k_224")),
+        modes=("eager",),
     ),
     "flash-internimage-t": Entry("FlashInternImage-T", lambda: from_zoo("flash_intern_image_t_1k_224")),
-    "internimage-t-int8": Entry("InternImage-T, 8 bits", lambda: in_int8("internimage_t_1k_224")),
-    "flash-internimage-t-int8": Entry("FlashInternImage-T, 8 bits", lambda: in_int8("flash_intern_image_t_1k_224")),
     "smt-t": Entry("SMT-T", lambda: from_zoo("smt_tiny")),
-    "replknet-31b": Entry("RepLKNet-31B", lambda: from_zoo("RepLKNet-31B_ImageNet-1K_224"), "replknet-31b-original"),
+    "replknet-31b": Entry(
+        "RepLKNet-31B", lambda: from_zoo("RepLKNet-31B_ImageNet-1K_224"), "replknet-31b-original", NO_INT8
+    ),
     "replknet-31b-merged": Entry(
         "RepLKNet-31B, merged",
         lambda: from_zoo("RepLKNet-31B_ImageNet-1K_224").merge_reparameterization(),
         "replknet-31b-original",
+        NO_INT8,
     ),
     "replknet-31b-original": Entry(
-        "RepLKNet-31B, original's layout", lambda: DefaultLayout(from_zoo("RepLKNet-31B_ImageNet-1K_224"))
+        "RepLKNet-31B, original's layout",
+        lambda: DefaultLayout(from_zoo("RepLKNet-31B_ImageNet-1K_224")),
+        modes=("eager",),
     ),
-    "convnext-t": Entry("ConvNeXt-T (timm)", lambda: from_timm("convnext_tiny")),
-    "swin-t": Entry("Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224")),
+    "convnext-t": Entry("ConvNeXt-T (timm)", lambda: from_timm("convnext_tiny"), modes=OF_OTHERS, needs_timm=True),
+    "convnext-t-nchw": Entry(
+        "ConvNeXt-T (timm), NCHW",
+        lambda: from_timm("convnext_tiny", torch.contiguous_format),
+        modes=("eager", "compiled", "frozen"),
+        channels_last=False,
+        needs_timm=True,
+    ),
+    "swin-t": Entry("Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224"), modes=OF_OTHERS, needs_timm=True),
 }

@@ -1,0 +1,141 @@
+"""Who takes part in `hf-models benchmark models`: a model, run in some way, in some precision."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from hf_models.errors import InputError
+
+from .model_entries import MODELS
+from .model_files import ModelFiles
+from .modes import MODES
+from .turns import Worker
+
+NEEDED = {"onnxruntime": ("onnxruntime", "onnx", "onnxscript"), "openvino": ("openvino", "onnx", "onnxscript")}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model, run in some way.
+
+    Args:
+        model: Key of `MODELS`.
+        mode: Key of `MODES`.
+        dtype: Key of `DTYPES`; with products in 8 bits, that of the rest.
+    """
+
+    model: str
+    mode: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.model}, {self.mode}, {self.dtype}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """What its rows say of it."""
+        return {"model": self.model, "mode": self.mode, "dtype": self.dtype, "runtime": self.runtime}
+
+    @property
+    def runtime(self) -> str:
+        """What runs it, with versions."""
+        package = MODES[self.mode].runtime
+        packages = [package]
+        if package == "torch" and MODELS[self.model].needs_timm:
+            packages.append("timm")
+        return ", ".join(f"{name} {_version(name)}" for name in packages)
+
+    @property
+    def tolerance(self) -> float:
+        """By how much its logits may differ from the original's, relative to their norm."""
+        if MODES[self.mode].int8:
+            return 0.3  # random weights
+        return 1e-4 if self.dtype == "float32" else 5e-2
+
+    def case(self, files: ModelFiles, image_size: int, batch_size: int, threads: int) -> dict:
+        """What [`worker.Contestant.prepare`] takes."""
+        mode, case = MODES[self.mode], {"shape": [batch_size, 3, image_size, image_size], "threads": threads}
+        if mode.runtime != "torch":
+            case["file"] = str(files.onnx(self.model, image_size, mode.int8))
+        return case
+
+    def worker(self, files: ModelFiles, device: str, baseline: Path | None) -> Worker:
+        """A process that runs it."""
+        runtime = MODES[self.mode].runtime
+        if runtime == "onnxruntime":
+            return Worker(str(self), runtime=runtime)
+        if runtime == "openvino":
+            return Worker(str(self), runtime=runtime, dtype=self.dtype)
+        return Worker(
+            str(self),
+            str(baseline) if self.mode == "baseline" else sys.executable,
+            runtime=runtime,
+            file=str(files.model(self.model)),
+            mode=self.mode,
+            dtype=self.dtype,
+            device=device,
+            auto_class="AutoModelForImageClassification",
+            channels_last=MODELS[self.model].channels_last,
+        )
+
+
+def contestants(
+    models: Sequence[str] | None, modes: Sequence[str], dtypes: Sequence[str], device: str
+) -> list[Contestant]:
+    """All that there are of these models, modes and dtypes; says on stderr what is not installed.
+
+    Args:
+        models: `None` for all that can be built here.
+
+    Raises:
+        InputError: There are none, or a model that is named cannot be built.
+    """
+    for name in models or ():
+        MODELS[name].check(name)
+    models, usable = models or _buildable(), []
+    for mode in modes:
+        runtime = MODES[mode].runtime
+        missing = [name for name in NEEDED.get(runtime, ()) if find_spec(name) is None]
+        if missing:
+            print(
+                f"{mode} is left out: not installed: {', '.join(missing)}. Run `pip install 'hf-models[benchmark]'`.",
+                file=sys.stderr,
+            )
+        elif runtime == "torch" or device == "cpu":
+            usable.append(mode)
+    found = [
+        Contestant(model, mode, dtype)
+        for model in models
+        for mode in usable
+        if mode in MODELS[model].modes
+        for dtype in dtypes
+        if dtype in MODES[mode].dtypes
+    ]
+    if not found:
+        raise InputError(
+            f"{', '.join(models)}: none runs on {device} as {', '.join(modes)} in {', '.join(dtypes)}. "
+            "Choose another --mode or --dtype."
+        )
+    return found
+
+
+def _buildable() -> list[str]:
+    found = []
+    for name, entry in MODELS.items():
+        try:
+            entry.check(name)
+        except InputError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+        else:
+            found.append(name)
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
