@@ -149,5 +149,7 @@ MODELS = {
         channels_last=False,
         needs_timm=True,
     ),
-    "swin-t": Entry("Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224"), modes=OF_OTHERS, needs_timm=True),
+    "swin-t": Entry(
+        "Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224"), modes=OF_OTHERS, needs_timm=True
+    ),
 }

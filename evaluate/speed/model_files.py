@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
+
 from .model_entries import MODELS
 
 Export = Callable[[str, Path], object]
@@ -73,7 +74,7 @@ def _export_module(module: nn.Module, image_size: int, file: Path) -> None:
 
 
 def _quantize(file: Path, image_size: int, quantized: Path) -> None:
-    """As onnxruntime's guide says for processors with VNNI: unsigned inputs, signed weights, calibrated (with noise)."""
+    """As onnxruntime's guide says for processors with VNNI: inputs are unsigned, weights signed."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -29,7 +29,7 @@ class Worker:
 
     def __init__(self, name: str, python: str = sys.executable, **specification):
         self.name = name
-        self.errors = tempfile.TemporaryFile()
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         command = [python, "-P", "-W", "ignore", worker.__file__]
         try:
             self.process = subprocess.Popen(
