@@ -82,47 +82,39 @@ class Contestant:
         )
 
 
-def contestants(
-    models: Sequence[str] | None, modes: Sequence[str], dtypes: Sequence[str], device: str
-) -> list[Contestant]:
-    """All that there are of these models, modes and dtypes; says on stderr what is not installed.
-
-    Args:
-        models: `None` for all that can be built here.
+def contestants(wanted: Sequence[tuple[str, str]], dtypes: Sequence[str], device: str) -> list[Contestant]:
+    """All that there are of these models in these modes; says on stderr what is not installed.
 
     Raises:
-        InputError: There are none, or a model that is named cannot be built.
+        InputError: There are none, or a model cannot be built.
     """
-    for name in models or ():
-        MODELS[name].check(name)
-    models, usable = models or _buildable(), []
-    for mode in modes:
+    missing = {}
+    for _, mode in wanted:
         runtime = MODES[mode].runtime
-        missing = [name for name in NEEDED.get(runtime, ()) if find_spec(name) is None]
-        if missing:
-            print(
-                f"{mode} is left out: not installed: {', '.join(missing)}. Run `pip install 'hf-models[benchmark]'`.",
-                file=sys.stderr,
-            )
-        elif runtime == "torch" or device == "cpu":
-            usable.append(mode)
+        missing[mode] = [name for name in NEEDED.get(runtime, ()) if find_spec(name) is None]
+    for mode, packages in missing.items():
+        if packages:
+            why = f"not installed: {', '.join(packages)}. Run `pip install 'hf-models[benchmark]'`."
+            print(f"{mode} is left out: {why}", file=sys.stderr)
+    for name in {name for name, _ in wanted}:
+        MODELS[name].check(name)
     found = [
-        Contestant(model, mode, dtype)
-        for model in models
-        for mode in usable
-        if mode in MODELS[model].modes
+        Contestant(name, mode, dtype)
+        for name, mode in wanted
+        if mode in MODELS[name].modes and not missing[mode] and (device == "cpu" or MODES[mode].runtime == "torch")
         for dtype in dtypes
         if dtype in MODES[mode].dtypes
     ]
     if not found:
+        names, modes = (", ".join(dict.fromkeys(part)) for part in zip(*wanted, strict=True))
         raise InputError(
-            f"{', '.join(models)}: none runs on {device} as {', '.join(modes)} in {', '.join(dtypes)}. "
-            "Choose another --mode or --dtype."
+            f"{names}: none runs on {device} as {modes} in {', '.join(dtypes)}. Choose another --mode or --dtype."
         )
     return found
 
 
-def _buildable() -> list[str]:
+def buildable() -> list[str]:
+    """All models that can be built here; says on stderr which cannot."""
     found = []
     for name, entry in MODELS.items():
         try:

@@ -2,8 +2,10 @@
 
 import datetime
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from hf_models.inference.loading import DTYPES
 from ..machine import check_choice
 from ..results import MODELS as FORMAT
 from ..results import merge_results, rows_under
-from .contestants import Contestant, contestants
+from .contestants import Contestant, buildable, contestants
 from .implementations import check_agreement
 from .model_entries import MODELS
 from .model_files import Export, ModelFiles
@@ -51,7 +53,7 @@ def benchmark_models(
 
     Args:
         export: See [`ModelFiles`].
-        models: Keys of `MODELS`; `None` for all that can be built here.
+        models: Keys of `MODELS`, each in all `modes`, or `KEY:MODE`; `None` for all that can be built here.
         modes: Keys of `MODES`; eager by default.
         image_sizes: Pixels of a side; 224 by default.
         batch_sizes: 1 and 8 by default.
@@ -71,17 +73,19 @@ def benchmark_models(
             a size, the baseline cannot be run, or `results` cannot be used.
     """
     dtypes, modes = dtypes or ["float32"], list(modes or ["eager"])
-    check_choice("model", models or [], MODELS)
-    check_choice("mode", modes, MODES)
-    check_choice("dtype", dtypes, DTYPES)
     if baseline:
         modes.append("baseline")
-    elif "baseline" in modes:
-        raise InputError("baseline: which? Name the Python of another version of this package with --baseline.")
+    pairs = [pair.partition(":")[::2] for pair in models or []]
+    check_choice("model", [name for name, _ in pairs], MODELS)
+    check_choice("mode", [*modes, *(mode for _, mode in pairs if mode)], MODES)
+    check_choice("dtype", dtypes, DTYPES)
     device = choose_device(device)
     if results:
         merge_results(results, [], FORMAT)  # fails now, not after the first measurement
-    known = contestants(models, list(dict.fromkeys(modes)), dtypes, device)
+    wanted = [(name, of or mode) for name, of in pairs or [(name, "") for name in buildable()] for mode in modes]
+    known = contestants(list(dict.fromkeys(wanted)), dtypes, device)
+    if baseline is None and any(who.mode == "baseline" for who in known):
+        raise InputError("baseline: which? Name the Python of another version of this package with --baseline.")
     about = conditions(device) | {"build": build_id()}
     of_baseline = about | _about(baseline) if baseline else {}
     everywhere = {who: of_baseline if who.mode == "baseline" else about for who in known}
@@ -99,8 +103,10 @@ def benchmark_models(
             if rows:
                 bar.update(rounds)
             else:
-                bar.set_description(f"{image_size} pixels, {count} thread(s), batch {batch_size}")
-                peaks = turns.prepare(known, image_size, count, batch_size, bar)
+                about_case = f"{image_size} pixels, {count} thread(s), batch {batch_size}"
+                bar.set_description(f"{about_case}: preparing")
+                peaks = turns.prepare(known, image_size, count, batch_size)
+                bar.set_description(about_case)
                 now = {"date": datetime.datetime.now().isoformat(" ", "seconds")}  # the same for what took turns
                 times = interleave({who: turns.run(who) for who in known}, rounds, limit, bar.update)
                 rows = [
@@ -128,20 +134,27 @@ class _Turns:
             worker.close()
 
     def prepare(
-        self, known: list[Contestant], image_size: int, threads: int, batch_size: int, bar: tqdm
+        self, known: list[Contestant], image_size: int, threads: int, batch_size: int
     ) -> dict[Contestant, str]:
-        """Run each once or twice, check that all compute the same, and return their peaks of memory."""
-        answers = {}
-        for who in known:
-            bar.set_postfix_str(f"preparing {who}")
-            try:
-                if who not in self.workers:
-                    self.workers[who] = who.worker(self.files, self.device, self.baseline)
-                answers[who] = self.workers[who].ask(prepare=who.case(self.files, image_size, batch_size, threads))
-            except InputError as error:
-                way_out = "Choose another --image-size, or leave it out by naming --models or --mode."
-                raise InputError(f"{error} Images of {image_size} pixels. {way_out}") from error
-        bar.set_postfix_str("")
+        """Run each twice, check that all compute the same, and return their peaks of memory.
+
+        As many at once as there are processors: starting and compiling take longer than running.
+        """
+        cases = {who: who.case(self.files, image_size, batch_size, threads) for who in known}
+
+        def ask(who: Contestant) -> dict:
+            if who not in self.workers:
+                self.workers[who] = who.worker(self.files, self.device, self.baseline)
+            return self.workers[who].ask(prepare=cases[who])
+
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            answers = dict(zip(known, pool.map(ask, known), strict=True))
+        except InputError as error:
+            way_out = "Choose another --image-size, or leave out a --model or --mode."
+            raise InputError(f"{error}. Images of {image_size} pixels. {way_out}") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
         _check_outputs({who: torch.tensor(answer["output"]) for who, answer in answers.items()})
         return {who: f"{answer['peak_megabytes']:.1f}" for who, answer in answers.items()}
 

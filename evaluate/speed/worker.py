@@ -31,6 +31,7 @@ class Torch:
     """
 
     def __init__(self, file: str, mode: str, dtype: str, device: str, auto_class: str, channels_last: bool):
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # other contestants are compiled meanwhile
         import torch
 
         self.torch, self.device, self.dtype = torch, device, getattr(torch, dtype)

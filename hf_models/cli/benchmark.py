@@ -59,7 +59,11 @@ def benchmark_ops(
 def benchmark_models(
     models: Annotated[
         list[str] | None,
-        typer.Option("--models", "--model", help="Such as internimage-t; may be repeated; all by default."),
+        typer.Option(
+            "--models",
+            "--model",
+            help="Such as internimage-t, or internimage-t:int8 for one mode; may be repeated; all by default.",
+        ),
     ] = None,
     modes: Annotated[
         list[str] | None,
