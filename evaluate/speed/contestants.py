@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 
 from hf_models.errors import InputError
 
 from .model_entries import MODELS
 from .model_files import ModelFiles
 from .modes import MODES
-from .turns import Worker
 
 NEEDED = {"onnxruntime": ("onnxruntime", "onnx", "onnxscript"), "openvino": ("openvino", "onnx", "onnxscript")}
 
@@ -62,24 +60,22 @@ class Contestant:
             case["file"] = str(files.onnx(self.model, image_size, mode.int8))
         return case
 
-    def worker(self, files: ModelFiles, device: str, baseline: Path | None) -> Worker:
-        """A process that runs it."""
+    def specification(self, files: ModelFiles, device: str) -> dict:
+        """What [`worker.Contestant`] takes."""
         runtime = MODES[self.mode].runtime
         if runtime == "onnxruntime":
-            return Worker(str(self), runtime=runtime)
+            return {"runtime": runtime}
         if runtime == "openvino":
-            return Worker(str(self), runtime=runtime, dtype=self.dtype)
-        return Worker(
-            str(self),
-            str(baseline) if self.mode == "baseline" else sys.executable,
-            runtime=runtime,
-            file=str(files.model(self.model)),
-            mode=self.mode,
-            dtype=self.dtype,
-            device=device,
-            auto_class="AutoModelForImageClassification",
-            channels_last=MODELS[self.model].channels_last,
-        )
+            return {"runtime": runtime, "dtype": self.dtype}
+        return {
+            "runtime": runtime,
+            "file": str(files.model(self.model)),
+            "mode": self.mode,
+            "dtype": self.dtype,
+            "device": device,
+            "auto_class": "AutoModelForImageClassification",
+            "channels_last": MODELS[self.model].channels_last,
+        }
 
 
 def contestants(wanted: Sequence[tuple[str, str]], dtypes: Sequence[str], device: str) -> list[Contestant]:
@@ -88,15 +84,14 @@ def contestants(wanted: Sequence[tuple[str, str]], dtypes: Sequence[str], device
     Raises:
         InputError: There are none, or a model cannot be built.
     """
-    missing = {}
-    for _, mode in wanted:
-        runtime = MODES[mode].runtime
-        missing[mode] = [name for name in NEEDED.get(runtime, ()) if find_spec(name) is None]
+    missing = {
+        mode: [name for name in NEEDED.get(MODES[mode].runtime, ()) if find_spec(name) is None] for _, mode in wanted
+    }
     for mode, packages in missing.items():
         if packages:
             why = f"not installed: {', '.join(packages)}. Run `pip install 'hf-models[benchmark]'`."
             print(f"{mode} is left out: {why}", file=sys.stderr)
-    for name in {name for name, _ in wanted}:
+    for name in dict.fromkeys(name for name, _ in wanted):
         MODELS[name].check(name)
     found = [
         Contestant(name, mode, dtype)

@@ -91,19 +91,20 @@ def _measure(
     path: Path, dtype: str, threads: int, rounds: int, limit: float, device: str, bar: tqdm
 ) -> dict[str, str]:
     """The columns of what came out, and when."""
-    worker = Worker(
-        path.name,
-        runtime="torch",
-        file=str(path),
-        mode="eager",
-        dtype=dtype,
-        device=device,
-        auto_class="AutoModelForObjectDetection",
-        channels_last=False,
-    )
+    contestant = {
+        "runtime": "torch",
+        "file": str(path),
+        "mode": "eager",
+        "dtype": dtype,
+        "device": device,
+        "auto_class": "AutoModelForObjectDetection",
+        "channels_last": False,
+    }
+    padded = [-(-side // 32) * 32 for side in (HEIGHT, WIDTH)]
+    case = {"shape": [1, 3, *padded], "threads": threads, "valid": [HEIGHT, WIDTH]}
+    worker = Worker(path.name)
     try:
-        padded = [-(-side // 32) * 32 for side in (HEIGHT, WIDTH)]
-        peak = worker.ask(prepare={"shape": [1, 3, *padded], "threads": threads, "valid": [HEIGHT, WIDTH]})
+        peak = worker.ask(contestant=contestant, prepare=case)["peak_megabytes"]
         now = datetime.datetime.now().isoformat(" ", "seconds")
         runs = {part: partial(worker.ask, time=part) for part in ("whole", "backbone")}
         times = interleave(runs, rounds, limit, bar.update)
@@ -111,6 +112,6 @@ def _measure(
         worker.close()
     return milliseconds(times["whole"]) | {
         "backbone_minimum_ms": milliseconds(times["backbone"])["minimum_ms"],
-        "peak_megabytes": f"{peak['peak_megabytes']:.1f}",
+        "peak_megabytes": f"{peak:.1f}",
         "date": now,
     }

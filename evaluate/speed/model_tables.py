@@ -3,20 +3,31 @@
 Ratios are stated as in `tables.py`, and only between models that took turns.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from ..results import DETECTORS, FOLDER, MODELS, read_results
+from .cells import (
+    Row,
+    cases,
+    fastest,
+    filled,
+    images_of,
+    images_ratio,
+    peak_of,
+    precision_of,
+    speed_of,
+    taking_turns,
+    title,
+)
 from .modes import MODES
-from .tables import NOT_MEASURED, Rows, as_fast_as, markdown, number, ratio, sections
+from .tables import NOT_MEASURED, Rows, as_fast_as, markdown, number, sections
 
 ORIGINAL = "replknet-31b-original"  # it and the models measured beside it have a table of their own
 CONVNEXT = ("convnext-t", "convnext-t-nchw")  # the faster of the two is the peer
 COMPILED = ("compiled", "frozen")
 RUNTIMES = {"PyTorch": ("eager", *COMPILED), "onnxruntime": ("onnxruntime", "onnxruntime-int8")}
 RUNTIMES |= {"OpenVINO": ("openvino", "openvino-int8")}
-Row = dict[str, str]
-Cell = dict[tuple[str, str, str], Row]  # model, mode, dtype -> row, of what took turns
 
 
 def render_models(rows: Rows) -> str:
@@ -52,12 +63,14 @@ def _eager(rows: Rows) -> str:
 def _eager_section(rows: Rows) -> str:
     table = [["model", "batch", "images/s", "median", "peak MB"]]
     table[0] += map(as_fast_as, ("ConvNeXt-T", "Swin-T", "the original"))
-    for cell in _cells(rows):
+    for cell in taking_turns(rows):
         for (name, _, dtype), row in cell.items():
             compared = CONVNEXT, ("swin-t",), (_original(name),)
-            ratios = ["" if name in peers else _ratio(row, _fastest(cell, peers, dtype=dtype)) for peers in compared]
-            table.append([_title(name), row["batch_size"], *_speed(row), _peak(row), *ratios])
-    return _filled(table, text_columns=1)
+            ratios = [
+                "" if name in peers else images_ratio(row, fastest(cell, peers, dtype=dtype)) for peers in compared
+            ]
+            table.append([title(name), row["batch_size"], *speed_of(row), peak_of(row), *ratios])
+    return filled(table, text_columns=1)
 
 
 def _originals(rows: Rows) -> str:
@@ -68,15 +81,15 @@ def _originals(rows: Rows) -> str:
 
 def _originals_section(rows: Rows) -> str:
     others = [name for name in dict.fromkeys(row["model"] for row in rows) if name != ORIGINAL]
-    table = [["image", "batch", "dtype", "threads", _title(ORIGINAL)]]
-    table[0] += [f"{_title(name)} ({as_fast_as('the original')})" for name in others]
-    for cell in _cells(rows):
+    table = [["image", "batch", "dtype", "threads", title(ORIGINAL)]]
+    table[0] += [f"{title(name)} ({as_fast_as('the original')})" for name in others]
+    for cell in taking_turns(rows):
         for dtype in dict.fromkeys(dtype for _, _, dtype in cell):
             measured = [cell.get((name, "eager", dtype)) for name in (ORIGINAL, *others)]
             first = next(filter(None, measured))
-            ratios = ["", *(_ratio(row, measured[0]) for row in measured[1:])]
+            ratios = ["", *(images_ratio(row, measured[0]) for row in measured[1:])]
             cells = [
-                f"{_images(row)} ({times})" if times else _images(row)
+                f"{images_of(row)} ({times})" if times else images_of(row)
                 for row, times in zip(measured, ratios, strict=True)
             ]
             table.append([first["image_size"], first["batch_size"], dtype, first["threads"], *cells])
@@ -91,18 +104,18 @@ def _compiled(rows: Rows) -> str:
 def _compiled_section(rows: Rows) -> str:
     table = [["model", "dtype", "threads", "batch", "eager, images/s"]]
     table[0] += [f"{MODES[mode].title}: {as_fast_as('eager')}" for mode in COMPILED]
-    for name, dtype, case, cell in _cases(rows):
+    for name, dtype, case, cell in cases(rows):
         modes = {mode: cell.get((name, mode, dtype)) for mode in ("eager", *COMPILED)}
         if any(modes[mode] for mode in COMPILED):
-            ratios = [_ratio(modes[mode], modes["eager"]) for mode in COMPILED]
-            table.append([_title(name), dtype, *case, _images(modes["eager"]), *ratios])
-    return _filled(table, text_columns=2)
+            ratios = [images_ratio(modes[mode], modes["eager"]) for mode in COMPILED]
+            table.append([title(name), dtype, *case, images_of(modes["eager"]), *ratios])
+    return filled(table, text_columns=2)
 
 
 def _runtimes(rows: Rows) -> str:
     """Where other runtimes took part: a table for each number of threads, with a row for each way to run a model."""
     of_others = {mode for runtime in ("onnxruntime", "OpenVINO") for mode in RUNTIMES[runtime]}
-    cells = [cell for cell in _cells(rows) if any(mode in of_others for _, mode, _ in cell)]
+    cells = [cell for cell in taking_turns(rows) if any(mode in of_others for _, mode, _ in cell)]
     rows = [row for cell in cells for row in cell.values() if row["mode"] != "baseline"]
     return sections(rows, ("threads", "image_size"), _runtimes_section)
 
@@ -111,14 +124,14 @@ def _runtimes_section(rows: Rows) -> str:
     table = [["model", "run by", "precision", "batch", "images/s", "median", "peak MB"]]
     table[0] += [as_fast_as(f"ConvNeXt-T in {runtime}") for runtime in RUNTIMES]
     table[0] += [as_fast_as("itself in onnxruntime")]
-    for cell in _cells(rows):
+    for cell in taking_turns(rows):
         for (name, mode, _), row in cell.items():
-            peers = [_fastest(cell, CONVNEXT, modes, precision=_precision(row)) for modes in RUNTIMES.values()]
-            peers.append(_fastest(cell, (name,), RUNTIMES["onnxruntime"], precision=_precision(row)))
-            ratios = ["" if row is peer else _ratio(row, peer) for peer in peers]
-            about = [_title(name), MODES[mode].title, _precision(row, rest=True), row["batch_size"]]
-            table.append([*about, *_speed(row), _peak(row), *ratios])
-    return _filled(table, text_columns=3)
+            peers = [fastest(cell, CONVNEXT, modes, precision=precision_of(row)) for modes in RUNTIMES.values()]
+            peers.append(fastest(cell, (name,), RUNTIMES["onnxruntime"], precision=precision_of(row)))
+            ratios = ["" if row is peer else images_ratio(row, peer) for peer in peers]
+            about = [title(name), MODES[mode].title, precision_of(row, rest=True), row["batch_size"]]
+            table.append([*about, *speed_of(row), peak_of(row), *ratios])
+    return filled(table, text_columns=3)
 
 
 def _int8(rows: Rows) -> str:
@@ -130,12 +143,12 @@ def _int8_section(rows: Rows) -> str:
     table = [["model", "the rest in", "threads", "batch", "images/s", "median", "peak MB"]]
     table[0] += [as_fast_as(f"the original in {dtype}") for dtype in ("float32", "bfloat16")]
     table[0] += [as_fast_as("the baseline in bfloat16")]
-    for name, dtype, case, cell in _cases(rows):
+    for name, dtype, case, cell in cases(rows):
         if row := cell.get((name, "int8", dtype)):
             originals = ("eager", "float32"), ("eager", "bfloat16"), ("baseline", "bfloat16")
-            ratios = [_ratio(row, cell.get((name, *original))) for original in originals]
-            table.append([_title(name), dtype, *case, *_speed(row), _peak(row), *ratios])
-    return _filled(table, text_columns=2)
+            ratios = [images_ratio(row, cell.get((name, *original))) for original in originals]
+            table.append([title(name), dtype, *case, *speed_of(row), peak_of(row), *ratios])
+    return filled(table, text_columns=2)
 
 
 def _baseline(rows: Rows) -> str:
@@ -145,12 +158,12 @@ def _baseline(rows: Rows) -> str:
 
 def _baseline_section(rows: Rows) -> str:
     table = [["model", "dtype", "threads", "batch", "images/s", as_fast_as("the baseline"), "peak MB", "its peak MB"]]
-    for name, dtype, case, cell in _cases(rows):
+    for name, dtype, case, cell in cases(rows):
         ours, theirs = (cell.get((name, mode, dtype)) for mode in ("eager", "baseline"))
         if ours and theirs:
-            cells = [_images(ours), _ratio(ours, theirs), _peak(ours), _peak(theirs)]
-            table.append([_title(name), dtype, *case, *cells])
-    return _filled(table, text_columns=2)
+            cells = [images_of(ours), images_ratio(ours, theirs), peak_of(ours), peak_of(theirs)]
+            table.append([title(name), dtype, *case, *cells])
+    return filled(table, text_columns=2)
 
 
 def _detectors_section(rows: Rows) -> str:
@@ -161,7 +174,7 @@ def _detectors_section(rows: Rows) -> str:
         )
         times = [number(whole), number(median), number(backbone), f"{1 - backbone / whole:.1%}"]
         about = [row[column] for column in ("model", "image", "dtype", "threads")]
-        table.append([*about, *times, _peak(row)])
+        table.append([*about, *times, peak_of(row)])
     return markdown(table, text_columns=3)
 
 
@@ -177,68 +190,8 @@ TABLES: dict[str, Callable[[Rows], str]] = {
 
 def _by_image(rows: Rows, wanted: Callable[[Row], bool], render: Callable[[Rows], str]) -> str:
     """A part for each size of images, of the cells in which some row is wanted."""
-    cells = [cell for cell in _cells(rows) if any(map(wanted, cell.values()))]
+    cells = [cell for cell in taking_turns(rows) if any(map(wanted, cell.values()))]
     return sections([row for cell in cells for row in cell.values()], ("image_size",), render)
-
-
-def _cells(rows: Rows) -> list[Cell]:
-    """The rows by what took turns."""
-    cells: dict[tuple[str, ...], Cell] = {}
-    for row in rows:
-        turns = tuple(row[column] for column in ("image_size", "threads", "batch_size", "device", "date"))
-        cells.setdefault(turns, {})[row["model"], row["mode"], row["dtype"]] = row
-    return list(cells.values())
-
-
-def _cases(rows: Rows) -> Iterator[tuple[str, str, list[str], Cell]]:
-    """Model, dtype, [threads, batch size] and what took turns with it; all of one model follow one another."""
-    cells = _cells(rows)
-    for name in dict.fromkeys(row["model"] for row in rows):
-        for dtype in dict.fromkeys(row["dtype"] for row in rows):
-            for cell in cells:
-                if found := next((row for (n, _, d), row in cell.items() if (n, d) == (name, dtype)), None):
-                    yield name, dtype, [found["threads"], found["batch_size"]], cell
-
-
-def _fastest(
-    cell: Cell, names: Iterable[str | None], modes: Sequence[str] = ("eager",), dtype: str = "", precision: str = ""
-) -> Row | None:
-    """The fastest row of some models in some modes."""
-    rows = [
-        row
-        for (name, mode, of), row in cell.items()
-        if name in names and mode in modes and dtype in ("", of) and precision in ("", _precision(row))
-    ]
-    return max(rows, key=lambda row: float(row["images_per_second"]), default=None)
-
-
-def _precision(row: Row, rest: bool = False) -> str:
-    """That of the products; `rest` adds that of the rest, where it differs."""
-    if not MODES[row["mode"]].int8:
-        return row["dtype"]
-    return f"8 bits, {row['dtype']}" if rest else "8 bits"
-
-
-def _filled(table: list[list[str]], text_columns: int) -> str:
-    """Without columns that are empty."""
-    kept = [index for index in range(len(table[0])) if any(line[index] for line in table[1:])]
-    return markdown([[line[index] for index in kept] for line in table], sum(index < text_columns for index in kept))
-
-
-def _speed(row: Row) -> list[str]:
-    return [number(row[column]) for column in ("images_per_second", "median_images_per_second")]
-
-
-def _images(row: Row | None) -> str:
-    return number(row["images_per_second"]) if row else ""
-
-
-def _peak(row: Row) -> str:
-    return f"{float(row['peak_megabytes']):.0f}" if row["peak_megabytes"] else ""
-
-
-def _ratio(row: Row | None, other: Row | None) -> str:
-    return ratio(row, other, "images_per_second")
 
 
 def _has_own_table(model: str) -> bool:
@@ -249,9 +202,3 @@ def _original(model: str) -> str | None:
     from .model_entries import MODELS as ENTRIES  # imports the models
 
     return ENTRIES[model].original if model in ENTRIES else None
-
-
-def _title(model: str) -> str:
-    from .model_entries import MODELS as ENTRIES
-
-    return ENTRIES[model].title if model in ENTRIES else model

@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -140,16 +141,21 @@ class _Turns:
 
         As many at once as there are processors: starting and compiling take longer than running.
         """
-        cases = {who: who.case(self.files, image_size, batch_size, threads) for who in known}
-
-        def ask(who: Contestant) -> dict:
+        requests = {
+            who: {
+                "contestant": who.specification(self.files, self.device),
+                "prepare": who.case(self.files, image_size, batch_size, threads),
+            }
+            for who in known
+        }
+        for who in known:
             if who not in self.workers:
-                self.workers[who] = who.worker(self.files, self.device, self.baseline)
-            return self.workers[who].ask(prepare=cases[who])
-
+                self.workers[who] = Worker(str(who), str(self.baseline) if who.mode == "baseline" else sys.executable)
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
-            answers = dict(zip(known, pool.map(ask, known), strict=True))
+            answers = dict(
+                zip(known, pool.map(lambda who: self.workers[who].ask(**requests[who]), known), strict=True)
+            )
         except InputError as error:
             way_out = "Choose another --image-size, or leave out a --model or --mode."
             raise InputError(f"{error}. Images of {image_size} pixels. {way_out}") from error

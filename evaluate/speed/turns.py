@@ -21,13 +21,12 @@ class Worker:
     Args:
         name: What it is called in errors.
         python: The Python that runs it, of this environment or another.
-        specification: What [`worker.Contestant`] takes; without any it is only asked about its build.
 
     Raises:
         InputError: It cannot be started, or cannot do what it is asked for.
     """
 
-    def __init__(self, name: str, python: str = sys.executable, **specification):
+    def __init__(self, name: str, python: str = sys.executable):
         self.name = name
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         command = [python, "-P", "-W", "ignore", worker.__file__]
@@ -37,11 +36,9 @@ class Worker:
             )
         except OSError as error:
             raise InputError(f"{python}: cannot be run ({error.strerror}). Name a Python.") from None
-        if specification:
-            self.ask(start=specification)
 
     def ask(self, **request) -> Any:
-        """The answer to a request, when it is done."""
+        """The answer to a request of `worker.main`, when it is done."""
         try:
             self.process.stdin.write(f"{json.dumps(request)}\n")
             self.process.stdin.flush()

@@ -212,6 +212,7 @@ def _resident(field: str) -> float:
 
 
 def main() -> None:
+    """Answer `{"about": true}`, `{"contestant": ..., "prepare": ...}` and, after that, `{"time": part}`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks ends this one
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is no answer
@@ -221,9 +222,8 @@ def main() -> None:
         try:
             if "about" in request:
                 answer = about()
-            elif "start" in request:
-                contestant, answer = Contestant(**request["start"]), None
             elif "prepare" in request:
+                contestant = contestant or Contestant(**request["contestant"])
                 answer = contestant.prepare(**request["prepare"])
             else:
                 answer = contestant.time(request["time"])
