@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from .model_entries import MODELS as ENTRIES
 from .modes import MODES
 from .tables import Rows, markdown, number, ratio
 
@@ -70,6 +71,4 @@ def images_ratio(row: Row | None, other: Row | None) -> str:
 
 
 def title(model: str) -> str:
-    from .model_entries import MODELS as ENTRIES  # imports the models
-
     return ENTRIES[model].title if model in ENTRIES else model

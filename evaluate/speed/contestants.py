@@ -112,6 +112,8 @@ def buildable() -> list[str]:
     """All models that can be built here; says on stderr which cannot."""
     found = []
     for name, entry in MODELS.items():
+        if not entry.is_default:
+            continue
         try:
             entry.check(name)
         except InputError as error:

@@ -1,7 +1,8 @@
 """The classifiers that `hf-models benchmark models` times: ours, and what users would run instead."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -14,7 +15,7 @@ from hf_models.errors import InputError
 from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 from hf_models.zoo import find_checkpoint
 
-from .modes import MODES
+from .modes import COMPILED, MODES
 from .peers import grid_sample_core
 
 
@@ -29,6 +30,7 @@ class Entry:
         modes: In which modes it runs.
         channels_last: Whether its images are in this memory layout.
         needs_timm: Whether timm builds it.
+        is_default: Whether it takes part when no models are named.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Entry:
     modes: Collection[str] = tuple(MODES)
     channels_last: bool = True
     needs_timm: bool = False
+    is_default: bool = True
 
     def check(self, name: str) -> None:
         """Raise an InputError if timm is needed and does not import."""
@@ -84,16 +87,20 @@ class DefaultLayout(nn.Module):
             return self.model.classifier(base.pooler(base.encoder(base.embeddings(images.contiguous()))))
 
 
-def from_zoo(name: str) -> nn.Module:
-    """A model of the zoo with random weights.
+def from_zoo(name: str, depths: Sequence[int] | None = None) -> nn.Module:
+    """A model of the zoo with random weights, with its own or another number of layers in each stage.
 
-    Layers that start at zero get weights too: trained offsets differ from pixel to pixel, by about one pixel.
+    Layers that start at zero get weights too: trained offsets differ from pixel to pixel. With larger ones than these
+    the untrained FlashInternImage is chaotic, and rounding changes its logits by half.
     """
     torch.manual_seed(0)
-    model = AutoModelForImageClassification.from_config(find_checkpoint(name).config()).eval()
+    config = find_checkpoint(name).config()
+    if depths:
+        config.depths = depths
+    model = AutoModelForImageClassification.from_config(config).eval()
     for module in model.modules():
         if isinstance(module, nn.Linear) and not module.weight.any():
-            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+            nn.init.normal_(module.weight, std=0.25 * module.in_features**-0.5)
     return model
 
 
@@ -114,6 +121,12 @@ def _softmax_and_grid_sample(value, offset, weight, *, softmax, **geometry):
     if not softmax or geometry != {"kernel_size": 3, "padding": 1, "dilation": 1, "offset_scale": 1.0}:
         raise NotImplementedError(f"the PyTorch core here is that of InternImage-T, got {softmax=}, {geometry}")
     return grid_sample_core(value, offset, F.softmax(weight, dim=-1))
+
+
+def _few_layers(title: str, name: str) -> Entry:
+    """A model that torch.compile takes a minute for, and not many: with a layer or two of each kind."""
+    build = partial(from_zoo, name, depths=(1, 1, 2, 1))
+    return Entry(f"{title}, 5 layers", build, modes=("eager", *COMPILED), is_default=False)
 
 
 NO_INT8 = tuple(mode for mode in MODES if mode != "int8")  # RepLKNet's products are convolutions
@@ -141,11 +154,15 @@ MODELS = {
         lambda: DefaultLayout(from_zoo("RepLKNet-31B_ImageNet-1K_224")),
         modes=("eager",),
     ),
+    "internimage-t-shallow": _few_layers("InternImage-T", "internimage_t_1k_224"),
+    "flash-internimage-t-shallow": _few_layers("FlashInternImage-T", "flash_intern_image_t_1k_224"),
+    "smt-t-shallow": _few_layers("SMT-T", "smt_tiny"),
+    "replknet-31b-shallow": _few_layers("RepLKNet-31B", "RepLKNet-31B_ImageNet-1K_224"),
     "convnext-t": Entry("ConvNeXt-T (timm)", lambda: from_timm("convnext_tiny"), modes=OF_OTHERS, needs_timm=True),
     "convnext-t-nchw": Entry(
         "ConvNeXt-T (timm), NCHW",
         lambda: from_timm("convnext_tiny", torch.contiguous_format),
-        modes=("eager", "compiled", "frozen"),
+        modes=("eager", *COMPILED),
         channels_last=False,
         needs_timm=True,
     ),

@@ -20,12 +20,12 @@ from .cells import (
     taking_turns,
     title,
 )
-from .modes import MODES
+from .model_entries import MODELS as ENTRIES
+from .modes import COMPILED, MODES
 from .tables import NOT_MEASURED, Rows, as_fast_as, markdown, number, sections
 
 ORIGINAL = "replknet-31b-original"  # it and the models measured beside it have a table of their own
 CONVNEXT = ("convnext-t", "convnext-t-nchw")  # the faster of the two is the peer
-COMPILED = ("compiled", "frozen")
 RUNTIMES = {"PyTorch": ("eager", *COMPILED), "onnxruntime": ("onnxruntime", "onnxruntime-int8")}
 RUNTIMES |= {"OpenVINO": ("openvino", "openvino-int8")}
 
@@ -56,7 +56,8 @@ def render_detectors(rows: Rows) -> str:
 
 def _eager(rows: Rows) -> str:
     """A table for each dtype, number of threads and size of images, with a row for each model and batch size."""
-    rows = [row for row in rows if row["mode"] == "eager" and not _has_own_table(row["model"])]
+    rows = [row for row in rows if row["mode"] == "eager"]
+    rows = [row for row in rows if not _has_own_table(row["model"]) and not _is_shallow(row["model"])]
     return sections(rows, ("dtype", "threads", "image_size"), _eager_section)
 
 
@@ -198,7 +199,9 @@ def _has_own_table(model: str) -> bool:
     return ORIGINAL in (model, _original(model))
 
 
-def _original(model: str) -> str | None:
-    from .model_entries import MODELS as ENTRIES  # imports the models
+def _is_shallow(model: str) -> bool:
+    return model in ENTRIES and not ENTRIES[model].is_default
 
+
+def _original(model: str) -> str | None:
     return ENTRIES[model].original if model in ENTRIES else None

@@ -34,3 +34,4 @@ MODES = {
     "openvino": Mode("OpenVINO", "openvino", ("float32", "bfloat16")),
     "openvino-int8": Mode("OpenVINO, 8 bits", "openvino", ("float32", "bfloat16"), int8=True),
 }
+COMPILED = ("compiled", "frozen")
