@@ -69,7 +69,7 @@ class Contestant:
             return {"runtime": runtime, "dtype": self.dtype}
         return {
             "runtime": runtime,
-            "file": str(files.model(self.model)),
+            "file": str((files.int8 if self.mode == "int8" else files.model)(self.model, self.dtype)),
             "mode": self.mode,
             "dtype": self.dtype,
             "device": device,

@@ -71,19 +71,24 @@ def benchmark_detectors(
             if rows:
                 bar.update(rounds)
             else:
-                rows = [what | _measure(_saved(name, Path(folder)), dtype, count, rounds, limit, device, bar) | about]
+                rows = [
+                    what
+                    | _measure(_saved(name, dtype, Path(folder)), dtype, count, rounds, limit, device, bar)
+                    | about
+                ]
                 if results:
                     merge_results(results, rows, FORMAT)
             measured += rows
     return measured
 
 
-def _saved(name: str, folder: Path) -> Path:
+def _saved(name: str, dtype: str, folder: Path) -> Path:
     """The detector with random weights, as `save_pretrained` writes it."""
-    path = folder / name
+    path = folder / f"{name}-{dtype}"
     if not path.exists():
         torch.manual_seed(0)
-        AutoModelForObjectDetection.from_config(find_checkpoint(name).config()).save_pretrained(path)
+        model = AutoModelForObjectDetection.from_config(find_checkpoint(name).config())
+        model.to(DTYPES[dtype]).save_pretrained(path)
     return path
 
 

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from hf_models.image_processing_imagenet import ImageNetImageProcessor
+from hf_models.inference.int8 import convert_to_int8, input_spans
+from hf_models.inference.loading import DTYPES
 
 from .model_entries import MODELS
 
@@ -31,23 +33,34 @@ class ModelFiles:
     def __init__(self, folder: Path, export: Export):
         self.folder, self.export = folder, export
 
-    def model(self, name: str) -> Path:
+    def model(self, name: str, dtype: str) -> Path:
         """A folder as `save_pretrained` writes it, or a pickle of a model that is not of transformers."""
-        folder, pickle = self.folder / name, self.folder / f"{name}.pt"
+        folder, pickle = self.folder / f"{name}-{dtype}", self.folder / f"{name}-{dtype}.pt"
         if not folder.exists() and not pickle.exists():
             with _quiet():
-                model = MODELS[name].build()
+                model = MODELS[name].build().to(DTYPES[dtype])
                 if isinstance(model, PreTrainedModel):
                     model.save_pretrained(folder)
                 else:
                     torch.save(model, pickle)
         return folder if folder.exists() else pickle
 
+    def int8(self, name: str, dtype: str) -> Path:
+        """A folder as `hf-models quantize --calibration` writes it, calibrated with noise."""
+        folder = self.folder / f"{name}-int8-{dtype}"
+        if not folder.exists():
+            with _quiet():
+                model = MODELS[name].build()
+                side = model.config.image_size
+                noise = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+                convert_to_int8(model, input_spans(model, [noise])).to(DTYPES[dtype]).save_pretrained(folder)
+        return folder
+
     def onnx(self, name: str, image_size: int, int8: bool) -> Path:
         """An ONNX file for images of this size and any number of them, in float32 or with products in 8 bits."""
         file = self.folder / f"{name}-{image_size}.onnx"
         if not file.exists():
-            source = self.model(name)
+            source = self.model(name, "float32")
             with _quiet():
                 if source.is_dir():
                     size = {"height": image_size, "width": image_size}

@@ -22,8 +22,8 @@ class Torch:
     """A model in PyTorch.
 
     Args:
-        file: A folder as `save_pretrained` writes it, or a pickled module.
-        mode: Key of `contestants.MODES`.
+        file: A folder as `save_pretrained` writes it, or a pickled module, with weights of this dtype.
+        mode: Key of `modes.MODES`.
         dtype: Of weights and images.
         device: "cpu" or "cuda".
         auto_class: What loads a folder.
@@ -36,10 +36,8 @@ class Torch:
 
         self.torch, self.device, self.dtype = torch, device, getattr(torch, dtype)
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        model = self._load(Path(file), auto_class)
-        if mode == "int8":
-            model = _in_int8(torch, model)
-        self.parts = {"whole": model.to(device, self.dtype)}
+        model = self._load(Path(file), auto_class).to(device)
+        self.parts = {"whole": model}
         if hasattr(model, "backbone"):
             self.parts["backbone"] = model.backbone
         if mode == "frozen":
@@ -59,7 +57,7 @@ class Torch:
         import hf_models  # noqa: F401 (registers the families)
 
         transformers.logging.disable_progress_bar()
-        return getattr(transformers, auto_class).from_pretrained(path, dtype=self.torch.float32).eval()
+        return getattr(transformers, auto_class).from_pretrained(path, dtype=self.dtype).eval()
 
     def prepare(self, images, threads: int, valid: list[int] | None = None) -> None:
         self.torch.set_num_threads(threads)
@@ -128,15 +126,6 @@ class OpenVino:
 
     def numbers(self, output) -> list[float]:
         return output[0][0].flatten().tolist()
-
-
-def _in_int8(torch, model):
-    """The model as `hf-models quantize --calibration` makes it, calibrated with noise."""
-    from hf_models.inference.int8 import convert_to_int8, input_spans
-
-    side = model.config.image_size
-    noise = torch.randn(2, model.config.num_channels, side, side, generator=torch.Generator().manual_seed(1))
-    return convert_to_int8(model, input_spans(model, [noise]))
 
 
 def build_id() -> str:

@@ -264,7 +264,7 @@ def test_detectors_are_timed_and_kept(monkeypatch, tmp_path):
             return {"peak_megabytes": 1234.5, "output": []}
 
     monkeypatch.setattr(detectors, "Worker", lambda name: OfDetector(name, did))
-    monkeypatch.setattr(detectors, "_saved", lambda name, folder: folder / name)
+    monkeypatch.setattr(detectors, "_saved", lambda name, dtype, folder: folder / name)
     path = tmp_path / "detectors.csv"
     command = "detectors", "--threads", 1, "--threads", 2, "--rounds", 2, "--results", path
     result = run(*command)
