@@ -16,7 +16,10 @@ from hf_models.zoo import find_checkpoint, list_models
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 CARDS = {  # operator -> the card of its kernel
-    **{name: ROOT / "kernels_src" / name / "CARD.md" for name in ("deformable-conv", "large-kernel-conv")},
+    **{
+        name: ROOT / "kernels_src" / name / "CARD.md"
+        for name in ("deformable-conv", "large-kernel-conv", "winograd-conv")
+    },
     **dict.fromkeys(("deformable-attention", "roi-align", "nms"), ROOT / "kernels_src" / "detection-ops" / "CARD.md"),
 }
 sweep = runpy.run_path(str(CARDS["large-kernel-conv"].parent / "benchmarks" / "sweep.py"))

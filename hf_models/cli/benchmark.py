@@ -28,7 +28,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Leave out what --results
 @app.command("ops")
 def benchmark_ops(
     operator: Annotated[
-        str, typer.Option(help="deformable-conv, large-kernel-conv, deformable-attention, roi-align or nms.")
+        str,
+        typer.Option(
+            help="deformable-conv, large-kernel-conv, winograd-conv, deformable-attention, roi-align or nms."
+        ),
     ] = "deformable-conv",
     shapes: Annotated[
         list[str] | None, typer.Option(help="Such as seed56; may be repeated; all that suit the device by default.")
