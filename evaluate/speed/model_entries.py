@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification
 
-from hf_models import deformable_conv, large_kernel_conv, layers
+from hf_models import deformable_conv, hub_kernels, large_kernel_conv, layers
 from hf_models.errors import InputError
 from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 from hf_models.zoo import find_checkpoint
@@ -59,6 +59,7 @@ class PyTorchCore(nn.Module):
         with (
             patch.object(deformable_conv, "deformable_aggregate", _softmax_and_grid_sample),
             patch.object(layers, "is_untouched", _never),
+            patch.object(hub_kernels, "_has_kernel", _never),
         ):
             return self.model(images).logits
 
@@ -76,6 +77,7 @@ class DefaultLayout(nn.Module):
         with (
             patch.object(layers, "is_untouched", _never),
             patch.object(large_kernel_conv, "is_untouched", _never),
+            patch.object(hub_kernels, "_has_kernel", _never),
             patch.object(ReparameterizableLargeKernelConv, "forward", branches),
         ):
             return self.model.classifier(base.pooler(base.encoder(base.embeddings(images.contiguous()))))
@@ -117,7 +119,7 @@ def _timm(name: str) -> ModuleType:
 
 
 def _never(*_) -> bool:
-    """For `is_untouched`: every layer is called, as PyTorch's own."""
+    """For `is_untouched` and `_has_kernel`: every layer is called, as PyTorch's own, and no kernel of ours runs."""
     return False
 
 
