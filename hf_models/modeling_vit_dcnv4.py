@@ -4,8 +4,9 @@ Everything else is transformers' own I-JEPA, which is a ViT that classifies by t
 """
 
 import torch
+from torch import nn
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
-from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling
 from transformers.models.ijepa.modeling_ijepa import (
     IJepaForImageClassification,
     IJepaLayer,
@@ -16,7 +17,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .adopted_layers import use_attention_dcnv4
 from .configuration_vit_dcnv4 import ViTDCNv4Config
-from .input_channels import fit_channels_of
+from .input_channels import check_images, fit_channels_of
 from .modeling_adopted import OtherLayers
 
 
@@ -29,16 +30,6 @@ class ViTDCNv4PreTrainedModel(OtherLayers, IJepaPreTrainedModel):
         """Put DCNv4 in the place of attention."""
         use_attention_dcnv4(self, self.config.group_width)
 
-    def _places(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool | None) -> dict:
-        """Arguments of I-JEPA's `forward`, which hands on to the layers what it does not know.
-
-        Positions are interpolated where the image has another size than those of training, unless that is forbidden.
-        """
-        height, width = pixel_values.shape[-2:]
-        side = self.config.patch_size
-        interpolate = interpolate_pos_encoding is not False
-        return {"interpolate_pos_encoding": interpolate, "grid": (height // side, width // side)}
-
 
 class ViTDCNv4Model(ViTDCNv4PreTrainedModel, IJepaModel):
     """A ViT with DCNv4, without a head."""
@@ -50,27 +41,35 @@ class ViTDCNv4Model(ViTDCNv4PreTrainedModel, IJepaModel):
         interpolate_pos_encoding: bool | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
-        """See `IJepaModel`; takes images (batch_size, num_channels, height, width) of any size."""
-        places = self._places(pixel_values, interpolate_pos_encoding)
-        return super().forward(pixel_values, bool_masked_pos, **places, **kwargs)
+        """As `IJepaModel`, for images of any size.
+
+        Args:
+            pixel_values: Normalised images (batch_size, num_channels, height, width).
+            bool_masked_pos: Patches to mask (batch_size, patches), in a model that was built with a mask token.
+            interpolate_pos_encoding: `False` to refuse other sizes than that of training.
+        """
+        check_images(pixel_values, self.config.num_channels)
+        return super().forward(
+            pixel_values,
+            bool_masked_pos,
+            interpolate_pos_encoding=interpolate_pos_encoding is not False,
+            grid=grid_of(pixel_values, self.config),  # I-JEPA hands on to its layers what it does not know
+            **kwargs,
+        )
 
 
 class ViTDCNv4ForImageClassification(ViTDCNv4PreTrainedModel, IJepaForImageClassification):
     """A ViT with DCNv4 and a classifier of the average of its patches."""
 
-    def forward(
-        self,
-        pixel_values: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        interpolate_pos_encoding: bool | None = None,
-        **kwargs,
-    ) -> ImageClassifierOutput:
-        """See `IJepaForImageClassification`; takes images (batch_size, num_channels, height, width) of any size."""
-        places = self._places(pixel_values, interpolate_pos_encoding)
-        return super().forward(pixel_values, labels, **places, **kwargs)
+    def __init__(self, config: ViTDCNv4Config):
+        IJepaPreTrainedModel.__init__(self, config)  # the rest would build an I-JEPA
+        self.num_labels = config.num_labels
+        self.ijepa = ViTDCNv4Model(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
 
 
-class ViTDCNv4Backbone(ViTDCNv4PreTrainedModel, BackboneMixin, IJepaModel):
+class ViTDCNv4Backbone(BackboneMixin, ViTDCNv4Model):
     """A ViT with DCNv4 as a backbone: what the named layers return, each normalised as the last one is."""
 
     has_attentions = False
@@ -92,15 +91,20 @@ class ViTDCNv4Backbone(ViTDCNv4PreTrainedModel, BackboneMixin, IJepaModel):
             `feature_maps`: one (batch_size, hidden_size, height / patch_size, width / patch_size) for each of
             `out_features`.
         """
-        places = self._places(pixel_values, interpolate_pos_encoding=True)
-        hidden_states = IJepaModel.forward(self, pixel_values, **places, **kwargs).hidden_states
+        hidden_states = ViTDCNv4Model.forward(self, pixel_values, **kwargs).hidden_states
         feature_maps = tuple(
             # (N, L, C) -> (N, H, W, C) -> (N, C, H, W)
-            self.layernorm(tokens).unflatten(1, places["grid"]).permute(0, 3, 1, 2)
+            self.layernorm(tokens).unflatten(1, grid_of(pixel_values, self.config)).permute(0, 3, 1, 2)
             for name, tokens in zip(self.stage_names, hidden_states, strict=True)
             if name in self.out_features
         )
         return BackboneOutput(feature_maps=feature_maps, hidden_states=hidden_states)
+
+
+def grid_of(pixel_values: torch.Tensor, config: ViTDCNv4Config) -> tuple[int, int]:
+    """Rows and columns of patches."""
+    height, width = pixel_values.shape[2:]
+    return height // config.patch_size, width // config.patch_size
 
 
 fit_channels_of(ViTDCNv4Config.model_type, "embeddings.patch_embeddings.projection.weight")

@@ -132,8 +132,9 @@ def _in_transformers(model: nn.Module, field: str) -> PreTrainedModel | None:
         backbones = (module for module in model.modules() if isinstance(module, PreTrainedModel))
         if found := next((backbone for backbone in backbones if _counterpart(backbone, field)), None):
             return found
-    known = [stock.__name__ for config, *_ in [*FAMILIES, *BACKBONES] for stock in _stock_classes(config, field)]
-    raise InputError(f"{type(model).__name__}: none of those that can be changed: {_list(known)}.")
+    families = (_stock_classes(config, field) for config, *_ in [*FAMILIES, *BACKBONES])
+    known = _list(stock.__name__ for classes in families for stock in classes if stock)
+    raise InputError(f"{type(model).__name__}: none of those that can be changed: {known}.")
 
 
 def _counterpart(model: PreTrainedModel, field: str) -> type[PreTrainedModel] | None:
@@ -145,8 +146,11 @@ def _counterpart(model: PreTrainedModel, field: str) -> type[PreTrainedModel] | 
     return None
 
 
-def _stock_classes(config: type[PreTrainedConfig], field: str) -> list[type[PreTrainedModel]]:
-    """The classes of transformers on which those of a family are built, in its order; none for other families."""
+def _stock_classes(config: type[PreTrainedConfig], field: str) -> list[type[PreTrainedModel] | None]:
+    """The classes of transformers on which those of a family are built, in its order; none for other families.
+
+    The Backbone of a ViT is built on none.
+    """
     if not hasattr(config, field) or not (stock := [base for base in config.__mro__ if _is_stock(base)]):
         return []
     classes = (getattr(transformers, auto_class)._model_mapping for auto_class in config.auto_classes)
@@ -165,11 +169,11 @@ def _become(model: PreTrainedModel, part: PreTrainedModel, **fields) -> None:
     del values["model_type"]
     config = family.config_class.from_dict(values | fields)
     with torch.device("meta"):
-        family(config)  # transformers learns what the class can record
-    part.__class__ = family
-    for module in part.modules():
+        built = family(config)
+    for name, module in built.named_modules():
         if isinstance(module, PreTrainedModel):
-            module.config = config
+            ours = part.get_submodule(name)
+            ours.__class__, ours.config = type(module), config
     part.change_layers()
     if part is not model:
         model.config.backbone_config = config
