@@ -3,6 +3,7 @@
 The functions change a network in place. Layers that it has already keep their weights as far as these fit.
 """
 
+import inspect
 import math
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ from .layers import channels_last, on_channels_last
 # The original's DCNv4 starts with weights of zero. Its output is then zero everywhere, and a LayerNorm directly behind
 # it, as in ConvNeXt, multiplies gradients by 1 / sqrt(eps) = 1000. So the samples start with equal weights here.
 AVERAGE = 1 / 9
+# what the attention of a ViT may be called with, by timm and by transformers
+_ARGUMENTS_OF_ATTENTION = {"x", "attn_mask", "is_causal", "hidden_states", "attention_mask", "kwargs"}
 
 
 class DepthwiseDCNv4(nn.Module):
@@ -135,29 +138,41 @@ def use_attention_dcnv4(network: nn.Module, group_width: int) -> None:
     """Put DCNv4 in the place of attention, of timm's kind or of transformers', and let it keep the values' projection
     and that of the output.
     """
-    for name, attention in [found for found in network.named_modules() if is_attention(found[1])]:
-        value_proj, output_proj = _projections(attention)
-        layer = (TokenDCNv4 if hasattr(attention, "qkv") else DCNv4Attention)(value_proj.in_features, group_width)
-        layer.to(value_proj.weight)
-        layer.dcn.value_proj, layer.dcn.output_proj = value_proj, output_proj
+    for name, attention in attentions(network).items():
+        output_proj = output_projection(attention)
+        layer = (TokenDCNv4 if hasattr(attention, "qkv") else DCNv4Attention)(output_proj.out_features, group_width)
+        layer.to(output_proj.weight)
+        layer.dcn.value_proj, layer.dcn.output_proj = _value_projection(attention), output_proj
         network.set_submodule(name, layer.train(attention.training))
 
 
-def is_attention(module: nn.Module) -> bool:
-    """Whether it is the self-attention of a ViT of timm or transformers."""
-    return all(isinstance(getattr(module, name, None), nn.Linear) for name in ("qkv", "proj")) or all(
-        isinstance(getattr(module, name, None), nn.Linear) for name in ("q_proj", "k_proj", "v_proj", "o_proj")
-    )
+def attentions(network: nn.Module) -> dict[str, nn.Module]:
+    """Name -> self-attention of a ViT of timm or transformers, in order, of all that need but tokens and masks."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if any(_has_linears(module, names) for names in (("qkv", "proj"), ("q_proj", "k_proj", "v_proj", "o_proj")))
+        and inspect.signature(module.forward).parameters.keys() <= _ARGUMENTS_OF_ATTENTION
+    }
 
 
-def _projections(attention: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-    """Those of values and output."""
+def output_projection(attention: nn.Module) -> nn.Linear:
+    """The last layer of an attention."""
+    return attention.proj if hasattr(attention, "qkv") else attention.o_proj
+
+
+def _has_linears(module: nn.Module, names: tuple[str, ...]) -> bool:
+    return all(isinstance(getattr(module, name, None), nn.Linear) for name in names)
+
+
+def _value_projection(attention: nn.Module) -> nn.Linear:
+    """The layer that makes the values; that of timm is the last third of one for queries, keys and values."""
     if not hasattr(attention, "qkv"):
-        return attention.v_proj, attention.o_proj
+        return attention.v_proj
     with torch.device("meta"):
-        value_proj = nn.Linear(attention.qkv.in_features, attention.qkv.out_features // 3)
-    # rows of queries, keys and values
-    value_proj.weight = nn.Parameter(attention.qkv.weight.detach().chunk(3)[2].clone())
-    bias = attention.qkv.bias
-    value_proj.bias = None if bias is None else nn.Parameter(bias.detach().chunk(3)[2].clone())
-    return value_proj, attention.proj
+        layer = nn.Linear(attention.qkv.in_features, attention.qkv.out_features // 3)
+    for name, parameter in attention.qkv.named_parameters():
+        setattr(layer, name, nn.Parameter(parameter.detach().chunk(3)[2].clone()))
+    if attention.qkv.bias is None:
+        layer.bias = None
+    return layer

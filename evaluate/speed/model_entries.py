@@ -15,6 +15,7 @@ from hf_models.inference.int8 import convert_to_int8, input_spans
 from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 from hf_models.zoo import find_checkpoint
 
+from .adopted_entries import ADOPTED
 from .peers import grid_sample_core
 
 
@@ -129,4 +130,5 @@ MODELS = {
     ),
     "convnext-t": Entry("ConvNeXt-T (timm)", lambda: from_timm("convnext_tiny")),
     "swin-t": Entry("Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224")),
+    **{name: Entry(title, build) for name, (title, build) in ADOPTED.items()},
 }

@@ -9,8 +9,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..adopted_layers import (
+    attentions,
     depthwise_convs,
-    is_attention,
+    output_projection,
     use_attention_dcnv4,
     use_depthwise_dcnv4,
     use_large_kernels,
@@ -91,7 +92,7 @@ def adopt_dcnv4(model: nn.Module, group_width: int = 32) -> nn.Module:
     network = ours or model
     convs = depthwise_convs(network)
     widths = {conv.in_channels for conv in convs.values()} or {
-        next(module.parameters()).shape[-1] for module in network.modules() if is_attention(module)
+        output_projection(attention).out_features for attention in attentions(network).values()
     }
     if not widths:
         raise InputError(

@@ -29,6 +29,7 @@ from hf_models.configuration_convnext_large_kernel import ConvNextLargeKernelCon
 from hf_models.configuration_vit_dcnv4 import ViTDCNv4Config
 from hf_models.deformable_conv import DCNv4
 from hf_models.errors import InputError
+from hf_models.remote_code import auto_map_of
 
 SIZES = (31, 29, 27, 13)
 STAGES = {"hidden_sizes": [32, 64, 96, 128], "depths": [1, 1, 2, 1]}
@@ -81,6 +82,9 @@ def assert_survives_saving(model, auto_class, folder):
     assert not any(info.values())
     assert_same(outputs(loaded.eval()), outputs(model), tolerance=0)
     assert config.id2label == model.config.id2label
+    assert {f"{reference.split('.')[0]}.py" for reference in auto_map_of(config).values()} <= {
+        path.name for path in folder.iterdir()
+    }
 
 
 # --- large kernels
@@ -120,9 +124,17 @@ def names_of_transformers(name: str) -> str:
     return name if name.startswith("classifier") else f"convnext.{name}"
 
 
-def test_convnext_t_agrees_with_timm(tmp_path):
+@pytest.fixture
+def timm():
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises a RuntimeError
+        pytest.skip(f"timm does not import: {error}")
+    return timm
+
+
+def test_convnext_t_agrees_with_timm(timm, tmp_path):
     """The size of the paper: before = after = saved and loaded = timm's own option for kernel sizes."""
-    timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     plain, large = (timm.create_model("convnext_tiny", **options).eval() for options in ({}, {"kernel_sizes": SIZES}))
     config = ConvNextConfig(num_labels=1000, layer_norm_eps=1e-6)
@@ -248,18 +260,24 @@ def test_missing_weights_start_as_in_a_new_model(tmp_path):
         assert layer.offset_mask.bias.unique().tolist() == pytest.approx([0, 1 / 9])
 
 
-def first_gradient(config, **kwargs):
+def first_gradient(config):
+    """Its norm, and its largest entry in the layers in question."""
     torch.manual_seed(0)
     model = AutoModelForImageClassification.from_config(config)
     model(images(4), labels=torch.arange(4)).loss.backward()
-    return torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    largest = max(gradient.abs().max() for name, gradient in gradients.items() if ".dwconv." in name)
+    return torch.stack([gradient.norm() for gradient in gradients.values()]).norm(), largest
 
 
 def test_the_first_step_is_as_long_as_without_dcnv4():
     """With weights of zero, as the original's module starts, the LayerNorm behind it would see nothing but zeros."""
     sizes = {"hidden_sizes": [32, 64, 128, 256], "depths": [2, 2, 4, 2], "num_labels": 10}
-    stock, ours = first_gradient(ConvNextConfig(**sizes)), first_gradient(ConvNextDCNv4Config(**sizes))
+    (stock, stock_layers), (ours, our_layers) = map(
+        first_gradient, (ConvNextConfig(**sizes), ConvNextDCNv4Config(**sizes))
+    )
     assert ours.isfinite() and 1 / 3 < ours / stock < 3
+    assert our_layers < 3 * stock_layers
 
 
 def test_a_vit_keeps_the_projections_of_its_attention():
@@ -301,6 +319,14 @@ class TimmViT(nn.Module):
         return self.attn(tokens, attn_mask=None, is_causal=False)
 
 
+class WindowViT(TimmViT):
+    """Its attention needs to know more than tokens and masks, as that of Swin."""
+
+    def __init__(self):
+        super().__init__()
+        self.attn.forward = lambda x, mask, window: x
+
+
 def test_a_vit_that_is_not_of_transformers():
     torch.manual_seed(0)
     vit, tokens = TimmViT(), torch.randn(2, 36, 32)
@@ -315,8 +341,7 @@ def test_a_vit_that_is_not_of_transformers():
         vit(tokens[:, 1:])
 
 
-def test_a_vit_of_timm():
-    timm = pytest.importorskip("timm")
+def test_a_vit_of_timm(timm):
     vit = timm.create_model("vit_tiny_patch16_224", class_token=False, global_pool="avg", img_size=64, num_classes=5)
     assert adopt_dcnv4(vit)(images(width=64)).shape == (2, 5)
     with pytest.raises(InputError, match="VisionTransformer: has a class token"):
@@ -334,6 +359,7 @@ def test_a_vit_of_timm():
         (ConvNextConfig(**STAGES), 0, "group_width: expected a divisor"),
         (IJepaConfig(**VIT), 48, "group_width: expected a divisor of 64 for IJepaForImageClassification, got 48"),
         (ResNetConfig(), 32, "ResNetForImageClassification: none of those that can be changed: .*IJepaModel"),
+        (WindowViT, 32, "WindowViT: neither"),
         (lambda: nn.Linear(3, 3), 32, "Linear: neither depthwise convolutions .* nor a ViT's attention"),
     ],
 )

@@ -1,4 +1,4 @@
-"""DCNv2 (https://arxiv.org/abs/1811.11168) is the deformable operator here after a 1x1 convolution: see docs/adoption.md."""
+"""DCNv2 (https://arxiv.org/abs/1811.11168) is the deformable operator behind a 1x1 convolution: docs/adoption.md."""
 
 import re
 from pathlib import Path
@@ -56,5 +56,7 @@ def test_it_is_that_of_torchvision(dcn_v2):
     except (ImportError, RuntimeError) as error:  # of one that was built for another torch
         pytest.skip(f"torchvision does not load: {error}")
     given = arguments(torch.float32)
-    expected = deform_conv2d(given["x"], given["offset"], given["weight"], given["bias"], padding=1, mask=given["mask"])
+    expected = deform_conv2d(
+        given["x"], given["offset"], given["weight"], given["bias"], padding=1, mask=given["mask"]
+    )
     torch.testing.assert_close(dcn_v2(**given), expected, rtol=1e-4, atol=1e-5)
