@@ -5,9 +5,11 @@ Everything else is transformers' own I-JEPA, which is a ViT that classifies by t
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling
 from transformers.models.ijepa.modeling_ijepa import (
+    IJepaEmbeddings,
     IJepaForImageClassification,
     IJepaLayer,
     IJepaModel,
@@ -21,6 +23,19 @@ from .input_channels import check_images, fit_channels_of
 from .modeling_adopted import OtherLayers
 
 
+class ViTDCNv4Embeddings(IJepaEmbeddings):
+    """I-JEPA's, whose positions are interpolated in a way that programs for all sizes can record."""
+
+    def interpolate_pos_encoding(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Positions (1, patches, hidden_size) for an image; in the size of training they are the learned ones."""
+        side = self.patch_size
+        positions = self.position_embeddings.unflatten(1, [pixels // side for pixels in self.image_size])
+        positions = positions.permute(0, 3, 1, 2)  # (1, rows, columns, C) -> (1, C, rows, columns)
+        size = (height // side, width // side)
+        positions = F.interpolate(positions, size=size, mode="bicubic", align_corners=False)
+        return positions.flatten(2).mT  # (1, C, rows, columns) -> (1, patches, C)
+
+
 class ViTDCNv4PreTrainedModel(OtherLayers, IJepaPreTrainedModel):
     config: ViTDCNv4Config
     config_class = ViTDCNv4Config
@@ -29,6 +44,9 @@ class ViTDCNv4PreTrainedModel(OtherLayers, IJepaPreTrainedModel):
     def change_layers(self) -> None:
         """Put DCNv4 in the place of attention."""
         use_attention_dcnv4(self, self.config.group_width)
+        for module in self.modules():
+            if type(module) is IJepaEmbeddings:
+                module.__class__ = ViTDCNv4Embeddings
 
 
 class ViTDCNv4Model(ViTDCNv4PreTrainedModel, IJepaModel):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from transformers import AutoBackbone
+from transformers.models.ijepa.modeling_ijepa import IJepaEmbeddings
 
 from hf_models.configuration_vit_dcnv4 import ViTDCNv4Config
 
@@ -52,6 +53,24 @@ class TestViTDCNv4(ModelTester):
         ):
             with pytest.raises(ValueError, match=message):
                 self.config(**change)
+
+    def test_positions_are_those_of_i_jepa(self):
+        model = self.classifier().ijepa
+        for height, width in ((64, 64), (64, 96), (40, 24)):
+            images = self.images(height=height, width=width)
+            embeddings = model.embeddings(images, interpolate_pos_encoding=True)
+            expected = IJepaEmbeddings.interpolate_pos_encoding(model.embeddings, embeddings, height, width)
+            patches = model.embeddings.patch_embeddings(images)
+            torch.testing.assert_close(embeddings, patches + expected)
+        oblong = self.classifier(image_size=[32, 64])
+        assert oblong(self.images(height=32, width=64)).logits.isfinite().all()
+
+    def test_square_images_export_for_all_sizes(self):
+        model = self.classifier()
+        rows, columns = (8 * torch.export.Dim(name, min=2, max=32) for name in ("rows", "columns"))
+        program = torch.export.export(model, (self.images(),), dynamic_shapes=({2: rows, 3: columns},), strict=False)
+        images = self.images(height=40, width=96)
+        torch.testing.assert_close(program.module()(images).logits, model(images).logits, rtol=1e-4, atol=1e-4)
 
     def test_sizes_may_be_fixed(self):
         """As in transformers, with `interpolate_pos_encoding=False`."""
