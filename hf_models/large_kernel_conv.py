@@ -112,12 +112,13 @@ class LargeKernelDepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H_out, W_out)."""
-        if input.ndim == 4 and _is_depthwise_of_same_size(self):
+        if input.ndim == 4 and is_depthwise_of_same_size(self):
             return depthwise_conv2d(input, self.weight, self.bias)
         return super().forward(input)
 
 
-def _is_depthwise_of_same_size(conv: nn.Conv2d) -> bool:
+def is_depthwise_of_same_size(conv: nn.Conv2d) -> bool:
+    """Whether it is what [`depthwise_conv2d`] computes."""
     return (
         conv.groups == conv.in_channels == conv.out_channels
         and conv.stride == conv.dilation == (1, 1)
@@ -155,7 +156,7 @@ class ConvNorm(nn.Module):
         )
         if kernel_size == stride == groups == 1:
             self.convolve = pointwise_conv
-        elif _is_depthwise_of_same_size(self.conv):
+        elif is_depthwise_of_same_size(self.conv):
             self.convolve = large_kernel_conv
         else:
             self.convolve = _call
