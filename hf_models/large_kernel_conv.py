@@ -248,8 +248,10 @@ def _in_one_pass(
     if not is_untouched(layer, ConvNorm) or layer.convolve is not pointwise_conv:
         return None
     conv, norm = layer.conv, layer.norm
+    if not (_is_plain(conv) and _is_plain(norm)):
+        return None
     kernel = pointwise_kernel(hidden_states, conv.weight, conv.bias, residual)
-    if kernel is None or not (_is_plain(conv) and _is_plain(norm)):
+    if kernel is None:
         return None
     first, inner, last = (activation_name(module) for module in (before, layer.activation, after))
     if None in (inner, last) or "none" not in (inner, last):
@@ -278,10 +280,10 @@ def _convolved_by_onednn(layer: ConvNorm, hidden_states: torch.Tensor) -> torch.
     """A 3x3 convolution of stem or transition with norm and activation in one pass of oneDNN; `None` where not."""
     conv, activation = layer.conv, activation_name(layer.activation)
     if (
-        conv.kernel_size != (3, 3)
-        or activation not in ("none", "relu")
-        or not only_computes()
+        not only_computes()
         or not (_is_plain(conv) and _is_plain(layer.norm))
+        or conv.kernel_size != (3, 3)
+        or activation not in ("none", "relu")
         or not is_for_onednn(hidden_states, conv.weight)
         or hidden_states.stride(1) != 1
     ):

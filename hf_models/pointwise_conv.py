@@ -36,12 +36,12 @@ def pointwise_kernel(*tensors: torch.Tensor | None) -> Callable | None:
         and not torch.is_autocast_enabled("cpu")
     ):
         return None
-    return get_function("fused-layers", "linear", "cpu", *tensors) if _has_faster_kernel(dtype) else None
+    return get_function("fused-layers", "pointwise_conv", "cpu", *tensors) if _has_faster_kernel(dtype) else None
 
 
 @torch.compiler.assume_constant_result
 def _has_faster_kernel(dtype: torch.dtype) -> bool:
-    is_faster = get_function("fused-layers", "linear_is_faster", "cpu")
+    is_faster = get_function("fused-layers", "pointwise_conv_is_faster", "cpu")
     return is_faster is not None and is_faster(dtype)
 
 

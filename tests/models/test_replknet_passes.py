@@ -17,7 +17,7 @@ from ..harness.kernel_builder import cpu_variant
 
 KERNELS = ("fused-layers", "large-kernel-conv")
 FORMS = ["plain", "merged", "folded", "no small kernel"]
-PASSES = ["linear"] * 4
+PASSES = ["pointwise_conv"] * 4
 X = torch.randn(2, 16, 9, 11, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
 
 
@@ -29,7 +29,7 @@ def modules():
 @pytest.fixture
 def calls(modules, monkeypatch):
     """The products of the kernel that ran."""
-    if not modules["fused-layers"].linear_is_faster(torch.bfloat16):
+    if not modules["fused-layers"].pointwise_conv_is_faster(torch.bfloat16):
         pytest.skip("this processor's products are oneDNN's")
     found = []
 
@@ -38,7 +38,7 @@ def calls(modules, monkeypatch):
             self.module = module
 
         def __getattr__(self, name):
-            found.extend([name] * (name == "linear"))
+            found.extend([name] * (name == "pointwise_conv"))
             return getattr(self.module, name)
 
     decision = hub_kernels.KernelStatus("", "cpu", "local", None, None, (), "the tests' build", ())

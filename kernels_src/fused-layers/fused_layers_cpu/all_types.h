@@ -3,7 +3,7 @@
 
 #include "batch_norm.h"
 #include "depthwise.h"
-#include "linear.h"
+#include "pointwise.h"
 
 namespace fused_layers::CPU_PATH {
 
@@ -11,10 +11,7 @@ namespace fused_layers::CPU_PATH {
   template void layer_norm<T>(const Norm<T>&, const T*, T*, int64_t, int64_t);                  \
   template void add_layer_norm<T>(const Norm<T>&, const Residual<T>&, T*, int64_t, int64_t);    \
   template void gelu<T>(const T*, T*, int64_t, int64_t);                                        \
-  template void depthwise_norm_gelu<T>(const Depthwise<T>&, const Norm<T>&, T*, int64_t, int64_t); \
-  template void linear<T>(const Linear<T>&, int64_t, int64_t);                                     \
-  template void batch_norm_factors<T>(const BatchNorm<T>&, int64_t, int64_t);                      \
-  template void merge_kernels<T>(const Kernels<T>&, int64_t, int64_t);
+  template void depthwise_norm_gelu<T>(const Depthwise<T>&, const Norm<T>&, T*, int64_t, int64_t);
 FOR_EACH_TYPE(INSTANTIATE)
 #undef INSTANTIATE
 

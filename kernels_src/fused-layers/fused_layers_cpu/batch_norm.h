@@ -5,6 +5,7 @@
 
 #include "common/buffer.h"
 #include "normalize.h"
+#include "pointwise_problem.h"
 
 namespace fused_layers::CPU_PATH {
 
@@ -33,5 +34,11 @@ void merge_kernels(const Kernels<T>& p, int64_t begin, int64_t end) {
     each_vector<V>(taps, [&](int64_t i, int count) { store(load<V>(sum + i, count), out + i, count); });
   }
 }
+
+#define INSTANTIATE(T)                                                        \
+  template void batch_norm_factors<T>(const BatchNorm<T>&, int64_t, int64_t); \
+  template void merge_kernels<T>(const Kernels<T>&, int64_t, int64_t);
+FOR_EACH_TYPE(INSTANTIATE)
+#undef INSTANTIATE
 
 }  // namespace fused_layers::CPU_PATH

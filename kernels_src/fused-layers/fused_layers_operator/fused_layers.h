@@ -24,13 +24,13 @@ torch::stable::Tensor depthwise_norm_gelu(const torch::stable::Tensor& input, co
 
 // residual + activation(scale * (relu(input * input_scale + input_shift) weight^T) + bias), where activation is 0 for
 // none, 1 for ReLU, 2 for GELU. Scales, shift and bias may be float32 with any dtype of the input.
-torch::stable::Tensor linear(const torch::stable::Tensor& input, const torch::stable::Tensor& weight,
-                             const std::optional<torch::stable::Tensor>& bias,
-                             const std::optional<torch::stable::Tensor>& scale,
-                             const std::optional<torch::stable::Tensor>& residual,
-                             const std::optional<torch::stable::Tensor>& input_scale,
-                             const std::optional<torch::stable::Tensor>& input_shift, bool input_relu,
-                             int64_t activation);
+torch::stable::Tensor pointwise_conv(const torch::stable::Tensor& input, const torch::stable::Tensor& weight,
+                                     const std::optional<torch::stable::Tensor>& bias,
+                                     const std::optional<torch::stable::Tensor>& scale,
+                                     const std::optional<torch::stable::Tensor>& residual,
+                                     const std::optional<torch::stable::Tensor>& input_scale,
+                                     const std::optional<torch::stable::Tensor>& input_shift, bool input_relu,
+                                     int64_t activation);
 
 // The factor and the summand of a BatchNorm in evaluation, in float32 at least.
 std::tuple<torch::stable::Tensor, torch::stable::Tensor> batch_norm_factors(const torch::stable::Tensor& weight,

@@ -37,7 +37,7 @@ def test_all_functions(kernel, path, dtype, channels):
         (normalized, norm(total.double())),
         (kernel.gelu(x), F.gelu(wide_x)),
         (
-            kernel.linear(x, taps.flatten(1)[:, :1].expand(-1, channels), bias, activation="relu", residual=x),
+            kernel.pointwise_conv(x, taps.flatten(1)[:, :1].expand(-1, channels), bias, activation="relu", residual=x),
             (wide_x.sum(-1, keepdim=True) * wide_taps.flatten(1)[:, 0] + wide_bias).relu() + wide_x,
         ),
         (kernel.depthwise_norm_gelu(x, taps, scale, weight, bias, 1e-6), F.gelu(norm(features.permute(0, 2, 3, 1)))),
@@ -62,7 +62,7 @@ def test_opcheck(operators):
         (operators.layer_norm, (x, weight, bias, 1e-6)),
         (operators.add_layer_norm, (x, x, None, weight, bias, 1e-6)),
         (operators.gelu, (x,)),
-        (operators.linear, (x, weight[None], None, None, None, scale, bias, True, 2)),
+        (operators.pointwise_conv, (x, weight[None], None, None, None, scale, bias, True, 2)),
         (operators.batch_norm_factors, (weight, bias, scale, scale.abs(), 1e-6)),
         (operators.merge_kernels, (taps, scale, None, None)),
         (operators.depthwise_norm_gelu, (x, taps, scale, weight, bias, 1e-6)),

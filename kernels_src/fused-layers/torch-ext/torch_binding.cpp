@@ -11,7 +11,7 @@ DEFINE_OPERATORS(ops) {
       "depthwise_norm_gelu(Tensor input, Tensor kernel, Tensor kernel_bias, Tensor weight, Tensor bias, float eps) "
       "-> Tensor");
   ops.def(
-      "linear(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual, Tensor? input_scale, "
+      "pointwise_conv(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual, Tensor? input_scale, "
       "Tensor? input_shift, bool input_relu, int activation) -> Tensor");
   ops.def(
       "batch_norm_factors(Tensor weight, Tensor bias, Tensor mean, Tensor variance, float eps) -> (Tensor, Tensor)");
@@ -23,7 +23,7 @@ IMPLEMENT_OPERATORS(ops) {
   ops.impl("add_layer_norm", TORCH_BOX(&add_layer_norm));
   ops.impl("gelu", TORCH_BOX(&gelu));
   ops.impl("depthwise_norm_gelu", TORCH_BOX(&depthwise_norm_gelu));
-  ops.impl("linear", TORCH_BOX(&linear));
+  ops.impl("pointwise_conv", TORCH_BOX(&pointwise_conv));
   ops.impl("batch_norm_factors", TORCH_BOX(&batch_norm_factors));
   ops.impl("merge_kernels", TORCH_BOX(&merge_kernels));
 }

@@ -6,9 +6,9 @@ from ._layers import (
     depthwise_norm_gelu,
     gelu,
     layer_norm,
-    linear,
-    linear_is_faster,
     merge_norms_and_kernels,
+    pointwise_conv,
+    pointwise_conv_is_faster,
 )
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "depthwise_norm_gelu",
     "gelu",
     "layer_norm",
-    "linear",
-    "linear_is_faster",
     "merge_norms_and_kernels",
+    "pointwise_conv",
+    "pointwise_conv_is_faster",
 ]

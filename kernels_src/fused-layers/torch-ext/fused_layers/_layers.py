@@ -85,7 +85,7 @@ def depthwise_norm_gelu(
     return ops.depthwise_norm_gelu(input, kernel, kernel_bias, weight, bias, eps)
 
 
-def linear(
+def pointwise_conv(
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
@@ -96,7 +96,7 @@ def linear(
     input_norm: BatchNorm | None = None,
     input_relu: bool = False,
 ) -> torch.Tensor:
-    """`F.linear` with what comes right before and after it, without a copy of the weight.
+    """A 1x1 convolution in channels-last memory, with what comes right before and after it, as one product.
 
     Args:
         input: (..., inputs).
@@ -111,19 +111,19 @@ def linear(
     Returns:
         (..., outputs), rounded once; in bfloat16 the input of the product is rounded too.
     """
-    _refuse_derivatives("linear", input, weight, bias, residual, *(norm or ())[:4], *(input_norm or ())[:4])
+    _refuse_derivatives("pointwise_conv", input, weight, bias, residual, *(norm or ())[:4], *(input_norm or ())[:4])
     scale = input_scale = input_shift = None
     if norm is not None:
         scale, bias = ops.batch_norm_factors(*norm)
     if input_norm is not None:
         input_scale, input_shift = ops.batch_norm_factors(*input_norm)
-    return ops.linear(
+    return ops.pointwise_conv(
         input, weight, bias, scale, residual, input_scale, input_shift, input_relu, _ACTIVATIONS.index(activation)
     )
 
 
-def linear_is_faster(dtype: torch.dtype) -> bool:
-    """Whether [`linear`] takes no longer than oneDNN with this dtype here; measured on a Zen 4 processor.
+def pointwise_conv_is_faster(dtype: torch.dtype) -> bool:
+    """Whether [`pointwise_conv`] takes no longer than oneDNN with this dtype here; measured on a Zen 4 processor.
 
     oneDNN's products in bfloat16 are faster where the processor multiplies matrices (AMX).
     """
@@ -182,13 +182,13 @@ def _add_fake(input, *arguments):
     return input.new_empty(input.shape), input.new_empty(input.shape)
 
 
-@torch.library.register_fake(add_op_namespace_prefix("linear"))
-def _linear_fake(input, weight, *arguments):
+@torch.library.register_fake(add_op_namespace_prefix("pointwise_conv"))
+def _pointwise_fake(input, weight, *arguments):
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
-@register_flop_formula(ops.linear)
-def _linear_flops(input_shape, weight_shape, *arguments, out_shape=None, **keywords) -> int:
+@register_flop_formula(ops.pointwise_conv)
+def _pointwise_flops(input_shape, weight_shape, *arguments, out_shape=None, **keywords) -> int:
     """As PyTorch counts a linear layer: a product and a sum for each weight and row."""
     return 2 * math.prod(input_shape[:-1]) * math.prod(weight_shape)
 

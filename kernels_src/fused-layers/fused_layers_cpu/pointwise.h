@@ -1,4 +1,5 @@
-// Products of rows with a weight as nn.Linear has it, (outputs, inputs), and what comes right before and after them.
+// 1x1 convolutions in channels-last memory: products of rows, the pixels, with a weight (outputs, inputs); and what comes
+// right before and after them.
 //
 // Lanes are rows of the input, and a number of the weight is broadcast to all lanes. So it is the input, the smaller of
 // the two, that is brought into another order, and the weight is read as it lies. Rows that fill no vector are
@@ -10,6 +11,7 @@
 #include "common/buffer.h"
 #include "common/transpose.h"
 #include "gelu.h"
+#include "pointwise_problem.h"
 
 namespace fused_layers::CPU_PATH {
 
@@ -58,7 +60,7 @@ struct Panel {
 
 // sums[t][r]: R outputs, whose weights are `inputs` numbers apart, for T vectors of rows
 template <class F, int R, int T, typename W>
-__attribute__((noinline)) void multiply_tile(const Panel<F>& panel, const W* weight, int64_t inputs,
+__attribute__((noinline)) void multiply_panels(const Panel<F>& panel, const W* weight, int64_t inputs,
                                              typename F::V::Scalar* sums) {
   using V = typename F::V;
   constexpr int N = V::size;
@@ -67,7 +69,7 @@ __attribute__((noinline)) void multiply_tile(const Panel<F>& panel, const W* wei
     for (V& part : outputs) part = V::splat(0);
   const auto* vectors = panel.vectors;
   const int64_t step = panel.step, depth = panel.depth;
-  const W* next = weight + kLinearBlock * inputs;  // the next block's come from memory while this one is multiplied
+  const W* next = weight + kOutputBlock * inputs;  // the next block's come from memory while this one is multiplied
   for (int64_t k = 0; k < depth; ++k, vectors += N, weight += F::kNumbers, next += F::kNumbers * R) {
     __builtin_prefetch(next, 0, 2);
     decltype(F::load(vectors)) rows[T];
@@ -91,7 +93,7 @@ ALWAYS_INLINE void multiply_vectors(int vectors, const Panel<F>& panel, const W*
                                     typename F::V::Scalar* sums) {
   if constexpr (T > 1)
     if (vectors < T) return multiply_vectors<F, R, T - 1>(vectors, panel, weight, inputs, sums);
-  multiply_tile<F, R, T>(panel, weight, inputs, sums);
+  multiply_panels<F, R, T>(panel, weight, inputs, sums);
 }
 
 // found[q][r]: V::size outputs for Q rows, of which `rows` has `depth` factors each
@@ -128,7 +130,7 @@ __attribute__((noinline)) void multiply_rows(const typename F::Factor* rows, int
 template <typename T>
 struct Around {
   using V = Vector<T>;
-  const Linear<T>& p;
+  const Pointwise<T>& p;
 
   ALWAYS_INLINE V before(V x, int64_t k, int count) const {
     if (p.input_scale) x = fma(x, load<V>(p.input_scale + k, count), load<V>(p.input_shift + k, count));
@@ -193,7 +195,7 @@ struct Around {
 };
 
 template <class F, typename T>
-void multiply(const Linear<T>& p, int64_t begin, int64_t end) {
+void convolve(const Pointwise<T>& p, int64_t begin, int64_t end) {
   using V = Vector<T>;
   using A = Compute<T>;
   using Factor = typename F::Factor;
@@ -219,8 +221,8 @@ void multiply(const Linear<T>& p, int64_t begin, int64_t end) {
                                           rest_rows + i * padded + k);
     }
     packed = chunk;
-    const int64_t block_end = std::min((task % p.blocks + 1) * kLinearBlock, p.outputs);
-    for (int64_t n = task % p.blocks * kLinearBlock; n < block_end; n += N) {
+    const int64_t block_end = std::min((task % p.blocks + 1) * kOutputBlock, p.outputs);
+    for (int64_t n = task % p.blocks * kOutputBlock; n < block_end; n += N) {
       const int count = int(std::min<int64_t>(N, block_end - n));
       const T* const weight = p.weight + n * p.inputs;
       for (int64_t v = 0; v < vectors;) {
@@ -256,12 +258,16 @@ void multiply(const Linear<T>& p, int64_t begin, int64_t end) {
 }
 
 template <typename T>
-void linear(const Linear<T>& p, int64_t begin, int64_t end) {
+void pointwise_conv(const Pointwise<T>& p, int64_t begin, int64_t end) {
 #ifdef __AVX512BF16__
   if constexpr (std::is_same_v<T, BFloat16>)
-    if (p.inputs % 2 == 0) return multiply<Pairs>(p, begin, end);
+    if (p.inputs % 2 == 0) return convolve<Pairs>(p, begin, end);
 #endif
-  multiply<Singles<T>>(p, begin, end);
+  convolve<Singles<T>>(p, begin, end);
 }
+
+#define INSTANTIATE(T) template void pointwise_conv<T>(const Pointwise<T>&, int64_t, int64_t);
+FOR_EACH_TYPE(INSTANTIATE)
+#undef INSTANTIATE
 
 }  // namespace fused_layers::CPU_PATH
