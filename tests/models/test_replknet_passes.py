@@ -43,7 +43,7 @@ def calls(modules, monkeypatch):
 
     decision = hub_kernels.KernelStatus("", "cpu", "local", None, None, (), "the tests' build", ())
     monkeypatch.setattr(hub_kernels, "_choose", lambda kernel, device: (Counted(modules[kernel]), decision))
-    monkeypatch.setattr(hub_kernels, "_modules", {})
+    monkeypatch.setattr(hub_kernels, "_modules", {name: {} for name in KERNELS})
     return found
 
 
@@ -106,6 +106,7 @@ def test_frozen_norms_are_norms_too(calls):
         expected = layer(X)
         calls.clear()
         replace_batch_norm(layer)
+        layer.eval()
         assert isinstance(layer.feed_forward.norm, DetrFrozenBatchNorm2d)
         torch.testing.assert_close(layer(X), expected, rtol=1e-4, atol=1e-4)
     assert calls == PASSES
