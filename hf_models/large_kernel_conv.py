@@ -13,7 +13,7 @@ from .execution import is_untouched, only_computes
 from .hub_kernels import get_function
 from .layers import _is_for_onednn as is_for_onednn
 from .layers import channels_last, pointwise_conv
-from .pointwise_conv import activation_name, pointwise_kernel
+from .pointwise_conv import activation_name, merging_kernel, pointwise_kernel
 
 
 def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -394,7 +394,7 @@ def _merging_kernel(branches: list[ConvNorm]) -> Callable | None:
         and all(weight.is_cpu for weight in weights)
     ):
         return None
-    return get_function("fused-layers", "merge_norms_and_kernels", "cpu", *weights)
+    return merging_kernel(*weights)
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -45,6 +45,11 @@ def _has_faster_kernel(dtype: torch.dtype) -> bool:
     return is_faster is not None and is_faster(dtype)
 
 
+def merging_kernel(*weights: torch.Tensor) -> Callable | None:
+    """The compiled function that merges depthwise kernels and their BatchNorms, if there is one."""
+    return get_function("fused-layers", "merge_norms_and_kernels", "cpu", *weights)
+
+
 def activation_name(activation: nn.Module) -> str | None:
     """What the kernel calls an activation; `None` for one that it does not have, or that is not what it seems."""
     if is_untouched(activation, nn.Identity):
