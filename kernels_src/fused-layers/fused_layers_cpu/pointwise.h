@@ -1,5 +1,5 @@
-// 1x1 convolutions in channels-last memory: products of rows, the pixels, with a weight (outputs, inputs); and what comes
-// right before and after them.
+// 1x1 convolutions in channels-last memory: products of rows, the pixels, with a weight (outputs, inputs), and what
+// comes right before and after them.
 //
 // Lanes are rows of the input, and a number of the weight is broadcast to all lanes. So it is the input, the smaller of
 // the two, that is brought into another order, and the weight is read as it lies. Rows that fill no vector are
