@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from .execution import are_plain, is_recording, is_transformed, is_untouched, only_computes
-from .hub_kernels import get_function
+from .hub_kernels import get_module
 from .layers import DropPath, LayerScale, on_channels_first
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -110,7 +110,8 @@ def _kernel(name: str, *tensors: torch.Tensor | None) -> Callable | None:
         return None
     if not all(tensor is None or (tensor.is_cpu and tensor.dtype == dtype) for tensor in tensors):
         return None
-    return get_function("fused-layers", name, "cpu", *tensors)
+    kernel = get_module("fused-layers", "cpu") if are_plain(*tensors) else None
+    return None if kernel is None else getattr(kernel, name)
 
 
 def _is_layer_norm(norm: nn.Module) -> bool:

@@ -39,6 +39,7 @@ KERNELS = {
     "large-kernel-conv": _Source("hf-models/large-kernel-conv", _FLOATS),
     "detection-ops": _Source("hf-models/detection-ops", _FLOATS),
     "fused-layers": _Source("hf-models/fused-layers", _FLOATS, ("cpu",)),
+    "winograd-conv": _Source("hf-models/winograd-conv", ("float32",), ("cpu",)),
 }
 
 
@@ -89,6 +90,11 @@ def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | N
     if not _has_kernel(kernel, device) or has_stale_counter():
         return None
     return getattr(_modules[kernel][device], name)
+
+
+def get_module(kernel: str, device: str) -> ModuleType | None:
+    """The module of a compiled kernel, for whoever knows that nothing but numbers is wanted: see `only_computes`."""
+    return _modules[kernel][device] if _has_kernel(kernel, device) else None
 
 
 def set_reference(kernel: str, reference: Callable) -> None:

@@ -41,8 +41,8 @@ def pointwise_kernel(*tensors: torch.Tensor | None) -> Callable | None:
 
 @torch.compiler.assume_constant_result
 def _has_faster_kernel(dtype: torch.dtype) -> bool:
-    is_faster = get_function("fused-layers", "pointwise_conv_is_faster", "cpu")
-    return is_faster is not None and is_faster(dtype)
+    multiplies_fast = get_function("fused-layers", "multiplies_fast", "cpu")
+    return multiplies_fast is not None and multiplies_fast(dtype)
 
 
 def merging_kernel(*weights: torch.Tensor) -> Callable | None:

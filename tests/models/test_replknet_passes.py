@@ -29,7 +29,7 @@ def modules():
 @pytest.fixture
 def calls(modules, monkeypatch):
     """The products of the kernel that ran."""
-    if not modules["fused-layers"].pointwise_conv_is_faster(torch.bfloat16):
+    if not modules["fused-layers"].multiplies_fast(torch.bfloat16):
         pytest.skip("this processor's products are oneDNN's")
     found = []
 

@@ -4,20 +4,24 @@ from ._layers import (
     add_layer_norm,
     cpu_path,
     depthwise_norm_gelu,
+    feed_forward,
     gelu,
     layer_norm,
+    linear,
     merge_norms_and_kernels,
+    multiplies_fast,
     pointwise_conv,
-    pointwise_conv_is_faster,
 )
 
 __all__ = [
     "add_layer_norm",
     "cpu_path",
     "depthwise_norm_gelu",
+    "feed_forward",
     "gelu",
     "layer_norm",
+    "linear",
     "merge_norms_and_kernels",
+    "multiplies_fast",
     "pointwise_conv",
-    "pointwise_conv_is_faster",
 ]
