@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from .execution import is_untouched, only_computes
 from .hub_kernels import get_function
-from .layers import _is_for_onednn as is_for_onednn
-from .layers import channels_last, pointwise_conv
+from .layers import _is_for_products, channels_last, pointwise_conv
 from .pointwise_conv import activation_name, merging_kernel, pointwise_kernel
 
 
@@ -284,7 +283,7 @@ def _convolved_by_onednn(layer: ConvNorm, hidden_states: torch.Tensor) -> torch.
         or not (_is_plain(conv) and _is_plain(layer.norm))
         or conv.kernel_size != (3, 3)
         or activation not in ("none", "relu")
-        or not is_for_onednn(hidden_states, conv.weight)
+        or not _is_for_products(hidden_states, conv.weight)
         or hidden_states.stride(1) != 1
     ):
         return None

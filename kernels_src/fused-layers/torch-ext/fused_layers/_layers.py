@@ -195,7 +195,7 @@ def merge_norms_and_kernels(
 
 @functools.cache
 def multiplies_fast(dtype: torch.dtype) -> bool:
-    """Whether `linear`, `feed_forward` and `pointwise_conv` are at home on this processor: elsewhere oneDNN multiplies faster."""
+    """Whether the products of this kernel are at home on this processor: elsewhere oneDNN multiplies faster."""
     if dtype == torch.bfloat16:  # with tiles (AMX) oneDNN is several times as fast
         return cpu_path() == "avx512_bf16" and not torch.cpu._is_amx_tile_supported()
     return dtype == torch.float32 and cpu_path().startswith("avx512")
