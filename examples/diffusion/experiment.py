@@ -1,0 +1,162 @@
+"""Does DCNv4 improve a U-Net of diffusion at equal cost? Three U-Nets are trained, judged and put into one table.
+
+    pip install '.[diffusion]'
+    python examples/diffusion/experiment.py DATA OUTPUT [--steps 6000] [--seeds 0 1] [--resume]
+
+DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`. First the CPU time of a step
+of each U-Net is measured; then each gets as many steps as cost the same as `--steps` of the one with convolutions. In the
+end OUTPUT has `results.csv` and `samples.png`. A run that was stopped goes on with `--resume`, to the same weights.
+"""
+
+import argparse
+import csv
+import json
+import platform
+from pathlib import Path
+
+import diffusers
+import judging
+import numpy as np
+import torch
+from arms import ARMS, equal_steps, fastest_layout, measure_costs
+from photos import Photos, save_array
+from PIL import Image
+from training import Training
+
+FIELDS = (
+    "model",
+    "seed",
+    "parameters",
+    "steps",
+    "cpu_hours",
+    "loss",
+    "loss_minus_conv",
+    "its_error",
+    "kid",
+    "kid_std",
+)
+GRID = 12  # images in a row
+
+
+class Experiment:
+    """All trainings, in one folder.
+
+    Args:
+        data: Folder of the photos.
+        output: Folder for what is found; a file that is there already is not made again.
+        settings: `steps`, `seeds` and `batch_size`.
+    """
+
+    def __init__(self, data: Path, output: Path, settings: dict):
+        self.output, self.settings = output, settings
+        output.mkdir(parents=True, exist_ok=True)
+        self.photos = Photos(data, "train", output / "train.npy")
+        self.validation = Photos(data, "validation", output / "validation.npy")
+
+    def costs(self) -> dict[str, dict[str, float]]:
+        path = self.output / "costs.json"
+        if not path.exists():
+            costs = measure_costs(len(self.photos.names), self.settings["batch_size"])
+            path.write_text(json.dumps(costs, indent=2) + "\n")
+        return json.loads(path.read_text())
+
+    def run(self, checkpoint_seconds: float) -> None:
+        costs = self.costs()
+        steps = equal_steps(costs, self.settings["steps"])
+        print(f"steps at equal cost: {steps}", flush=True)
+        network = judging.feature_model()
+        real = self.array(self.output / "features.npy", lambda: judging.features(network, self.validation.images))
+        rows = []
+        for seed in self.settings["seeds"]:
+            losses = {}
+            for name in ARMS:
+                folder = self.output / f"{name}-{seed}"
+                layout = fastest_layout(costs[name])
+                Training(name, layout, self.photos, steps[name], seed, self.settings["batch_size"], folder).run(
+                    checkpoint_seconds
+                )
+                model = ARMS[name].model_class.from_pretrained(folder / "model").eval()
+                losses[name] = self.array(
+                    folder / "losses.npy", lambda: judging.denoising_losses(model, self.validation)
+                )
+                samples = self.array(
+                    folder / "samples.npy", lambda: judging.sample(model, self.validation.labels).numpy()
+                )
+                fake = self.array(
+                    folder / "features.npy", lambda: judging.features(network, torch.from_numpy(samples))
+                )
+                rows.append(self.row(name, seed, model.num_parameters(), losses, judging.kernel_distance(real, fake)))
+                print(dict(zip(FIELDS, rows[-1], strict=True)), flush=True)
+        with (self.output / "results.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([FIELDS, *rows])
+        self.draw()
+
+    def array(self, path: Path, compute) -> np.ndarray:
+        """The content of a file, which is computed first if it is not there."""
+        if not path.exists():
+            print(f"{path} ...", flush=True)
+            save_array(path, compute())
+        return np.load(path)
+
+    def row(self, name: str, seed: int, parameters: int, losses: dict[str, np.ndarray], kid: tuple) -> tuple:
+        """One of `results.csv`; the error is the standard error of the mean difference over the photos."""
+        with (self.output / f"{name}-{seed}" / "curve.csv").open(newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        differences = losses[name] - losses["conv"]
+        error = differences.std() / len(differences) ** 0.5
+        numbers = f"{losses[name].mean():.5f}", f"{differences.mean():.5f}", f"{error:.5f}"
+        hours = f"{float(last['cpu_seconds']) / 3600:.2f}"
+        return name, seed, parameters, last["step"], hours, *numbers, *(f"{number:.5f}" for number in kid)
+
+    def draw(self) -> None:
+        """Two rows of photos, then two of samples of each U-Net with the same classes, of the first seed."""
+        chosen = np.linspace(0, len(self.validation) - 1, 2 * GRID).astype(int)
+        seed = self.settings["seeds"][0]
+        of_arms = [np.load(self.output / f"{name}-{seed}" / "samples.npy") for name in ARMS]
+        tiles = np.concatenate([images[chosen] for images in (self.validation.images.numpy(), *of_arms)])
+        rows = tiles.reshape(-1, GRID, *tiles.shape[1:])  # (R G, 3, H, W) -> (R, G, 3, H, W)
+        # (R, G, 3, H, W) -> (R, H, G, W, 3) -> (R H, G W, 3)
+        picture = rows.transpose(0, 3, 1, 4, 2).reshape(rows.shape[0] * rows.shape[3], -1, 3)
+        Image.fromarray(picture).resize((picture.shape[1] * 2, picture.shape[0] * 2), Image.Resampling.NEAREST).save(
+            self.output / "samples.png"
+        )
+
+
+def check_settings(output: Path, settings: dict, resume: bool) -> None:
+    """Refuse a folder with another experiment, or with one that nobody asked to go on with."""
+    path = output / "settings.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        if not resume:
+            raise SystemExit(f"{output}: holds an experiment. Go on with --resume, or use another OUTPUT.")
+        if any(before[name] != settings[name] for name in settings):
+            raise SystemExit(f"{path}: begun with {before}. Use the same settings, or another OUTPUT.")
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    about = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": diffusers.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+    path.write_text(json.dumps(settings | about, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--steps", type=int, default=6000, help="of the U-Net with convolutions")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--resume", action="store_true", help="go on with the experiment in OUTPUT")
+    parser.add_argument("--checkpoint-seconds", type=float, default=180, help="time between checkpoints")
+    arguments = parser.parse_args()
+    settings = {"steps": arguments.steps, "seeds": arguments.seeds, "batch_size": arguments.batch_size}
+    check_settings(arguments.output, settings, arguments.resume)
+    Experiment(arguments.data, arguments.output, settings).run(arguments.checkpoint_seconds)
+
+
+if __name__ == "__main__":
+    main()
