@@ -3,19 +3,22 @@
     pip install '.[diffusion]'
     python examples/diffusion/experiment.py DATA OUTPUT [--steps 6000] [--seeds 0 1] [--resume]
 
-DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`. First the CPU time of a step
-of each U-Net is measured; then each gets as many steps as cost the same as `--steps` of the one with convolutions. In the
-end OUTPUT has `results.csv` and `samples.png`. A run that was stopped goes on with `--resume`, to the same weights.
+DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
+ImageNet wnids. First the CPU time of a step of each U-Net is measured. Then each gets as many steps as cost the same
+as `--steps` of the one with convolutions. In the end OUTPUT has `results.csv` and `samples.png`. A run that was
+stopped goes on with `--resume`, to the same weights.
 """
 
 import argparse
 import csv
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import diffusers
 import judging
+import kid
 import numpy as np
 import torch
 from arms import ARMS, equal_steps, fastest_layout, measure_costs
@@ -53,6 +56,29 @@ class Experiment:
         self.photos = Photos(data, "train", output / "train.npy")
         self.validation = Photos(data, "validation", output / "validation.npy")
 
+    def run(self, checkpoint_seconds: float) -> None:
+        costs = self.costs()
+        steps = equal_steps(costs, self.settings["steps"])
+        print(f"steps at equal cost: {steps}", flush=True)
+        network = kid.feature_model()
+        real = self.array(self.output / "features.npy", lambda: kid.features(network, self.validation.images))
+        share = kid.recognised(network, real, self.validation)
+        print(f"EfficientNet-Lite0 recognises {share:.1%} of the validation photos among 1,000 classes", flush=True)
+        rows = []
+        for seed in self.settings["seeds"]:
+            for name in ARMS:
+                layout, folder = fastest_layout(costs[name]), self.folder(name, seed)
+                training = Training(name, layout, self.photos, steps[name], seed, self.settings["batch_size"], folder)
+                training.run(checkpoint_seconds)
+                rows.append(self.judge(name, seed, network, real))
+                print(dict(zip(FIELDS, rows[-1], strict=True)), flush=True)
+        with (self.output / "results.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([FIELDS, *rows])
+        self.draw()
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.output / f"{name}-{seed}"
+
     def costs(self) -> dict[str, dict[str, float]]:
         path = self.output / "costs.json"
         if not path.exists():
@@ -60,59 +86,33 @@ class Experiment:
             path.write_text(json.dumps(costs, indent=2) + "\n")
         return json.loads(path.read_text())
 
-    def run(self, checkpoint_seconds: float) -> None:
-        costs = self.costs()
-        steps = equal_steps(costs, self.settings["steps"])
-        print(f"steps at equal cost: {steps}", flush=True)
-        network = judging.feature_model()
-        real = self.array(self.output / "features.npy", lambda: judging.features(network, self.validation.images))
-        rows = []
-        for seed in self.settings["seeds"]:
-            losses = {}
-            for name in ARMS:
-                folder = self.output / f"{name}-{seed}"
-                layout = fastest_layout(costs[name])
-                Training(name, layout, self.photos, steps[name], seed, self.settings["batch_size"], folder).run(
-                    checkpoint_seconds
-                )
-                model = ARMS[name].model_class.from_pretrained(folder / "model").eval()
-                losses[name] = self.array(
-                    folder / "losses.npy", lambda: judging.denoising_losses(model, self.validation)
-                )
-                samples = self.array(
-                    folder / "samples.npy", lambda: judging.sample(model, self.validation.labels).numpy()
-                )
-                fake = self.array(
-                    folder / "features.npy", lambda: judging.features(network, torch.from_numpy(samples))
-                )
-                rows.append(self.row(name, seed, model.num_parameters(), losses, judging.kernel_distance(real, fake)))
-                print(dict(zip(FIELDS, rows[-1], strict=True)), flush=True)
-        with (self.output / "results.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([FIELDS, *rows])
-        self.draw()
+    def judge(self, name: str, seed: int, network: torch.nn.Module, real: np.ndarray) -> tuple:
+        """A row of `results.csv`; `its_error` is the standard error of the mean difference over the photos."""
+        folder = self.folder(name, seed)
+        model = ARMS[name].model_class.from_pretrained(folder / "model").eval()
+        losses = self.array(folder / "losses.npy", lambda: judging.denoising_losses(model, self.validation))
+        samples = self.array(folder / "samples.npy", lambda: judging.sample(model, self.validation.labels).numpy())
+        fake = self.array(folder / "features.npy", lambda: kid.features(network, torch.from_numpy(samples)))
+        differences = losses - np.load(self.folder("conv", seed) / "losses.npy")
+        error = differences.std() / len(differences) ** 0.5
+        numbers = (losses.mean(), differences.mean(), error, *kid.kernel_distance(real, fake))
+        with (folder / "curve.csv").open(newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        hours = f"{float(last['cpu_seconds']) / 3600:.2f}"
+        return name, seed, model.num_parameters(), last["step"], hours, *(f"{number:.5f}" for number in numbers)
 
-    def array(self, path: Path, compute) -> np.ndarray:
+    def array(self, path: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """The content of a file, which is computed first if it is not there."""
         if not path.exists():
             print(f"{path} ...", flush=True)
             save_array(path, compute())
         return np.load(path)
 
-    def row(self, name: str, seed: int, parameters: int, losses: dict[str, np.ndarray], kid: tuple) -> tuple:
-        """One of `results.csv`; the error is the standard error of the mean difference over the photos."""
-        with (self.output / f"{name}-{seed}" / "curve.csv").open(newline="") as file:
-            last = list(csv.DictReader(file))[-1]
-        differences = losses[name] - losses["conv"]
-        error = differences.std() / len(differences) ** 0.5
-        numbers = f"{losses[name].mean():.5f}", f"{differences.mean():.5f}", f"{error:.5f}"
-        hours = f"{float(last['cpu_seconds']) / 3600:.2f}"
-        return name, seed, parameters, last["step"], hours, *numbers, *(f"{number:.5f}" for number in kid)
-
     def draw(self) -> None:
         """Two rows of photos, then two of samples of each U-Net with the same classes, of the first seed."""
         chosen = np.linspace(0, len(self.validation) - 1, 2 * GRID).astype(int)
         seed = self.settings["seeds"][0]
-        of_arms = [np.load(self.output / f"{name}-{seed}" / "samples.npy") for name in ARMS]
+        of_arms = [np.load(self.folder(name, seed) / "samples.npy") for name in ARMS]
         tiles = np.concatenate([images[chosen] for images in (self.validation.images.numpy(), *of_arms)])
         rows = tiles.reshape(-1, GRID, *tiles.shape[1:])  # (R G, 3, H, W) -> (R, G, 3, H, W)
         # (R, G, 3, H, W) -> (R, H, G, W, 3) -> (R H, G W, 3)

@@ -18,7 +18,8 @@ LOG_STEPS = 50
 FIELDS = ("step", "cpu_seconds", "train_loss")
 
 # Stable Diffusion's
-NOISE = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+NOISE = DDPMScheduler(**SCHEDULE)
 TIMESTEPS = NOISE.config.num_train_timesteps
 
 
@@ -75,20 +76,17 @@ class Training:
         while self.step < self.steps:
             losses.append(self.train_step())
             if self.step % LOG_STEPS == 0 or self.step == self.steps:
-                now = time.process_time()
-                seconds, cpu = now - cpu, now
-                self.cpu_seconds += seconds
-                self.curve.append((self.step, round(self.cpu_seconds, 1), round(sum(losses) / len(losses), 5)))
+                self.cpu_seconds += (seconds := time.process_time() - cpu)
+                loss = sum(losses) / len(losses)
+                self.curve.append((self.step, round(self.cpu_seconds, 1), round(loss, 5)))
                 left = (self.steps - self.step) * seconds / len(losses) / 3600
-                line = (
-                    f"{self.name}, seed {self.seed}: step {self.step} of {self.steps}, loss {self.curve[-1][-1]:.4f}"
-                )
-                print(f"{line}, {left:.2f} CPU hours left", flush=True)
-                losses = []
+                progress = f"step {self.step} of {self.steps}, loss {loss:.4f}, {left:.2f} CPU hours left"
+                print(f"{self.name}, seed {self.seed}: {progress}", flush=True)
                 # only here, so that no loss and no second is lost between two lines of the curve
                 if time.monotonic() - saved >= checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
+                losses, cpu = [], time.process_time()
         self.finish()
 
     def save(self) -> None:

@@ -1,8 +1,9 @@
 """U-Nets of diffusers with DCNv4 in the place of the convolutions of their residual blocks.
 
-The DCNv4 paper (https://arxiv.org/abs/2401.06197, section 4.4) does so in Stable Diffusion's U-Net and reports 566 instead
-of 860 million parameters. Its code is unpublished. Those numbers are met exactly if the two 3x3 convolutions of each residual
-block are replaced, by a DCNv4 with groups of 32 channels; attention, shortcuts and changes of resolution stay.
+The DCNv4 paper (https://arxiv.org/abs/2401.06197, section 4.4) does so in Stable Diffusion's U-Net and reports 566
+instead of 860 million parameters. Its code is unpublished. These two numbers come out if DCNv4 with groups of 32
+channels takes the place of the two 3x3 convolutions of each residual block, and nothing else changes: neither
+attention, nor shortcuts, nor the changes of resolution.
 """
 
 import inspect
@@ -63,7 +64,7 @@ def use_dcnv4(unet: nn.Module, group_width: int = 32) -> None:
 
 
 def _with_parameters_of(base: type):
-    """Give an `__init__(self, **fields)` the parameters of the base: diffusers reads the fields of a config from them."""
+    """Give an `__init__(self, **fields)` the base's parameters, by which diffusers knows the fields of a config."""
 
     def decorate(init):
         own, stock = (inspect.signature(function).parameters for function in (init, base.__init__))
