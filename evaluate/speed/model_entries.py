@@ -16,6 +16,7 @@ from hf_models.errors import InputError
 from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 from hf_models.zoo import find_checkpoint
 
+from .adopted_entries import ADOPTED
 from .modes import COMPILED, MODES
 from .peers import grid_sample_core
 
@@ -180,4 +181,8 @@ MODELS = {
     "swin-t": Entry(
         "Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224"), modes=OF_OTHERS, needs_timm=True
     ),
+    **{
+        name: Entry(title, build, modes=("eager", *COMPILED), is_default=False)
+        for name, (title, build) in ADOPTED.items()
+    },
 }
