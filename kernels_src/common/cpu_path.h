@@ -21,7 +21,8 @@ std::string cpu_path();
 
 namespace common {
 
-// avx512_vnni adds instructions for 8-bit numbers to avx512, avx512_bf16 and amx add some for bfloat16.
+// avx512_vnni adds instructions for 8-bit numbers to avx512, avx512_bf16 adds some for bfloat16 to these, and amx adds
+// to avx512 its own for bfloat16.
 enum class CpuPath { portable, avx2, avx512, avx512_vnni, avx512_bf16, amx };
 
 inline const char* name_of(CpuPath path) {
@@ -57,7 +58,7 @@ inline bool runs(CpuPath path) {
     case CpuPath::avx512_vnni:
       return runs(CpuPath::avx512) && __builtin_cpu_supports("avx512vnni");
     case CpuPath::avx512_bf16:
-      return runs(CpuPath::avx512) && __builtin_cpu_supports("avx512bf16");
+      return runs(CpuPath::avx512_vnni) && __builtin_cpu_supports("avx512bf16");
     case CpuPath::amx:
       return runs(CpuPath::avx512) && has_amx();
   }

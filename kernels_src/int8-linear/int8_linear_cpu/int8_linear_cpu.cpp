@@ -10,8 +10,10 @@
 #include "problem.h"
 
 #if defined(__x86_64__)
-#define ON_PATH(PATH, ...) \
-  ((PATH) == CpuPath::avx512_vnni ? &avx512_vnni::__VA_ARGS__ : &portable::__VA_ARGS__)
+#define ON_PATH(PATH, ...)                                    \
+  ((PATH) == CpuPath::avx512_bf16 ? &avx512_bf16::__VA_ARGS__   \
+   : (PATH) == CpuPath::avx512_vnni ? &avx512_vnni::__VA_ARGS__ \
+                                    : &portable::__VA_ARGS__)
 #else
 #define ON_PATH(PATH, ...) (&portable::__VA_ARGS__)
 #endif
@@ -92,7 +94,7 @@ void in_tasks(int64_t rows, int64_t products_of_row, F run) {
 }
 
 CpuPath choose_path() {
-  static const CpuPaths paths("INT8_LINEAR_CPU_PATH", {CpuPath::avx512_vnni, CpuPath::portable});
+  static const CpuPaths paths("INT8_LINEAR_CPU_PATH", {CpuPath::avx512_bf16, CpuPath::avx512_vnni, CpuPath::portable});
   return paths.choose();
 }
 

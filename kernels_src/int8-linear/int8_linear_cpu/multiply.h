@@ -1,5 +1,5 @@
-// Products of rows with packed weights; to be included last by a path's file, which defines Vector, Sums and
-// store_rounded.
+// Products of rows with packed weights; to be included last by a path's file, which defines Vector, Sums,
+// store_rounded, and as kPanels how many panels are computed together.
 #pragma once
 
 #include <algorithm>
@@ -69,10 +69,17 @@ ALWAYS_INLINE void multiply_tile(const Layer& layer, const uint8_t* levels, int6
   each<kTile * Panels>([&](auto i) ALWAYS { finish(i / Panels, i % Panels, sums[i].numbers()); });
 }
 
+// The same for a number of panels that is known when it runs.
+template <int Panels, typename F>
+ALWAYS_INLINE void multiply_panels(const Layer& layer, const uint8_t* levels, int64_t stride, const int8_t* panels,
+                                   int count, F finish) {
+  if (count == Panels) return multiply_tile<Panels>(layer, levels, stride, panels, finish);
+  if constexpr (Panels > 1) multiply_panels<Panels - 1>(layer, levels, stride, panels, count, finish);
+}
+
 // All outputs of a block of rows, which are padded to whole tiles; finish(row, output, count, numbers).
 template <typename F>
 ALWAYS_INLINE void multiply(const Layer& layer, const uint8_t* levels, int64_t stride, int64_t rows, F finish) {
-  constexpr int kPanels = 4;
   const int64_t panels = (layer.outputs + kLanes - 1) / kLanes;
   const Vector scale = Vector::splat(layer.levels.scale);
   for (int64_t panel = 0; panel < panels; panel += kPanels) {
@@ -93,19 +100,7 @@ ALWAYS_INLINE void multiply(const Layer& layer, const uint8_t* levels, int64_t s
       };
       const uint8_t* const tile = levels + row * stride;
       const int8_t* const weights = layer.panels + panel * layer.panel_size();
-      switch (width) {
-        case 4:
-          multiply_tile<4>(layer, tile, stride, weights, finish_panel);
-          break;
-        case 3:
-          multiply_tile<3>(layer, tile, stride, weights, finish_panel);
-          break;
-        case 2:
-          multiply_tile<2>(layer, tile, stride, weights, finish_panel);
-          break;
-        default:
-          multiply_tile<1>(layer, tile, stride, weights, finish_panel);
-      }
+      multiply_panels<kPanels>(layer, tile, stride, weights, width, finish_panel);
     }
   }
 }

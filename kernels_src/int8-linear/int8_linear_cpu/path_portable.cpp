@@ -8,6 +8,7 @@ namespace int8_linear::portable {
 using namespace common::portable;
 
 using Vector = Lanes<float, kLanes>;
+constexpr int kPanels = 1;
 
 // Sixteen sums of products of unsigned and signed 8-bit numbers.
 struct Sums {

@@ -43,6 +43,7 @@ struct Layer {
   }
 DECLARE_PATH(portable)
 DECLARE_PATH(avx512_vnni)
+DECLARE_PATH(avx512_bf16)
 #undef DECLARE_PATH
 
 }  // namespace int8_linear

@@ -1,7 +1,7 @@
 """The public functions, and what PyTorch must know of the operators: shapes, and that they have no gradient.
 
-Inputs and results are float32 or bfloat16. An input is rounded to unsigned 8-bit levels, of which `zero_point` is 0, in
-steps of `scale`; numbers beyond become the nearest level, and NaN the lowest. Products and sums are exact integers. A
+Inputs and results are float32 or bfloat16. An input is rounded to unsigned 8-bit levels in steps of `scale`, of which
+`zero_point` is 0. Numbers beyond become the nearest level, and NaN the lowest. Products and sums are exact integers. A
 shape or a dtype that does not fit is a RuntimeError.
 """
 
@@ -81,7 +81,7 @@ def feed_forward(
 
 
 def cpu_path() -> str:
-    """The instruction set that the operators run with on this processor: avx512_vnni or portable.
+    """The instruction set that the operators run with on this processor: avx512_bf16, avx512_vnni or portable.
 
     The environment variable `INT8_LINEAR_CPU_PATH` chooses a lesser one, for tests.
     """
