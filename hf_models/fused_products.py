@@ -11,7 +11,7 @@ from torch import nn
 
 from .execution import is_untouched
 from .fused_layers import add_branch, add_branch_and_norm, is_gelu, keeps_all, layer_norm
-from .int8_linear import feed_forward
+from .int8_linear import add_int8_feed_forward, add_int8_linear, feed_forward
 from .layers import LayerScale, is_for_products, linear, product_kernel
 
 
@@ -26,9 +26,14 @@ def add_linear(
         layer: An nn.Linear, or what a tool put in its place.
         hidden_states: (..., C_in).
     """
-    if is_untouched(layer, nn.Linear) and is_for_products(hidden_states, layer.weight):
-        if kernel := product_kernel("linear", hidden_states.dtype):
-            return kernel(hidden_states, layer.weight, layer.bias, residual, scale)
+    if (
+        is_untouched(layer, nn.Linear)
+        and is_for_products(hidden_states, layer.weight)
+        and (kernel := product_kernel("linear", hidden_states.dtype))
+    ):
+        return kernel(hidden_states, layer.weight, layer.bias, residual, scale)
+    if (total := add_int8_linear(residual, scale, layer, hidden_states)) is not None:
+        return total
     return _add(residual, scale, linear(layer, hidden_states))
 
 
@@ -52,6 +57,8 @@ def add_feed_forward(
     ):
         weights = (tensor for layer in layers for tensor in (layer.weight, layer.bias))
         return kernel(hidden_states, *weights, residual, scale)
+    if (total := add_int8_feed_forward(residual, scale, expansion, activation, projection, hidden_states)) is not None:
+        return total
     return _add(residual, scale, feed_forward(expansion, activation, projection, hidden_states))
 
 

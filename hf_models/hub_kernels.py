@@ -89,7 +89,7 @@ def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | N
         return None
     if not _has_kernel(kernel, device) or has_stale_counter():
         return None
-    return getattr(_modules[kernel, device], name)
+    return getattr(_modules[kernel][device], name)
 
 
 def set_reference(kernel: str, reference: Callable) -> None:
@@ -102,8 +102,8 @@ def build_command(device: str) -> str:
     return "hf-models kernels build" + (f" --backend {device}" if device != "cpu" else "")
 
 
-# Dynamo cannot take a function as a constant, but it reads this dictionary, which is filled before it looks.
-_modules: dict[tuple[str, str], ModuleType] = {}
+# Dynamo cannot take a function as a constant, but it reads these dictionaries, each of which is filled before it looks.
+_modules: dict[str, dict[str, ModuleType]] = {kernel: {} for kernel in KERNELS}
 _references: dict[str, Callable] = {}
 
 
@@ -116,7 +116,7 @@ def _has_kernel(kernel: str, device: str) -> bool:
     if module is not None:
         if kernel in _references and hasattr(module, "set_reference"):  # a kernel from the Hub may be older
             module.set_reference(_references[kernel])
-        _modules[kernel, device] = module
+        _modules[kernel][device] = module
     return module is not None
 
 

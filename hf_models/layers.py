@@ -182,18 +182,30 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
     return conv(hidden_states)
 
 
+def only_numbers(dtype: torch.dtype) -> bool:
+    """Whether a compiled kernel may take the place of PyTorch's modules: nothing but numbers of this type is wanted.
+
+    Where torch.compile stores the weights in a layout of its choice, its products take what follows them along.
+    """
+    return only_computes() or (only_compiles() and not _packs_weights(dtype))
+
+
 def product_kernel(name: str, dtype: torch.dtype) -> Callable | None:
     """The function of fused-layers, where only numbers are wanted, if it is faster than oneDNN on this processor."""
-    if only_computes() and (multiplies_fast := get_function("fused-layers", "multiplies_fast", "cpu")):
-        return get_function("fused-layers", name, "cpu") if multiplies_fast(dtype) else None
-    return None
+    return get_function("fused-layers", name, "cpu") if only_numbers(dtype) and _multiplies_fast(dtype) else None
+
+
+@torch.compiler.assume_constant_result
+def _multiplies_fast(dtype: torch.dtype) -> bool:
+    answer = get_function("fused-layers", "multiplies_fast", "cpu")
+    return answer is not None and answer(dtype)
 
 
 def _fast_product(dtype: torch.dtype) -> Callable | None:
     """What computes a linear layer where only numbers are wanted; `None` elsewhere."""
-    if only_computes():
-        return product_kernel("linear", dtype) or _linear_by_onednn
-    return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(dtype) else None
+    if not only_numbers(dtype):
+        return None
+    return product_kernel("linear", dtype) or (_linear_by_onednn if only_computes() else torch.ops.hf_models.linear)
 
 
 @torch.compiler.assume_constant_result
