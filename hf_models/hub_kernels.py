@@ -102,7 +102,7 @@ def build_command(device: str) -> str:
     return "hf-models kernels build" + (f" --backend {device}" if device != "cpu" else "")
 
 
-# Dynamo cannot take a function as a constant, but it reads these dictionaries, each of which is filled before it looks.
+# Dynamo cannot take a function as a constant, but it reads these dictionaries; that of a kernel is filled before.
 _modules: dict[str, dict[str, ModuleType]] = {kernel: {} for kernel in KERNELS}
 _references: dict[str, Callable] = {}
 
@@ -110,7 +110,7 @@ _references: dict[str, Callable] = {}
 @torch.compiler.assume_constant_result
 def _has_kernel(kernel: str, device: str) -> bool:
     module, decision = _choose(kernel, device)
-    if module is not None and _modules.get((kernel, device)) is module:
+    if module is not None and _modules.setdefault(kernel, {}).get(device) is module:
         return True
     _log(decision)
     if module is not None:
