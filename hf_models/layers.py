@@ -6,10 +6,12 @@ starts differently by [`starting_with`], and calls a layer through functions suc
 in less time where nobody would notice.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import register_flop_formula
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
@@ -234,6 +236,10 @@ if not hasattr(torch.ops.hf_models, "linear"):
     @torch.library.register_fake("hf_models::linear", lib=_library)
     def _linear_shape(input, weight, bias):
         return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+    @register_flop_formula(torch.ops.hf_models.linear)
+    def _linear_flops(input_shape, weight_shape, *args, **kwargs) -> int:
+        return 2 * math.prod(input_shape) * weight_shape[0]
 
 
 def is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
