@@ -165,7 +165,14 @@ def feed_forward(
     Returns:
         (..., out_features of `projection`).
     """
-    if _stays_in_int8(expansion, activation, projection, hidden_states):
+    layers = (expansion, projection)
+    if (
+        all(type(layer) is Int8Linear and layer.calibrated for layer in layers)
+        and type(activation) is GELUActivation
+        and activation.act is F.gelu
+        and not any(map(_is_watched, (*layers, activation)))
+        and is_fast(expansion, hidden_states)
+    ):
         levels, inner = expansion.input_levels(hidden_states), projection.input_levels(hidden_states)
         if kernel := get_function(KERNEL, "feed_forward", "cpu", hidden_states):
             return kernel(hidden_states, *levels, *expansion.packed(), *inner, *projection.packed())
@@ -173,62 +180,6 @@ def feed_forward(
         hidden = expansion.product(rounded, *levels, torch.uint8, *inner, "gelu")
         return projection.product(hidden, *inner, hidden_states.dtype)
     return linear(projection, activate(activation, linear(expansion, hidden_states)))
-
-
-def add_int8_linear(
-    residual: torch.Tensor, scale: torch.Tensor | None, layer: nn.Module, hidden_states: torch.Tensor
-) -> torch.Tensor | None:
-    """`residual + layer(hidden_states) * scale` in one pass, for a calibrated [`Int8Linear`]; `None` elsewhere."""
-    if (
-        _is_calibrated(layer)
-        and is_fast(layer, hidden_states)
-        and _are_like(hidden_states, residual, scale)
-        and (kernel := get_function(KERNEL, "linear", "cpu", hidden_states, residual, scale))
-    ):
-        return kernel(hidden_states, *layer.input_levels(hidden_states), *layer.packed(), residual, scale)
-    return None
-
-
-def add_int8_feed_forward(
-    residual: torch.Tensor,
-    scale: torch.Tensor | None,
-    expansion: nn.Module,
-    activation: nn.Module,
-    projection: nn.Module,
-    hidden_states: torch.Tensor,
-) -> torch.Tensor | None:
-    """`residual + feed_forward(...) * scale` in one pass, where all is in 8 bits; `None` elsewhere."""
-    if (
-        _stays_in_int8(expansion, activation, projection, hidden_states)
-        and _are_like(hidden_states, residual, scale)
-        and (kernel := get_function(KERNEL, "feed_forward", "cpu", hidden_states, residual, scale))
-    ):
-        layers = expansion, projection
-        arguments = (part for layer in layers for part in (*layer.input_levels(hidden_states), *layer.packed()))
-        return kernel(hidden_states, *arguments, residual, scale)
-    return None
-
-
-def _stays_in_int8(
-    expansion: nn.Module, activation: nn.Module, projection: nn.Module, hidden_states: torch.Tensor
-) -> bool:
-    return (
-        _is_calibrated(expansion)
-        and _is_calibrated(projection)
-        and type(activation) is GELUActivation
-        and activation.act is F.gelu
-        and not _is_watched(activation)
-        and is_fast(expansion, hidden_states)
-    )
-
-
-def _is_calibrated(layer: nn.Module) -> bool:
-    """Whether it is a layer in 8 bits that knows its levels, and nothing would see it called."""
-    return type(layer) is Int8Linear and layer.calibrated and not _is_watched(layer)
-
-
-def _are_like(hidden_states: torch.Tensor, *tensors: torch.Tensor | None) -> bool:
-    return all(tensor is None or (tensor.is_cpu and tensor.dtype == hidden_states.dtype) for tensor in tensors)
 
 
 def is_fast(layer: Int8Linear, hidden_states: torch.Tensor) -> bool:

@@ -8,6 +8,7 @@ in less time where nobody would notice.
 
 import math
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -16,7 +17,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .execution import is_transformed, is_untouched, only_compiles, only_computes
-from .hub_kernels import get_function
+from .hub_kernels import get_module
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # Dynamo does not trace the question
 
@@ -153,9 +154,9 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
         (..., out_features).
     """
     if (
-        (product := _fast_product(hidden_states.dtype))
+        (product := _fast_product(hidden_states))
         and is_untouched(layer, nn.Linear)
-        and is_for_products(hidden_states, layer.weight)
+        and _is_for_products(hidden_states, layer.weight)
     ):
         return product(hidden_states, layer.weight, layer.bias)
     return layer(hidden_states)
@@ -174,9 +175,9 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
         (batch_size, out_channels, height, width).
     """
     if (
-        (product := _fast_product(hidden_states.dtype))
+        (product := _fast_product(hidden_states))
         and is_untouched(conv, nn.Conv2d)
-        and is_for_products(hidden_states, conv.weight)
+        and _is_for_products(hidden_states, conv.weight)
         and hidden_states.stride(1) == 1  # in another layout the linear layer would begin with a copy
     ):
         tokens, weight = hidden_states.permute(0, 2, 3, 1), conv.weight.flatten(1)  # (N, H, W, C), (O, C)
@@ -192,22 +193,28 @@ def only_numbers(dtype: torch.dtype) -> bool:
     return only_computes() or (only_compiles() and not _packs_weights(dtype))
 
 
-def product_kernel(name: str, dtype: torch.dtype) -> Callable | None:
-    """The function of fused-layers, where only numbers are wanted, if it is faster than oneDNN on this processor."""
-    return get_function("fused-layers", name, "cpu") if only_numbers(dtype) and _multiplies_fast(dtype) else None
+def product_kernel(hidden_states: torch.Tensor) -> ModuleType | None:
+    """The module fused-layers, where only numbers are wanted, if its products are faster than oneDNN's here."""
+    if type(hidden_states) is not torch.Tensor or not hidden_states.is_cpu or not only_numbers(hidden_states.dtype):
+        return None
+    if torch.is_autocast_enabled("cpu") or not _multiplies_fast(hidden_states.dtype):
+        return None
+    return get_module("fused-layers", "cpu")
 
 
 @torch.compiler.assume_constant_result
 def _multiplies_fast(dtype: torch.dtype) -> bool:
-    answer = get_function("fused-layers", "multiplies_fast", "cpu")
-    return answer is not None and answer(dtype)
+    kernel = get_module("fused-layers", "cpu")
+    return kernel is not None and kernel.multiplies_fast(dtype)
 
 
-def _fast_product(dtype: torch.dtype) -> Callable | None:
+def _fast_product(hidden_states: torch.Tensor) -> Callable | None:
     """What computes a linear layer where only numbers are wanted; `None` elsewhere."""
-    if not only_numbers(dtype):
+    if not only_numbers(hidden_states.dtype):
         return None
-    return product_kernel("linear", dtype) or (_linear_by_onednn if only_computes() else torch.ops.hf_models.linear)
+    if kernel := product_kernel(hidden_states):
+        return kernel.linear
+    return _linear_by_onednn if only_computes() else torch.ops.hf_models.linear
 
 
 @torch.compiler.assume_constant_result
@@ -242,7 +249,7 @@ if not hasattr(torch.ops.hf_models, "linear"):
         return 2 * math.prod(input_shape) * weight_shape[0]
 
 
-def is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
+def _is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         type(hidden_states) is torch.Tensor
         and type(weight) in (torch.Tensor, nn.Parameter)

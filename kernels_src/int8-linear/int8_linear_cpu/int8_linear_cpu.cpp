@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "common/checks.h"
@@ -71,39 +70,18 @@ int64_t channels_of(const Tensor& input) {
   return input.size(input.dim() - 1);
 }
 
-// Calls run(output) with the pointers of the output where there are rows; returns its tensor.
+// Calls run(number of the input's type, output) where there are rows; returns the output.
 template <typename F>
-Tensor with_output(const Tensor& input, int64_t outputs, const std::optional<Tensor>& residual,
-                   const std::optional<Tensor>& scale, F run) {
+Tensor with_output(const Tensor& input, int64_t outputs, F run) {
   const ScalarType type = input.scalar_type();
   STD_TORCH_CHECK(input.is_cpu() && (type == ScalarType::Float || type == ScalarType::BFloat16),
                   "input: expected float32 or bfloat16 on a CPU");
   std::vector<int64_t> sizes = sizes_of(input);
   sizes.back() = outputs;
-  if (residual) {
-    check_shape("residual", *residual, sizes);
-    check_like("residual", *residual, "input", input);
-  }
-  if (scale) {
-    check_shape("factor", *scale, {outputs});
-    check_like("factor", *scale, "input", input);
-  }
   Tensor output = torch::stable::new_empty(input, sizes);
   if (output.numel() == 0) return output;
-  const Tensor added = residual ? in_order(*residual) : output, factor = scale ? in_order(*scale) : output;
-  const auto run_on = [&](auto number) {
-    using T = decltype(number);
-    run(Output<T>{static_cast<T*>(output.mutable_data_ptr()), residual ? data<T>(added) : nullptr,
-                  scale ? data<T>(factor) : nullptr},
-        output.numel() / outputs);
-  };
-  type == ScalarType::Float ? run_on(float()) : run_on(BFloat16());
+  type == ScalarType::Float ? run(float(), output) : run(BFloat16(), output);
   return output;
-}
-
-template <typename T>
-const T* data_like(const Output<T>&, const Tensor& tensor) {
-  return data<T>(tensor);
 }
 
 template <typename F>
@@ -148,36 +126,36 @@ Tensor pack(const Tensor& weight) {
 }
 
 Tensor linear(const Tensor& input, double scale, int64_t zero_point, const Tensor& weight, const Tensor& weight_scale,
-              const std::optional<Tensor>& bias, const std::optional<Tensor>& residual,
-              const std::optional<Tensor>& factor) {
+              const std::optional<Tensor>& bias) {
   const Weights weights("", channels_of(input), scale, zero_point, weight, weight_scale, bias);
   const Layer& layer = weights.layer;
   const Tensor rows = in_order(input);
   const CpuPath path = choose_path();
-  return with_output(input, layer.outputs, residual, factor, [&](const auto& output, int64_t count) {
-    const auto* const numbers = data_like(output, rows);
-    const auto run = ON_PATH(path, linear<std::decay_t<decltype(*numbers)>>);
-    in_tasks(count, layer.inputs * layer.outputs,
-             [&](int64_t begin, int64_t end) { run(layer, numbers, output, begin, end); });
+  return with_output(input, layer.outputs, [&](auto number, Tensor& output) {
+    using T = decltype(number);
+    T* const out = static_cast<T*>(output.mutable_data_ptr());
+    const auto run = ON_PATH(path, linear<T>);
+    in_tasks(output.numel() / layer.outputs, layer.inputs * layer.outputs,
+             [&](int64_t begin, int64_t end) { run(layer, data<T>(rows), out, begin, end); });
   });
 }
 
 Tensor feed_forward(const Tensor& input, double scale, int64_t zero_point, const Tensor& weight1,
                     const Tensor& weight_scale1, const std::optional<Tensor>& bias1, double hidden_scale,
                     int64_t hidden_zero_point, const Tensor& weight2, const Tensor& weight_scale2,
-                    const std::optional<Tensor>& bias2, const std::optional<Tensor>& residual,
-                    const std::optional<Tensor>& factor) {
+                    const std::optional<Tensor>& bias2) {
   const Weights first("1", channels_of(input), scale, zero_point, weight1, weight_scale1, bias1);
   const Layer& expansion = first.layer;
   const Weights second("2", expansion.outputs, hidden_scale, hidden_zero_point, weight2, weight_scale2, bias2);
   const Layer& projection = second.layer;
   const Tensor rows = in_order(input);
   const CpuPath path = choose_path();
-  return with_output(input, projection.outputs, residual, factor, [&](const auto& output, int64_t count) {
-    const auto* const numbers = data_like(output, rows);
-    const auto run = ON_PATH(path, feed_forward<std::decay_t<decltype(*numbers)>>);
-    in_tasks(count, (expansion.inputs + projection.outputs) * projection.inputs,
-             [&](int64_t begin, int64_t end) { run(expansion, projection, numbers, output, begin, end); });
+  return with_output(input, projection.outputs, [&](auto number, Tensor& output) {
+    using T = decltype(number);
+    T* const out = static_cast<T*>(output.mutable_data_ptr());
+    const auto run = ON_PATH(path, feed_forward<T>);
+    in_tasks(output.numel() / projection.outputs, (expansion.inputs + projection.outputs) * projection.inputs,
+             [&](int64_t begin, int64_t end) { run(expansion, projection, data<T>(rows), out, begin, end); });
   });
 }
 

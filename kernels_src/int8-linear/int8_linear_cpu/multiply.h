@@ -77,24 +77,19 @@ ALWAYS_INLINE void multiply_panels(const Layer& layer, const uint8_t* levels, in
   if constexpr (Panels > 1) multiply_panels<Panels - 1>(layer, levels, stride, panels, count, finish);
 }
 
-// All outputs of a block of rows, which are padded to whole tiles, times the numbers of `scale`, if there are any;
-// finish(row, output, count, numbers).
-template <typename T, typename F>
-ALWAYS_INLINE void multiply(const Layer& layer, const uint8_t* levels, int64_t stride, int64_t rows, const T* scale,
-                            F finish) {
+// All outputs of a block of rows, which are padded to whole tiles; finish(row, output, count, numbers).
+template <typename F>
+ALWAYS_INLINE void multiply(const Layer& layer, const uint8_t* levels, int64_t stride, int64_t rows, F finish) {
   const int64_t panels = (layer.outputs + kLanes - 1) / kLanes;
-  const Vector step = Vector::splat(layer.levels.scale);
+  const Vector scale = Vector::splat(layer.levels.scale);
   for (int64_t panel = 0; panel < panels; panel += kPanels) {
     const int64_t output = panel * kLanes;
     const int width = int(std::min<int64_t>(kPanels, panels - panel));
     Vector factor[kPanels], bias[kPanels];
     for (int p = 0; p < width; ++p) {
       const int count = lanes_left(output + p * kLanes, layer.outputs);
-      factor[p] = load(layer.weight_scale + output + p * kLanes, count) * step;
+      factor[p] = load(layer.weight_scale + output + p * kLanes, count) * scale;
       bias[p] = layer.bias ? load(layer.bias + output + p * kLanes, count) : Vector::splat(0);
-      if (!scale) continue;
-      const Vector further = load(scale + output + p * kLanes, count);
-      factor[p] = factor[p] * further, bias[p] = bias[p] * further;
     }
     for (int64_t row = 0; row < rows; row += kTile) {
       const int64_t left = rows - row;
@@ -125,51 +120,44 @@ ALWAYS_INLINE Vector gelu(const Vector& x) {
 
 inline int64_t padded(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
 
-// Writes the product of a block whose first row is `row`.
 template <typename T>
-ALWAYS_INLINE void write_product(const Layer& layer, const uint8_t* levels, int64_t stride, int64_t row, int64_t rows,
-                                 const Output<T>& output) {
-  multiply(layer, levels, stride, rows, output.scale, [&](int64_t r, int64_t first, int count, const Vector& numbers) {
-    const int64_t position = (row + r) * layer.outputs + first;
-    store(output.residual ? numbers + load(output.residual + position, count) : numbers, output.sum + position, count);
-  });
-}
-
-template <typename T>
-void linear(const Layer& layer, const T* input, const Output<T>& output, int64_t begin, int64_t end) {
+void linear(const Layer& layer, const T* input, T* output, int64_t begin, int64_t end) {
   const int64_t stride = padded(layer.inputs, kQuad);
   Buffer<uint8_t> buffer;
   uint8_t* const levels = buffer.at_least(std::min(kBlock, padded(end - begin, kTile)) * stride);
   for (int64_t row = begin; row < end; row += kBlock) {
     const int64_t rows = std::min(kBlock, end - row);
     round_rows(layer, input + row * layer.inputs, rows, stride, levels);
-    write_product(layer, levels, stride, row, rows, output);
+    multiply(layer, levels, stride, rows, [&](int64_t r, int64_t first, int count, const Vector& numbers) {
+      store(numbers, output + (row + r) * layer.outputs + first, count);
+    });
   }
 }
 
 template <typename T>
-void feed_forward(const Layer& expansion, const Layer& projection, const T* input, const Output<T>& output,
-                  int64_t begin, int64_t end) {
+void feed_forward(const Layer& expansion, const Layer& projection, const T* input, T* output, int64_t begin,
+                  int64_t end) {
   const int64_t stride = padded(expansion.inputs, kQuad), hidden_stride = padded(projection.inputs, kQuad);
   const int64_t tiles = std::min(kBlock, padded(end - begin, kTile));
   Buffer<uint8_t> buffer, hidden_buffer;
   uint8_t *const levels = buffer.at_least(tiles * stride), *const hidden = hidden_buffer.at_least(tiles * hidden_stride);
   const Vector inverse = Vector::splat(1 / projection.levels.scale);
   const Vector zero = Vector::splat(float(projection.levels.zero_point));
-  const T* const no_scale = nullptr;
   for (int64_t row = begin; row < end; row += kBlock) {
     const int64_t rows = std::min(kBlock, end - row);
     round_rows(expansion, input + row * expansion.inputs, rows, stride, levels);
-    multiply(expansion, levels, stride, rows, no_scale, [&](int64_t r, int64_t first, int count, const Vector& numbers) {
+    multiply(expansion, levels, stride, rows, [&](int64_t r, int64_t first, int count, const Vector& numbers) {
       store_rounded(bounded(fma(gelu(numbers), inverse, zero)), hidden + r * hidden_stride + first, count);
     });
-    write_product(projection, hidden, hidden_stride, row, rows, output);
+    multiply(projection, hidden, hidden_stride, rows, [&](int64_t r, int64_t first, int count, const Vector& numbers) {
+      store(numbers, output + (row + r) * projection.outputs + first, count);
+    });
   }
 }
 
-#define INSTANTIATE(T)                                                                 \
-  template void linear<T>(const Layer&, const T*, const Output<T>&, int64_t, int64_t); \
-  template void feed_forward<T>(const Layer&, const Layer&, const T*, const Output<T>&, int64_t, int64_t);
+#define INSTANTIATE(T)                                                            \
+  template void linear<T>(const Layer&, const T*, T*, int64_t, int64_t);          \
+  template void feed_forward<T>(const Layer&, const Layer&, const T*, T*, int64_t, int64_t);
 INSTANTIATE(float)
 INSTANTIATE(BFloat16)
 #undef INSTANTIATE

@@ -32,22 +32,14 @@ struct Layer {
   int64_t panel_size() const { return (quads() + 1) * kBytes; }
 };
 
-// Where the result goes: residual + numbers * scale; null pointers for none of these.
-template <typename T>
-struct Output {
-  T* sum;
-  const T* residual;
-  const T* scale;
-};
-
 // Each path computes rows [begin, end).
-#define DECLARE_PATH(path)                                                                                            \
-  namespace path {                                                                                                    \
-  template <typename T>                                                                                               \
-  void linear(const Layer&, const T* input, const Output<T>&, int64_t begin, int64_t end);                            \
-  template <typename T>                                                                                               \
-  void feed_forward(const Layer& expansion, const Layer& projection, const T* input, const Output<T>&, int64_t begin, \
-                    int64_t end);                                                                                     \
+#define DECLARE_PATH(path)                                                                                        \
+  namespace path {                                                                                                \
+  template <typename T>                                                                                           \
+  void linear(const Layer&, const T* input, T* output, int64_t begin, int64_t end);                               \
+  template <typename T>                                                                                           \
+  void feed_forward(const Layer& expansion, const Layer& projection, const T* input, T* output, int64_t begin,    \
+                    int64_t end);                                                                                 \
   }
 DECLARE_PATH(portable)
 DECLARE_PATH(avx512_vnni)

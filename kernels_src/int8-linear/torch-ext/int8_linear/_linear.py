@@ -32,24 +32,20 @@ def linear(
     weight: torch.Tensor,
     weight_scale: torch.Tensor,
     bias: torch.Tensor | None,
-    residual: torch.Tensor | None = None,
-    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """`residual + out * factor`, where `out` is `F.linear` of the rounded input and `weight * weight_scale`.
+    """`F.linear` of the rounded input and `weight * weight_scale`.
 
     Args:
         input: (..., inputs).
         scale, zero_point: The levels of the input.
         weight: As [`pack`] returns it.
         weight_scale, bias: (outputs), float32.
-        residual: (..., outputs), in the dtype of the input; nothing is added without.
-        factor: (outputs), in the dtype of the input; 1 without.
 
     Returns:
         (..., outputs), rounded once.
     """
-    _refuse_derivatives("linear", input, weight_scale, bias, residual, factor)
-    return ops.linear(input, scale, zero_point, weight, weight_scale, bias, residual, factor)
+    _refuse_derivatives("linear", input, weight_scale, bias)
+    return ops.linear(input, scale, zero_point, weight, weight_scale, bias)
 
 
 def feed_forward(
@@ -64,8 +60,6 @@ def feed_forward(
     weight2: torch.Tensor,
     weight_scale2: torch.Tensor,
     bias2: torch.Tensor | None,
-    residual: torch.Tensor | None = None,
-    factor: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """[`linear`], GELU to 2e-4, and [`linear`] of that; what lies between the two never leaves the cache.
 
@@ -73,16 +67,15 @@ def feed_forward(
         input: (..., inputs).
         scale, zero_point, weight1, weight_scale1, bias1: The first layer, as in [`linear`].
         hidden_scale, hidden_zero_point, weight2, weight_scale2, bias2: The second.
-        residual, factor: As in [`linear`].
 
     Returns:
         (..., outputs of the second), rounded once.
     """
-    _refuse_derivatives("feed_forward", input, weight_scale1, bias1, weight_scale2, bias2, residual, factor)
+    _refuse_derivatives("feed_forward", input, weight_scale1, bias1, weight_scale2, bias2)
     # fmt: off
     return ops.feed_forward(
         input, scale, zero_point, weight1, weight_scale1, bias1,
-        hidden_scale, hidden_zero_point, weight2, weight_scale2, bias2, residual, factor,
+        hidden_scale, hidden_zero_point, weight2, weight_scale2, bias2,
     )
     # fmt: on
 
@@ -109,7 +102,7 @@ def _pack_fake(weight):
 
 
 @torch.library.register_fake(add_op_namespace_prefix("linear"))
-def _linear_fake(input, scale, zero_point, weight, weight_scale, *arguments):
+def _linear_fake(input, scale, zero_point, weight, weight_scale, bias):
     return input.new_empty(*input.shape[:-1], weight_scale.shape[0])
 
 
