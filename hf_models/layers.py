@@ -122,22 +122,26 @@ def xavier_linear(in_features: int, out_features: int, bias: bool = True) -> nn.
     return starting_with(init.xavier_uniform_, nn.Linear(in_features, out_features, bias=bias))
 
 
-def starting_with(initialize: Callable[[torch.Tensor], torch.Tensor], layer: nn.Linear) -> nn.Linear:
-    """Initialise the weight of a layer, now and whenever transformers does so; the bias becomes zero.
+def starting_with(
+    initialize: Callable[[torch.Tensor], torch.Tensor],
+    layer: nn.Linear,
+    initialize_bias: Callable[[torch.Tensor], torch.Tensor] = init.zeros_,
+) -> nn.Linear:
+    """Initialise the weight of a layer, now and whenever transformers does so; the bias becomes zero by default.
 
     The layer itself remembers how: outside transformers' own models `_init_weights` is never called for modules
     without parameters of their own, such as the module that owns the layer.
     """
-    layer.initialize_weight = initialize
+    layer.initialize_weight, layer.initialize_bias = initialize, initialize_bias
     initialize_linear(layer, initialize)
     return layer
 
 
 def initialize_linear(layer: nn.Linear, initialize: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Initialise the weight of a layer; the bias becomes zero."""
+    """Initialise the weight of a layer; the bias becomes zero, or starts as [`starting_with`] was told."""
     initialize(layer.weight)
     if layer.bias is not None:
-        init.zeros_(layer.bias)
+        getattr(layer, "initialize_bias", init.zeros_)(layer.bias)
 
 
 def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -263,7 +263,7 @@ def test_nothing_to_compute(kernel, path, shape):
         (lambda k, x, v, t: k.linear(x, x[0, 0], v), r"bias: expected \(4\), got \(8\)"),
         (
             lambda k, x, v, t: k.linear(x, x[0, 0], residual=x),
-            r"residual: expected \(2, 3, 4, 4\), got \(2, 3, 4, 8\)",
+            r"residual: expected \(2, 3, 4, 4\), got",
         ),
         (lambda k, x, v, t: k.feed_forward(x, x[0, 0], None, x[0, 0], None), r"weight2: expected \(C_out, 4\)"),
         (lambda k, x, v, t: k.gelu(x.int()), "expected float32, float64, bfloat16 or float16"),
