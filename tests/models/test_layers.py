@@ -26,6 +26,12 @@ LAYERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def without_kernel(monkeypatch):
+    """The products of fused-layers have tests of their own."""
+    monkeypatch.setattr(layers, "product_kernel", lambda hidden_states: None)
+
+
 @pytest.fixture(params=LAYERS, ids=lambda function: function.__name__)
 def computed(request):
     """The function that computes a layer."""
@@ -318,3 +324,13 @@ def test_layers_that_start_differently():
     assert xavier.weight.std().item() == pytest.approx((2 / 500) ** 0.5, rel=0.02)
     assert copy.deepcopy(zero).initialize_weight is zero.initialize_weight
     assert layers.xavier_linear(4, 4, bias=False).bias is None
+
+
+def test_the_operator_of_compiled_graphs_counts_what_linear_counts():
+    weight, bias = torch.randn(40, 24), torch.randn(40)
+    counts = []
+    for product in (F.linear, torch.ops.hf_models.linear):
+        with FlopCounterMode(display=False) as counter:
+            product(torch.randn(2, 7, 24), weight, bias)
+        counts.append(counter.get_total_flops())
+    assert counts == [2 * 2 * 7 * 24 * 40] * 2
