@@ -14,7 +14,7 @@ from transformers.activations import GELUActivation
 
 from .execution import are_plain, is_recording, is_transformed, is_untouched, only_computes
 from .hub_kernels import get_module
-from .layers import DropPath, LayerScale, on_channels_first
+from .layers import DropPath, LayerScale, on_channels_first, only_numbers
 
 _HALF = (torch.bfloat16, torch.float16)
 
@@ -32,7 +32,7 @@ def layer_norm(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., C).
     """
-    if only_computes() and _is_layer_norm(norm):
+    if only_numbers(hidden_states.dtype) and _is_layer_norm(norm):
         if kernel := _kernel("layer_norm", hidden_states, norm.weight, norm.bias):
             return kernel(hidden_states, norm.weight, norm.bias, norm.eps)
     elif _adds_gradients_in_half_precision(norm, hidden_states):
@@ -65,7 +65,7 @@ def add_branch_and_norm(
     hidden_states: torch.Tensor, branch: torch.Tensor, scale: nn.Module, drop_path: nn.Module, norm: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of [`add_branch`], and its [`layer_norm`], (..., C) each."""
-    if only_computes() and _is_layer_norm(norm) and _keeps_all(drop_path):
+    if only_numbers(hidden_states.dtype) and _is_layer_norm(norm) and _keeps_all(drop_path):
         factor = scale.scale if is_untouched(scale, LayerScale) else None
         if factor is not None or is_untouched(scale, nn.Identity):
             tensors = hidden_states, branch, factor, norm.weight, norm.bias
@@ -77,7 +77,7 @@ def add_branch_and_norm(
 
 def activate(activation: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     """`activation(hidden_states)`, for GELU to 1e-6 in float32 and to 9 bits in bfloat16; any shape."""
-    if only_computes() and _is_gelu(activation) and (kernel := _kernel("gelu", hidden_states)):
+    if only_numbers(hidden_states.dtype) and _is_gelu(activation) and (kernel := _kernel("gelu", hidden_states)):
         return kernel(hidden_states)
     return activation(hidden_states)
 
@@ -96,7 +96,7 @@ def conv_norm_activation(
     Returns:
         (N, H, W, C).
     """
-    if only_computes() and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and _is_gelu(activation):
+    if only_numbers(hidden_states.dtype) and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and _is_gelu(activation):
         tensors = hidden_states, conv.weight, conv.bias, norm.weight, norm.bias
         if kernel := _kernel("depthwise_norm_gelu", *tensors):
             return kernel(*tensors, norm.eps)

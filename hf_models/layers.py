@@ -6,11 +6,13 @@ starts differently by [`starting_with`], and calls a layer through functions suc
 in less time where nobody would notice.
 """
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import register_flop_formula
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
@@ -187,21 +189,36 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
     return conv(hidden_states)
 
 
+def only_numbers(dtype: torch.dtype) -> bool:
+    """Whether a compiled kernel may take the place of PyTorch's modules: nothing but numbers of this type is wanted.
+
+    Where torch.compile stores the weights in a layout of its choice, its products take what follows them along.
+    """
+    return only_computes() or (only_compiles() and not _packs_weights(dtype))
+
+
 def product_kernel(hidden_states: torch.Tensor) -> ModuleType | None:
     """The module fused-layers, where only numbers are wanted, if its products are faster than oneDNN's here."""
-    if not only_computes() or type(hidden_states) is not torch.Tensor or not hidden_states.is_cpu:
+    if type(hidden_states) is not torch.Tensor or not hidden_states.is_cpu or not only_numbers(hidden_states.dtype):
         return None
+    if torch.is_autocast_enabled("cpu") or not _multiplies_fast(hidden_states.dtype):
+        return None
+    return get_module("fused-layers", "cpu")
+
+
+@torch.compiler.assume_constant_result
+def _multiplies_fast(dtype: torch.dtype) -> bool:
     kernel = get_module("fused-layers", "cpu")
-    suits = kernel is not None and kernel.multiplies_fast(hidden_states.dtype)
-    return kernel if suits and not torch.is_autocast_enabled("cpu") else None
+    return kernel is not None and kernel.multiplies_fast(dtype)
 
 
 def _fast_product(hidden_states: torch.Tensor) -> Callable | None:
     """What computes a linear layer where only numbers are wanted; `None` elsewhere."""
-    if only_computes():
-        kernel = product_kernel(hidden_states)
-        return _linear_by_onednn if kernel is None else kernel.linear
-    return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(hidden_states.dtype) else None
+    if not only_numbers(hidden_states.dtype):
+        return None
+    if kernel := product_kernel(hidden_states):
+        return kernel.linear
+    return _linear_by_onednn if only_computes() else torch.ops.hf_models.linear
 
 
 @torch.compiler.assume_constant_result
@@ -230,6 +247,10 @@ if not hasattr(torch.ops.hf_models, "linear"):
     @torch.library.register_fake("hf_models::linear", lib=_library)
     def _linear_shape(input, weight, bias):
         return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+    @register_flop_formula(torch.ops.hf_models.linear)
+    def _linear_flops(input_shape, weight_shape, *args, **kwargs) -> int:
+        return 2 * math.prod(input_shape) * weight_shape[0]
 
 
 def _is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:

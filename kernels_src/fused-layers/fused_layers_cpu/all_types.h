@@ -1,7 +1,9 @@
 // The functions of a path for every type; to be included last by the path's file.
 #pragma once
 
+#include "batch_norm.h"
 #include "depthwise.h"
+#include "pointwise.h"
 #include "product.h"
 
 namespace fused_layers::CPU_PATH {

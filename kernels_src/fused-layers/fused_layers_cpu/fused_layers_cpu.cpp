@@ -1,37 +1,11 @@
 // From tensors to the compute paths: checks, memory, the split into tasks.
-#include <algorithm>
 #include <vector>
 
-#include "common/cpu_path.h"
-#include "fused_layers_operator/checks.h"
 #include "fused_layers_operator/fused_layers.h"
-#include "problem.h"
-
-#if defined(__x86_64__)
-#define ON_PATH(PATH, ...) \
-  ((PATH) == CpuPath::avx512_bf16 ? &avx512_bf16::__VA_ARGS__ : ON_CPU_PATH(PATH, __VA_ARGS__))
-#else
-#define ON_PATH(PATH, ...) ON_CPU_PATH(PATH, __VA_ARGS__)
-#endif
+#include "tensors.h"
 
 namespace fused_layers {
 namespace {
-
-constexpr int64_t kTask = 1 << 14;  // numbers; they take some 10 microseconds, about what it costs to wake a thread
-
-// The tensor itself where its numbers lie in order: asking PyTorch for a copy costs time even where it makes none.
-Tensor in_order(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
-template <typename T>
-const T* data(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-template <typename T>
-T* data(Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
 
 void check_norm(const Tensor& input, const Tensor& weight, const Tensor& bias) {
   check_parameter("weight", weight, input);
@@ -42,14 +16,6 @@ template <typename T>
 Norm<T> norm_of(const Tensor& weight, const Tensor& bias, double eps) {
   return {weight.size(0), data<T>(weight), data<T>(bias), Compute<T>(eps)};
 }
-
-CpuPath choose_path() {
-  static const CpuPaths paths("FUSED_LAYERS_CPU_PATH",
-                              {CpuPath::avx512_bf16, CpuPath::avx512, CpuPath::avx2, CpuPath::portable});
-  return paths.choose();
-}
-
-int64_t grain(int64_t numbers_of_row) { return std::max<int64_t>(1, kTask / numbers_of_row); }
 
 }  // namespace
 }  // namespace fused_layers

@@ -14,6 +14,12 @@ DEFINE_OPERATORS(ops) {
   ops.def(
       "depthwise_norm_gelu(Tensor input, Tensor kernel, Tensor kernel_bias, Tensor weight, Tensor bias, float eps) "
       "-> Tensor");
+  ops.def(
+      "pointwise_conv(Tensor input, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual, Tensor? input_scale, "
+      "Tensor? input_shift, bool input_relu, int activation) -> Tensor");
+  ops.def(
+      "batch_norm_factors(Tensor weight, Tensor bias, Tensor mean, Tensor variance, float eps) -> (Tensor, Tensor)");
+  ops.def("merge_kernels(Tensor kernels, Tensor scale, Tensor? small, Tensor? small_scale) -> Tensor");
 }
 
 IMPLEMENT_OPERATORS(ops) {
@@ -23,4 +29,7 @@ IMPLEMENT_OPERATORS(ops) {
   ops.impl("feed_forward", TORCH_BOX(&feed_forward));
   ops.impl("gelu", TORCH_BOX(&gelu));
   ops.impl("depthwise_norm_gelu", TORCH_BOX(&depthwise_norm_gelu));
+  ops.impl("pointwise_conv", TORCH_BOX(&pointwise_conv));
+  ops.impl("batch_norm_factors", TORCH_BOX(&batch_norm_factors));
+  ops.impl("merge_kernels", TORCH_BOX(&merge_kernels));
 }

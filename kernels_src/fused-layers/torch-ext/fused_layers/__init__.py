@@ -8,7 +8,9 @@ from ._layers import (
     gelu,
     layer_norm,
     linear,
+    merge_norms_and_kernels,
     multiplies_fast,
+    pointwise_conv,
 )
 
 __all__ = [
@@ -19,5 +21,7 @@ __all__ = [
     "gelu",
     "layer_norm",
     "linear",
+    "merge_norms_and_kernels",
     "multiplies_fast",
+    "pointwise_conv",
 ]
