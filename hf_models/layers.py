@@ -192,9 +192,10 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
 def only_numbers(dtype: torch.dtype) -> bool:
     """Whether a compiled kernel may take the place of PyTorch's modules: nothing but numbers of this type is wanted.
 
-    Where torch.compile stores the weights in a layout of its choice, its products take what follows them along.
+    Where torch.compile stores the weights in a layout of its choice, its products take what follows them along. They
+    are left alone if the kernel has none that are faster.
     """
-    return only_computes() or (only_compiles() and not _packs_weights(dtype))
+    return only_computes() or (only_compiles() and (_multiplies_fast(dtype) or not _packs_weights(dtype)))
 
 
 def product_kernel(hidden_states: torch.Tensor) -> ModuleType | None:

@@ -30,6 +30,7 @@ LAYERS = {
 def without_kernel(monkeypatch):
     """The products of fused-layers have tests of their own."""
     monkeypatch.setattr(layers, "product_kernel", lambda hidden_states: None)
+    monkeypatch.setattr(layers, "_multiplies_fast", lambda dtype: False)
 
 
 @pytest.fixture(params=LAYERS, ids=lambda function: function.__name__)
