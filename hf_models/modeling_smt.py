@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
-from .fused_layers import activate, add_branch, add_branch_and_norm, layer_norm
+from .fused_layers import add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .layers import (
     DropPath,
@@ -21,6 +21,7 @@ from .layers import (
     linear,
     on_channels_first,
     on_channels_last,
+    pointwise_conv,
     residual_scale,
     split_last,
 )
@@ -32,6 +33,7 @@ from .modeling_base import (
     HierarchicalPreTrainedModel,
     HierarchicalStage,
 )
+from .scale_aware_modulation import add_conv_and_activate, mix_scales
 
 
 class SMTModulation(nn.Module):
@@ -57,13 +59,10 @@ class SMTModulation(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        heads = linear(self.context, hidden_states).chunk(len(self.head_convs), dim=-1)
-        heads = [on_channels_first(conv, head) for conv, head in zip(self.head_convs, heads, strict=True)]
-        # channel c of every head side by side, (N, H, W, C / heads, heads) -> (N, H, W, C) -> (N, C, H, W):
-        # each group of the 1x1 convolution mixes the scales of one channel
-        mixed = torch.stack(heads, dim=-1).flatten(-2).permute(0, 3, 1, 2)
-        modulator = self.reduce(self.activation(self.batch_norm(self.expand(mixed))))
-        modulated = modulator.permute(0, 2, 3, 1) * linear(self.value, hidden_states)
+        context = linear(self.context, hidden_states)
+        mixed = mix_scales(self.head_convs, self.expand, self.batch_norm, self.activation, context)
+        modulator = on_channels_first(partial(pointwise_conv, self.reduce), mixed)
+        modulated = modulator * linear(self.value, hidden_states)
         return self.dropout(linear(self.projection, modulated))
 
 
@@ -134,8 +133,8 @@ class SMTMLP(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
         hidden_states = linear(self.fc1, hidden_states)
-        hidden_states = hidden_states + on_channels_first(self.depthwise_conv, hidden_states)
-        return self.dropout(linear(self.fc2, self.dropout(activate(self.activation, hidden_states))))
+        hidden_states = add_conv_and_activate(self.depthwise_conv, self.activation, hidden_states)
+        return self.dropout(linear(self.fc2, self.dropout(hidden_states)))
 
 
 class SMTLayer(GradientCheckpointingLayer):

@@ -36,7 +36,25 @@ struct Depthwise {
   const T* zeros;  // channels of them: a pixel outside the image
 };
 
-// Each path computes rows [begin, end): of channels, of image rows (depthwise_norm_gelu), or numbers (gelu).
+// The four heads of SMT's modulation and their aggregation, which makes eight outputs of channel c of every head. A task
+// is a tile of pixels and a block of the channels of a head.
+template <typename T>
+struct Mixing {
+  static constexpr int kHeads = 4, kOutputs = 8, kSizes[kHeads] = {3, 5, 7, 9};
+  static constexpr int kFolded = 9 + 25 + 49 + 81 + kOutputs * (kHeads + 1);  // numbers of a channel, folded
+  static constexpr int64_t kRows = 14, kColumns = 28, kBlock = 16;
+  int64_t height, width, channels;       // channels of one head
+  int64_t down, across, blocks;          // tiles and blocks
+  const T* input;                        // (batch, height, width, kHeads * channels)
+  const T* kernels[kHeads];              // (channels, size * size)
+  const T* kernel_biases[kHeads];        // (channels)
+  const T *expand, *expand_bias;         // (channels * kOutputs, kHeads), (channels * kOutputs)
+  const T *mean, *variance;              // of the BatchNorm, (channels * kOutputs)
+  const T *weight, *bias;
+  double eps;
+};
+
+// Each path computes rows [begin, end): of channels, of image rows (depthwise), numbers (gelu) or tiles (mix_scales).
 #define DECLARE_PATH(path)                                                                                      \
   namespace path {                                                                                              \
   template <typename T>                                                                                         \
@@ -47,6 +65,12 @@ struct Depthwise {
   void gelu(const T* input, T* output, int64_t begin, int64_t end);                                             \
   template <typename T>                                                                                         \
   void depthwise_norm_gelu(const Depthwise<T>&, const Norm<T>&, T* output, int64_t begin, int64_t end);         \
+  template <typename T>                                                                                         \
+  void add_depthwise_gelu(const Depthwise<T>&, T* output, int64_t begin, int64_t end);                          \
+  template <typename T>                                                                                         \
+  void fold(const Mixing<T>&, Compute<T>* folded);                                                              \
+  template <typename T>                                                                                         \
+  void mix_scales(const Mixing<T>&, const Compute<T>* folded, T* output, int64_t begin, int64_t end);           \
   }
 DECLARE_PATH(portable)
 DECLARE_PATH(avx2)

@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <tuple>
+#include <vector>
 
 #include <torch/csrc/stable/tensor.h>
 
@@ -21,3 +22,13 @@ torch::stable::Tensor depthwise_norm_gelu(const torch::stable::Tensor& input, co
                                           const torch::stable::Tensor& kernel_bias,
                                           const torch::stable::Tensor& weight, const torch::stable::Tensor& bias,
                                           double eps);
+
+// The sum of the input and its convolution, through GELU.
+torch::stable::Tensor add_depthwise_gelu(const torch::stable::Tensor& input, const torch::stable::Tensor& kernel,
+                                         const torch::stable::Tensor& kernel_bias);
+
+torch::stable::Tensor mix_scales(const torch::stable::Tensor& input, const std::vector<torch::stable::Tensor>& kernels,
+                                 const std::vector<torch::stable::Tensor>& kernel_biases,
+                                 const torch::stable::Tensor& expand, const torch::stable::Tensor& expand_bias,
+                                 const torch::stable::Tensor& mean, const torch::stable::Tensor& variance,
+                                 const torch::stable::Tensor& weight, const torch::stable::Tensor& bias, double eps);

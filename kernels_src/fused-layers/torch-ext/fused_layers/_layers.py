@@ -78,6 +78,51 @@ def depthwise_norm_gelu(
     return ops.depthwise_norm_gelu(input, kernel, kernel_bias, weight, bias, eps)
 
 
+def add_depthwise_gelu(input: torch.Tensor, kernel: torch.Tensor, kernel_bias: torch.Tensor) -> torch.Tensor:
+    """The sum of the input and a depthwise 3x3 convolution of it that keeps the size, then [`gelu`].
+
+    Args:
+        input: (N, H, W, C).
+        kernel, kernel_bias: As in [`depthwise_norm_gelu`].
+
+    Returns:
+        (N, H, W, C), rounded once.
+    """
+    _refuse_derivatives("add_depthwise_gelu", input, kernel, kernel_bias)
+    return ops.add_depthwise_gelu(input, kernel, kernel_bias)
+
+
+def mix_scales(
+    input: torch.Tensor,
+    kernels: list[torch.Tensor],
+    kernel_biases: list[torch.Tensor],
+    expand: torch.Tensor,
+    expand_bias: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    """The mixed heads of SMT's modulation, then its aggregation: a grouped 1x1 convolution, BatchNorm, [`gelu`].
+
+    Args:
+        input: (N, H, W, 4 D): the four heads, D channels each.
+        kernels: (D, 1, 3, 3), (D, 1, 5, 5), (D, 1, 7, 7), (D, 1, 9, 9): depthwise convolutions that keep the size.
+        kernel_biases: (D) each.
+        expand: (8 D, 4, 1, 1): from channel c of every head to channels 8 c to 8 c + 7.
+        expand_bias: (8 D).
+        mean, variance, weight, bias: Those of the BatchNorm, (8 D) each.
+        eps: Is added to the variance.
+
+    Returns:
+        (N, H, W, 8 D), rounded once.
+    """
+    parameters = (expand, expand_bias, mean, variance, weight, bias)
+    _refuse_derivatives("mix_scales", input, *kernels, *kernel_biases, *parameters)
+    return ops.mix_scales(input, kernels, kernel_biases, *parameters, eps)
+
+
 def cpu_path() -> str:
     """The instruction set that the operators run with on this processor: avx512_bf16, avx512, avx2 or portable.
 
@@ -102,5 +147,10 @@ def _add_fake(input, *arguments):
     return input.new_empty(input.shape), input.new_empty(input.shape)
 
 
-for _name in ("layer_norm", "add_layer_norm", "gelu", "depthwise_norm_gelu"):
+def _mix_fake(input, *arguments):
+    return input.new_empty((*input.shape[:-1], 2 * input.shape[-1]))
+
+
+for _name in ("layer_norm", "add_layer_norm", "gelu", "depthwise_norm_gelu", "add_depthwise_gelu"):
     torch.library.register_fake(add_op_namespace_prefix(_name))(_add_fake if _name == "add_layer_norm" else _fake)
+torch.library.register_fake(add_op_namespace_prefix("mix_scales"))(_mix_fake)
