@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -33,7 +34,7 @@ from .modeling_base import (
     HierarchicalPreTrainedModel,
     HierarchicalStage,
 )
-from .scale_aware_modulation import add_conv_and_activate, mix_scales
+from .scale_aware_modulation import add_conv_and_activate, attention_kernel, mix_scales
 
 
 class SMTModulation(nn.Module):
@@ -101,21 +102,29 @@ class SMTAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        query = linear(self.query, hidden_states)
-        key, value = linear(self.key_value, hidden_states).chunk(2, dim=-1)
+        query, key_value = linear(self.query, hidden_states), linear(self.key_value, hidden_states)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        attended, _ = attention(
-            self,
-            self._split_heads(query),
-            self._split_heads(key),
-            self._split_heads(value),
-            attention_mask=None,
-            scaling=(query.shape[-1] // self.num_heads) ** -0.5,
-            dropout=self.attention_dropout if self.training else 0.0,
-            is_causal=False,
-        )
-        attended = attended.reshape(hidden_states.shape)  # (N, H * W, heads, C / heads) -> (N, H, W, C)
-        return self.dropout(linear(self.projection, attended + on_channels_first(self.local_conv, value)))
+        dropout = self.attention_dropout if self.training else 0.0
+        kernel = None
+        if attention is sdpa_attention_forward and not dropout:
+            kernel = attention_kernel(self.local_conv, query, key_value)
+        if kernel:
+            mixed = kernel(query, key_value, self.num_heads, self.local_conv.weight, self.local_conv.bias)
+        else:
+            key, value = key_value.chunk(2, dim=-1)
+            attended, _ = attention(
+                self,
+                self._split_heads(query),
+                self._split_heads(key),
+                self._split_heads(value),
+                attention_mask=None,
+                scaling=(query.shape[-1] // self.num_heads) ** -0.5,
+                dropout=dropout,
+                is_causal=False,
+            )
+            # (N, H * W, heads, C / heads) -> (N, H, W, C)
+            mixed = attended.reshape(hidden_states.shape) + on_channels_first(self.local_conv, value)
+        return self.dropout(linear(self.projection, mixed))
 
 
 class SMTMLP(nn.Module):

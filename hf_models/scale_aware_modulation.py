@@ -4,6 +4,8 @@ Each function computes what its modules compute, called one after the other. Whe
 the modules are what they seem, one pass of the kernel `fused-layers` computes it; else the modules run.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -58,6 +60,19 @@ def add_conv_and_activate(conv: nn.Module, activation: nn.Module, hidden_states:
         if kernel := fused_kernel("add_depthwise_gelu", *tensors):
             return kernel(*tensors)
     return activate(activation, hidden_states + on_channels_first(conv, hidden_states))
+
+
+def attention_kernel(conv: nn.Module, query: torch.Tensor, key_value: torch.Tensor) -> Callable | None:
+    """The kernel's attention with a depthwise convolution of the values; `None` where PyTorch's is to run.
+
+    Args:
+        conv: The convolution.
+        query: (N, H, W, C).
+        key_value: (N, H, W, 2 C).
+    """
+    if (only_computes() or only_compiles()) and is_depthwise(conv, 3):
+        return fused_kernel("attend", query, key_value, conv.weight, conv.bias)
+    return None
 
 
 def _is_mixing(convs: nn.ModuleList, expand: nn.Module, norm: nn.Module, activation: nn.Module) -> bool:

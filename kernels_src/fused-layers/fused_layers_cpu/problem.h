@@ -54,7 +54,18 @@ struct Mixing {
   double eps;
 };
 
-// Each path computes rows [begin, end): of channels, of image rows (depthwise), numbers (gelu) or tiles (mix_scales).
+// Self-attention over all pixels plus a depthwise 3x3 convolution of the values.
+template <typename T>
+struct Attention {
+  int64_t height, width, heads, channels;  // channels of one head
+  const T* query;                          // (batch, height * width, heads * channels)
+  const T* key_value;                      // (batch, height * width, 2 * heads * channels)
+  const T* kernel;                         // (heads * channels, 9)
+  const T* bias;
+};
+
+// Each path computes rows [begin, end): of channels, of image rows (depthwise), numbers (gelu), tiles
+// (mix_scales) or heads (attend).
 #define DECLARE_PATH(path)                                                                                      \
   namespace path {                                                                                              \
   template <typename T>                                                                                         \
@@ -67,6 +78,8 @@ struct Mixing {
   void depthwise_norm_gelu(const Depthwise<T>&, const Norm<T>&, T* output, int64_t begin, int64_t end);         \
   template <typename T>                                                                                         \
   void add_depthwise_gelu(const Depthwise<T>&, T* output, int64_t begin, int64_t end);                          \
+  template <typename T>                                                                                         \
+  void attend(const Attention<T>&, T* output, int64_t begin, int64_t end);                                      \
   template <typename T>                                                                                         \
   void fold(const Mixing<T>&, Compute<T>* folded);                                                              \
   template <typename T>                                                                                         \

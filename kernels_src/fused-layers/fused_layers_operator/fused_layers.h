@@ -32,3 +32,7 @@ torch::stable::Tensor mix_scales(const torch::stable::Tensor& input, const std::
                                  const torch::stable::Tensor& expand, const torch::stable::Tensor& expand_bias,
                                  const torch::stable::Tensor& mean, const torch::stable::Tensor& variance,
                                  const torch::stable::Tensor& weight, const torch::stable::Tensor& bias, double eps);
+
+// Attention of every pixel to all of its image, with a depthwise convolution of the values.
+torch::stable::Tensor attend(const torch::stable::Tensor& query, const torch::stable::Tensor& key_value, int64_t heads,
+                             const torch::stable::Tensor& kernel, const torch::stable::Tensor& kernel_bias);

@@ -11,6 +11,7 @@ DEFINE_OPERATORS(ops) {
       "depthwise_norm_gelu(Tensor input, Tensor kernel, Tensor kernel_bias, Tensor weight, Tensor bias, float eps) "
       "-> Tensor");
   ops.def("add_depthwise_gelu(Tensor input, Tensor kernel, Tensor kernel_bias) -> Tensor");
+  ops.def("attend(Tensor query, Tensor key_value, int heads, Tensor kernel, Tensor kernel_bias) -> Tensor");
   ops.def(
       "mix_scales(Tensor input, Tensor[] kernels, Tensor[] kernel_biases, Tensor expand, Tensor expand_bias, "
       "Tensor mean, Tensor variance, Tensor weight, Tensor bias, float eps) -> Tensor");
@@ -22,5 +23,6 @@ IMPLEMENT_OPERATORS(ops) {
   ops.impl("gelu", TORCH_BOX(&gelu));
   ops.impl("depthwise_norm_gelu", TORCH_BOX(&depthwise_norm_gelu));
   ops.impl("add_depthwise_gelu", TORCH_BOX(&add_depthwise_gelu));
+  ops.impl("attend", TORCH_BOX(&attend));
   ops.impl("mix_scales", TORCH_BOX(&mix_scales));
 }

@@ -92,6 +92,24 @@ def add_depthwise_gelu(input: torch.Tensor, kernel: torch.Tensor, kernel_bias: t
     return ops.add_depthwise_gelu(input, kernel, kernel_bias)
 
 
+def attend(
+    query: torch.Tensor, key_value: torch.Tensor, heads: int, kernel: torch.Tensor, kernel_bias: torch.Tensor
+) -> torch.Tensor:
+    """Self-attention over all pixels of an image, plus a depthwise 3x3 convolution of the values.
+
+    Args:
+        query: (N, H, W, C), the heads side by side; is divided by the root of the C / heads channels of a head.
+        key_value: (N, H, W, 2 C): keys, then values.
+        heads: Divides C.
+        kernel, kernel_bias: As in [`depthwise_norm_gelu`].
+
+    Returns:
+        (N, H, W, C), rounded once.
+    """
+    _refuse_derivatives("attend", query, key_value, kernel, kernel_bias)
+    return ops.attend(query, key_value, heads, kernel, kernel_bias)
+
+
 def mix_scales(
     input: torch.Tensor,
     kernels: list[torch.Tensor],
@@ -151,6 +169,6 @@ def _mix_fake(input, *arguments):
     return input.new_empty((*input.shape[:-1], 2 * input.shape[-1]))
 
 
-for _name in ("layer_norm", "add_layer_norm", "gelu", "depthwise_norm_gelu", "add_depthwise_gelu"):
+for _name in ("layer_norm", "add_layer_norm", "gelu", "depthwise_norm_gelu", "add_depthwise_gelu", "attend"):
     torch.library.register_fake(add_op_namespace_prefix(_name))(_add_fake if _name == "add_layer_norm" else _fake)
 torch.library.register_fake(add_op_namespace_prefix("mix_scales"))(_mix_fake)

@@ -1,4 +1,4 @@
-// SMT's modulation: from tensors to the compute paths.
+// The layers of SMT: from tensors to the compute paths.
 #include <vector>
 
 #include "fused_layers_operator/fused_layers.h"
@@ -59,6 +59,33 @@ Tensor mix_scales(const Tensor& input, const std::vector<Tensor>& kernels, const
     // a task takes longer than waking a thread, but for those of the smallest images
     torch::stable::parallel_for(0, input.size(0) * mixing.down * mixing.across * mixing.blocks, 1,
                                 [&](int64_t begin, int64_t end) { run(mixing, folded.data(), out, begin, end); });
+  });
+  return output;
+}
+
+Tensor attend(const Tensor& query, const Tensor& key_value, int64_t heads, const Tensor& kernel,
+              const Tensor& kernel_bias) {
+  STD_TORCH_CHECK(query.dim() == 4, "query: expected (N, H, W, C), got ", shape_of(sizes_of(query)));
+  const int64_t channels = query.size(3);
+  STD_TORCH_CHECK(heads > 0 && channels % heads == 0, "heads: expected a divisor of ", channels, ", got ", heads);
+  check_shape("key_value", key_value, {query.size(0), query.size(1), query.size(2), 2 * channels});
+  check_like("key_value", key_value, "query", query);
+  check_shape("kernel", kernel, {channels, 1, 3, 3});
+  check_like("kernel", kernel, "query", query);
+  check_shape("kernel_bias", kernel_bias, {channels});
+  check_like("kernel_bias", kernel_bias, "query", query);
+  Tensor output = torch::stable::new_empty(query, sizes_of(query));
+  if (output.numel() == 0) return output;
+  const Tensor queries = in_order(query), keys = in_order(key_value), taps = in_order(kernel), bias = in_order(kernel_bias);
+  const CpuPath path = choose_path();
+  dispatch_type("query", query, [&](auto zero) {
+    using T = decltype(zero);
+    const Attention<T> attention{query.size(1),  query.size(2), heads,         channels / heads,
+                                 data<T>(queries), data<T>(keys), data<T>(taps), data<T>(bias)};
+    T* const out = data<T>(output);
+    const auto run = ON_PATH(path, attend<T>);
+    torch::stable::parallel_for(0, query.size(0) * heads, 1,
+                                [&](int64_t begin, int64_t end) { run(attention, out, begin, end); });
   });
   return output;
 }
