@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from .execution import are_plain, is_recording, is_transformed, is_untouched, only_computes
-from .hub_kernels import get_function
+from .hub_kernels import get_module
 from .layers import DropPath, LayerScale, on_channels_first
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -96,7 +96,7 @@ def conv_norm_activation(
     Returns:
         (N, H, W, C).
     """
-    if only_computes() and is_depthwise(conv, 3) and _is_layer_norm(norm) and is_gelu(activation):
+    if only_computes() and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and is_gelu(activation):
         tensors = hidden_states, conv.weight, conv.bias, norm.weight, norm.bias
         if kernel := fused_kernel("depthwise_norm_gelu", *tensors):
             return kernel(*tensors, norm.eps)
@@ -110,7 +110,8 @@ def fused_kernel(name: str, *tensors: torch.Tensor | None) -> Callable | None:
         return None
     if not all(tensor is None or (tensor.is_cpu and tensor.dtype == dtype) for tensor in tensors):
         return None
-    return get_function("fused-layers", name, "cpu", *tensors)
+    kernel = get_module("fused-layers", "cpu") if are_plain(*tensors) else None
+    return None if kernel is None else getattr(kernel, name)
 
 
 def _is_layer_norm(norm: nn.Module) -> bool:
@@ -127,14 +128,13 @@ def _keeps_all(drop_path: nn.Module) -> bool:
     return is_untouched(drop_path, DropPath) and (drop_path.rate == 0 or not drop_path.training)
 
 
-def is_depthwise(conv: nn.Module, kernel_size: int) -> bool:
-    """Whether it is PyTorch's, with bias, and keeps the size and the channels."""
+def _is_depthwise_3x3(conv: nn.Module) -> bool:
+    """Whether it is PyTorch's, and keeps the size and the channels."""
     return (
         is_untouched(conv, nn.Conv2d)
         and conv.groups == conv.in_channels == conv.out_channels
-        and conv.kernel_size == (kernel_size, kernel_size)
-        and conv.padding == (kernel_size // 2, kernel_size // 2)
-        and conv.stride == conv.dilation == (1, 1)
+        and conv.kernel_size == (3, 3)
+        and conv.stride == conv.dilation == conv.padding == (1, 1)
         and conv.padding_mode == "zeros"
         and conv.bias is not None
     )

@@ -91,6 +91,11 @@ def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | N
     return getattr(_modules[kernel, device], name)
 
 
+def get_module(kernel: str, device: str) -> ModuleType | None:
+    """The module of a compiled kernel, for whoever knows that nothing but numbers is wanted: see `only_computes`."""
+    return _modules[kernel, device] if _has_kernel(kernel, device) else None
+
+
 def set_reference(kernel: str, reference: Callable) -> None:
     """Name the reference from which a kernel takes the derivatives that it does not compute."""
     _references[kernel] = reference
@@ -109,8 +114,10 @@ _references: dict[str, Callable] = {}
 @torch.compiler.assume_constant_result
 def _has_kernel(kernel: str, device: str) -> bool:
     module, decision = _choose(kernel, device)
+    if module is not None and _modules.get((kernel, device)) is module:
+        return True
     _log(decision)
-    if module is not None and _modules.get((kernel, device)) is not module:
+    if module is not None:
         if kernel in _references and hasattr(module, "set_reference"):  # a kernel from the Hub may be older
             module.set_reference(_references[kernel])
         _modules[kernel, device] = module

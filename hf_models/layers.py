@@ -7,6 +7,7 @@ in less time where nobody would notice.
 """
 
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .execution import is_transformed, is_untouched, only_compiles, only_computes
+from .hub_kernels import get_module
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # Dynamo does not trace the question
 
@@ -150,9 +152,9 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
         (..., out_features).
     """
     if (
-        (product := _onednn_product(hidden_states.dtype))
+        (product := _fast_product(hidden_states))
         and is_untouched(layer, nn.Linear)
-        and _is_for_onednn(hidden_states, layer.weight)
+        and _is_for_products(hidden_states, layer.weight)
     ):
         return product(hidden_states, layer.weight, layer.bias)
     return layer(hidden_states)
@@ -171,9 +173,9 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
         (batch_size, out_channels, height, width).
     """
     if (
-        (product := _onednn_product(hidden_states.dtype))
+        (product := _fast_product(hidden_states))
         and is_untouched(conv, nn.Conv2d)
-        and _is_for_onednn(hidden_states, conv.weight)
+        and _is_for_products(hidden_states, conv.weight)
         and hidden_states.stride(1) == 1  # in another layout the linear layer would begin with a copy
     ):
         tokens, weight = hidden_states.permute(0, 2, 3, 1), conv.weight.flatten(1)  # (N, H, W, C), (O, C)
@@ -181,11 +183,21 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
     return conv(hidden_states)
 
 
-def _onednn_product(dtype: torch.dtype) -> Callable | None:
-    """What computes a linear layer by oneDNN where only numbers are wanted; `None` elsewhere."""
+def product_kernel(hidden_states: torch.Tensor) -> ModuleType | None:
+    """The module fused-layers, where only numbers are wanted, if its products are faster than oneDNN's here."""
+    if not only_computes() or type(hidden_states) is not torch.Tensor or not hidden_states.is_cpu:
+        return None
+    kernel = get_module("fused-layers", "cpu")
+    suits = kernel is not None and kernel.multiplies_fast(hidden_states.dtype)
+    return kernel if suits and not torch.is_autocast_enabled("cpu") else None
+
+
+def _fast_product(hidden_states: torch.Tensor) -> Callable | None:
+    """What computes a linear layer where only numbers are wanted; `None` elsewhere."""
     if only_computes():
-        return _linear_by_onednn
-    return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(dtype) else None
+        kernel = product_kernel(hidden_states)
+        return _linear_by_onednn if kernel is None else kernel.linear
+    return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(hidden_states.dtype) else None
 
 
 @torch.compiler.assume_constant_result
@@ -216,7 +228,7 @@ if not hasattr(torch.ops.hf_models, "linear"):
         return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
-def _is_for_onednn(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
+def _is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         type(hidden_states) is torch.Tensor
         and type(weight) in (torch.Tensor, nn.Parameter)

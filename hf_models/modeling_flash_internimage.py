@@ -6,6 +6,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_flash_internimage import FlashInternImageConfig
 from .deformable_conv import DCNv4
+from .fused_blocks import block_kernel, compute_block
 from .fused_layers import add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .layers import ConvPooler, DropPath, residual_scale
@@ -42,6 +43,8 @@ class FlashInternImageLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
+        if not self.post_norm and (kernel := block_kernel(self, (DCNv4, InternImageMLP), hidden_states)):
+            return compute_block(kernel, self, hidden_states)
         if self.post_norm:
             branch = layer_norm(self.norm1, self.dcn(hidden_states))
             hidden_states = add_branch(hidden_states, branch, self.layer_scale1, self.drop_path)

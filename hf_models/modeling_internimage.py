@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
+from .fused_blocks import block_kernel, compute_block
 from .fused_layers import activate, add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .int8_linear import feed_forward
@@ -63,6 +64,7 @@ class InternImageLayer(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(channels, eps=eps)
         self.mlp = InternImageMLP(config, channels)
         normalizes_both = config.res_post_norm and not config.post_norm and config.layer_scale_init_value is None
+        self.is_plain = not (config.post_norm or normalizes_both)
         self.res_post_norm1 = nn.LayerNorm(channels, eps=eps) if normalizes_both else nn.Identity()
         self.res_post_norm2 = nn.LayerNorm(channels, eps=eps) if normalizes_both else nn.Identity()
         self.layer_scale1 = residual_scale(channels, config.layer_scale_init_value)
@@ -71,6 +73,8 @@ class InternImageLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
+        if self.is_plain and (kernel := block_kernel(self, (DCNv3, InternImageMLP), hidden_states)):
+            return compute_block(kernel, self, hidden_states)
         if self.post_norm:
             branch = layer_norm(self.norm1, self.dcn(hidden_states))
             hidden_states = add_branch(hidden_states, branch, self.layer_scale1, self.drop_path)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .execution import is_untouched, only_compiles, only_computes
-from .fused_layers import activate, fused_kernel, is_depthwise, is_gelu
+from .fused_layers import activate, fused_kernel, is_gelu
 from .layers import on_channels_first
 
 _HEADS, _OUTPUTS = 4, 8  # of every published model, and so of the kernel
@@ -31,12 +31,15 @@ def mix_scales(
     Returns:
         (N, H, W, out_channels of `expand`).
     """
-    if (only_computes() or only_compiles()) and _is_mixing(convs, expand, norm, activation):
-        kernels, biases = [conv.weight for conv in convs], [conv.bias for conv in convs]
-        mean, variance = norm.running_mean, norm.running_var
-        parameters = expand.weight, expand.bias, mean, variance, norm.weight, norm.bias
-        if kernel := fused_kernel("mix_scales", context, *kernels, *biases, *parameters):
-            return kernel(context, kernels, biases, *parameters, norm.eps)
+    if (
+        (only_computes() or only_compiles())
+        and mixes_scales(convs, expand, norm)
+        and all(is_untouched(layer, type(layer)) for layer in (*convs, expand, norm))
+        and is_gelu(activation)
+    ):
+        tensors = mixing_tensors(convs, expand, norm)
+        if kernel := fused_kernel("mix_scales", context, *tensors[0], *tensors[1], *tensors[2:]):
+            return kernel(context, *tensors, norm.eps)
     heads = context.chunk(len(convs), dim=-1)
     heads = [on_channels_first(conv, head) for conv, head in zip(convs, heads, strict=True)]
     # channel c of every head side by side, (N, H, W, C / heads, heads) -> (N, H, W, C) -> (N, C, H, W)
@@ -55,7 +58,7 @@ def add_conv_and_activate(conv: nn.Module, activation: nn.Module, hidden_states:
     Returns:
         (N, H, W, C).
     """
-    if (only_computes() or only_compiles()) and is_depthwise(conv, 3) and is_gelu(activation):
+    if (only_computes() or only_compiles()) and _is_depthwise(conv) and is_gelu(activation):
         tensors = hidden_states, conv.weight, conv.bias
         if kernel := fused_kernel("add_depthwise_gelu", *tensors):
             return kernel(*tensors)
@@ -70,25 +73,51 @@ def attention_kernel(conv: nn.Module, query: torch.Tensor, key_value: torch.Tens
         query: (N, H, W, C).
         key_value: (N, H, W, 2 C).
     """
-    if (only_computes() or only_compiles()) and is_depthwise(conv, 3):
+    if (only_computes() or only_compiles()) and _is_depthwise(conv):
         return fused_kernel("attend", query, key_value, conv.weight, conv.bias)
     return None
 
 
-def _is_mixing(convs: nn.ModuleList, expand: nn.Module, norm: nn.Module, activation: nn.Module) -> bool:
-    """Whether these are PyTorch's layers, as the published models have them."""
+def mixes_scales(convs: nn.ModuleList, expand: nn.Module, norm: nn.Module) -> bool:
+    """Whether these are PyTorch's, as in the published models, and the norm is that of evaluation."""
     return (
         len(convs) == _HEADS
         and all(is_depthwise(conv, 3 + 2 * i) for i, conv in enumerate(convs))
-        and is_untouched(expand, nn.Conv2d)
-        and expand.kernel_size == expand.stride == (1, 1)
-        and expand.padding == (0, 0)
+        and is_pointwise(expand)
         and expand.in_channels == _HEADS * expand.groups
         and expand.out_channels == _OUTPUTS * expand.groups
         and expand.bias is not None
-        and is_untouched(norm, nn.BatchNorm2d)
+        and type(norm) is nn.BatchNorm2d
         and norm.affine
         and norm.track_running_stats
         and not norm.training
-        and is_gelu(activation)
+        and norm.running_mean.dtype == norm.running_var.dtype == norm.weight.dtype
     )
+
+
+def mixing_tensors(convs: nn.ModuleList, expand: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple:
+    """What the kernel's function `mix_scales` takes between the map and the epsilon."""
+    kernels, biases = [conv.weight for conv in convs], [conv.bias for conv in convs]
+    return kernels, biases, expand.weight, expand.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
+
+
+def is_depthwise(conv: nn.Module, kernel_size: int) -> bool:
+    """Whether it is a convolution with a bias, of each channel alone, that keeps the size."""
+    return (
+        type(conv) is nn.Conv2d
+        and conv.groups == conv.in_channels == conv.out_channels
+        and conv.kernel_size == (kernel_size, kernel_size)
+        and conv.padding == (kernel_size // 2, kernel_size // 2)
+        and conv.stride == conv.dilation == (1, 1)
+        and conv.padding_mode == "zeros"
+        and conv.bias is not None
+    )
+
+
+def _is_depthwise(conv: nn.Module) -> bool:
+    return is_depthwise(conv, 3) and is_untouched(conv, nn.Conv2d)
+
+
+def is_pointwise(conv: nn.Module) -> bool:
+    """Whether it is a convolution each of whose outputs depends on one pixel, that at its own place."""
+    return type(conv) is nn.Conv2d and conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0)

@@ -43,6 +43,8 @@ SMT_CODE |= {
     "remote_code.py",
     "saved_weights.py",
     "scale_aware_modulation.py",
+    "smt_blocks.py",
+    "strided_conv.py",
 }
 OTHERS = {".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 

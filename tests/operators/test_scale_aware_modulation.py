@@ -1,4 +1,4 @@
-"""The functions of SMT's layers: on every path of the kernel `fused-layers`, and when the modules run instead of it."""
+"""SMT's operators and layers: on every path of the kernel, and when the modules run instead of it."""
 
 import random
 
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_models import hub_kernels
 from hf_models.configuration_smt import SMTConfig
-from hf_models.modeling_smt import SMTAttention, SMTMLP, SMTModulation
+from hf_models.modeling_smt import SMTMLP, SMTAttention, SMTModulation
 
 from ..harness.kernel_builder import cpu_variant
 from ..harness.kernel_tester import shifted
@@ -113,7 +113,7 @@ INPUTS = {"add_depthwise_gelu": inputs_of_add, "mix_scales": inputs_of_mixing, "
 def random_inputs(name, seed):
     numbers = Numbers(seed, random.Random(seed).choice([torch.float32, *DTYPES]))
     pick = numbers.pick
-    size = pick.choice([1, 1, 2]), pick.randint(1, 16), pick.choice([1, 2, 7, 14, 15, pick.randint(1, 60)])
+    size = pick.choice([1, 1, 2]), pick.randint(1, 15), pick.choice([1, 2, 7, 14, 15, pick.randint(1, 30)])
     return INPUTS[name](numbers, size, pick.choice([1, 3, 16, 32, pick.randint(1, 40)]))
 
 
@@ -138,7 +138,7 @@ def check_random_case(kernel, name, seed):
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_random_cases(kernel, path, name):
-    for seed in range(60):
+    for seed in range(30):
         check_random_case(kernel, name, seed)
 
 
@@ -353,7 +353,7 @@ def test_the_modules_run_in_autocast(layer, name, calls):
 @torch.no_grad()
 def test_the_modules_run_where_more_than_numbers_is_wanted(layer, name, calls):
     expected = plain(layer, X)
-    torch.testing.assert_close(torch.func.jvp(layer, (X,), (X,))[0], expected)
+    torch.testing.assert_close(torch.func.vmap(layer)(X[:, None])[:, 0], expected)
     torch.testing.assert_close(torch.export.export(layer, (X,)).module()(X), expected)
     torch.testing.assert_close(torch.jit.trace(layer, (X,), check_trace=False)(X), expected)
     with FlopCounterMode(display=False) as counter:

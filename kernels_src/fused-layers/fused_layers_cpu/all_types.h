@@ -4,6 +4,7 @@
 #include "attend.h"
 #include "depthwise.h"
 #include "mix_scales.h"
+#include "product.h"
 
 namespace fused_layers::CPU_PATH {
 
@@ -15,7 +16,9 @@ namespace fused_layers::CPU_PATH {
   template void add_depthwise_gelu<T>(const Depthwise<T>&, T*, int64_t, int64_t);                 \
   template void attend<T>(const Attention<T>&, T*, int64_t, int64_t);                              \
   template void fold<T>(const Mixing<T>&, Compute<T>*);                                           \
-  template void mix_scales<T>(const Mixing<T>&, const Compute<T>*, T*, int64_t, int64_t);
+  template void mix_scales<T>(const Mixing<T>&, const Compute<T>*, T*, int64_t, int64_t);          \
+  template void multiply<T>(const Product<T>&, int64_t, int64_t, int64_t, int64_t);             \
+  template int64_t panel_count<T>(int64_t);
 FOR_EACH_TYPE(INSTANTIATE)
 #undef INSTANTIATE
 

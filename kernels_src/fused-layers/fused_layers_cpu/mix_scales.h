@@ -1,4 +1,4 @@
-// The mixed heads of SMT's modulation and their aggregation up to its GELU, for tiles of pixels and a block of channels.
+// The mixed heads of SMT's modulation and their aggregation up to its GELU, for windows of pixels and a block of channels.
 //
 // A head's part of the input is laid into a buffer with zeros around, so that its kernel knows no borders. What the
 // heads give for a pixel stays in the first-level caches until it is mixed.
@@ -54,27 +54,27 @@ void fold(const Mixing<T>& mixing, Compute<T>* numbers) {
 }
 
 // Some pixels of an image.
-struct Tile {
+struct Window {
   int64_t image, top, bottom, left, right;
 };
 
-// Lays a head's channels [channel, channel + count) of a tile and of `around` pixels about it into `padded`, where a row
+// Lays a head's channels [channel, channel + count) of a window and of `around` pixels about it into `padded`, where a row
 // has `columns` pixels.
 template <typename T>
-ALWAYS_INLINE void lay(const Mixing<T>& mixing, const Tile& tile, int64_t around, int64_t columns, int64_t channel,
+ALWAYS_INLINE void lay(const Mixing<T>& mixing, const Window& window, int64_t around, int64_t columns, int64_t channel,
                        int count, Compute<T>* padded) {
   using V = Vector<T>;
   const int64_t pixel_stride = Mixing<T>::kHeads * mixing.channels;
-  const int64_t first = std::max<int64_t>(tile.left - around, 0);
-  const int64_t last = std::min(tile.left - around + columns, mixing.width);
-  for (int64_t y = tile.top - around; y < tile.bottom + around; ++y, padded += columns * V::size) {
+  const int64_t first = std::max<int64_t>(window.left - around, 0);
+  const int64_t last = std::min(window.left - around + columns, mixing.width);
+  for (int64_t y = window.top - around; y < window.bottom + around; ++y, padded += columns * V::size) {
     if (y < 0 || y >= mixing.height) {
       std::fill_n(padded, columns * V::size, Compute<T>(0));
       continue;
     }
-    const int64_t before = first - (tile.left - around);
+    const int64_t before = first - (window.left - around);
     std::fill_n(padded, before * V::size, Compute<T>(0));
-    const T* in = mixing.input + ((tile.image * mixing.height + y) * mixing.width + first) * pixel_stride + channel;
+    const T* in = mixing.input + ((window.image * mixing.height + y) * mixing.width + first) * pixel_stride + channel;
     for (int64_t x = 0; x < last - first; ++x, in += pixel_stride)
       load<V>(in, count).store(padded + (before + x) * V::size);
     const int64_t filled = before + last - first;
@@ -103,16 +103,16 @@ constexpr int kMany = 14, kFew = 7;  // pixels side by side; the maps of a 224-p
 
 inline int64_t whole_steps(int64_t pixels) { return (pixels + kFew - 1) / kFew * kFew; }
 
-// A head's outputs for a tile: rows of whole_steps(width of the tile) pixels.
+// A head's outputs for a window: rows of whole_steps(width of the window) pixels.
 template <int kHead, typename T>
-void convolve_head(const Mixing<T>& mixing, const Folded<const Compute<T>>& folded, const Tile& tile, int64_t channel, int count,
+void convolve_head(const Mixing<T>& mixing, const Folded<const Compute<T>>& folded, const Window& window, int64_t channel, int count,
                    Compute<T>* padded, Compute<T>* out) {
   using V = Vector<T>;
   constexpr int kSize = Mixing<T>::kSizes[kHead], kAround = kSize / 2;
-  const int64_t steps = whole_steps(tile.right - tile.left), columns = steps + 2 * kAround;
-  lay(mixing, tile, kAround, columns, kHead * mixing.channels + channel, count, padded);
+  const int64_t steps = whole_steps(window.right - window.left), columns = steps + 2 * kAround;
+  lay(mixing, window, kAround, columns, kHead * mixing.channels + channel, count, padded);
   const Compute<T>* const taps = folded.tap(kHead, 0) + channel;
-  for (int64_t y = 0; y < tile.bottom - tile.top; ++y, padded += columns * V::size, out += steps * V::size) {
+  for (int64_t y = 0; y < window.bottom - window.top; ++y, padded += columns * V::size, out += steps * V::size) {
     int64_t x = 0;
     for (; x + kMany <= steps; x += kMany)
       convolve_pixels<kSize, kMany, V>(padded + x * V::size, columns, taps, folded.stride, out + x * V::size);
@@ -121,27 +121,41 @@ void convolve_head(const Mixing<T>& mixing, const Folded<const Compute<T>>& fold
   }
 }
 
-// Stores v[0][0] v[1][0] ... v[7][0] v[0][1] ..., `count` of each vector: each step lays two vectors in turns.
-template <typename T, int N>
-ALWAYS_INLINE void store_in_turns(const Vector<T> (&values)[N], int count, T* out) {
-  using V = Vector<T>;
-  using A = Compute<T>;
-  A first[N * V::size], second[N * V::size];
-  const auto take_turns = [](const V& a, const V& b, auto* to) { V::store_pairs(to, V::size, a, b); };
-  for (int i = 0; i < N / 2; ++i) take_turns(values[i], values[i + N / 2], first + 2 * i * V::size);
-  A *from = first, *to = second;
-  for (int laid = 2; 2 * laid < N; laid *= 2, std::swap(from, to))
-    for (int i = 0; i < N / 2; ++i)
-      take_turns(V::load(from + i * V::size), V::load(from + (i + N / 2) * V::size), to + 2 * i * V::size);
-  for (int i = 0; i < N / 2; ++i) {
-    const int left = std::min(V::size, (count * N - 2 * i * V::size) / 2);
-    if (left > 0) V::store_pairs(out + 2 * i * V::size, left, V::load(from + i * V::size), V::load(from + (i + N / 2) * V::size));
+// a[0] b[0] a[1] b[1] ..., in two vectors.
+template <class V>
+ALWAYS_INLINE void take_turns(const V& a, const V& b, V& first, V& second) {
+#ifdef __AVX512F__
+  if constexpr (sizeof(typename V::Scalar) == sizeof(float)) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    first = {_mm512_permutex2var_ps(a.v, low, b.v)};
+    second = {_mm512_permutex2var_ps(a.v, _mm512_add_epi32(low, _mm512_set1_epi32(8)), b.v)};
+    return;
   }
+#endif
+  typename V::Scalar both[2 * V::size];
+  V::store_pairs(both, V::size, a, b);
+  first = V::load(both), second = V::load(both + V::size);
+}
+
+// Stores v[0][0] v[1][0] ... v[N - 1][0] v[0][1] ..., `count` numbers of each vector; N is a power of two.
+template <typename T, class V, int N>
+ALWAYS_INLINE void store_in_turns(V (&values)[N], int count, T* out) {
+#pragma GCC unroll 4
+  for (int rounds = 1; rounds < N; rounds *= 2) {
+    V laid[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N / 2; ++i) take_turns(values[i], values[i + N / 2], laid[2 * i], laid[2 * i + 1]);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) values[i] = laid[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i)
+    if (const int left = count * N - i * V::size; left > 0) store(values[i], out + i * V::size, std::min(left, V::size));
 }
 
 template <typename T>
-ALWAYS_INLINE void mix_pixel(const Folded<const Compute<T>>& folded, const Compute<T>* heads, int64_t head_stride, int64_t channel,
-                             int count, T* out) {
+ALWAYS_INLINE void mix_pixel(const Folded<const Compute<T>>& folded, const Gelu<T>& gelu_of, const Compute<T>* heads,
+                             int64_t head_stride, int64_t channel, int count, T* out) {
   using V = Vector<T>;
   constexpr int kHeads = Mixing<T>::kHeads, kOutputs = Mixing<T>::kOutputs;
   V head[kHeads], mixed[kOutputs];
@@ -149,9 +163,9 @@ ALWAYS_INLINE void mix_pixel(const Folded<const Compute<T>>& folded, const Compu
   for (int o = 0; o < kOutputs; ++o) {
     V sum = V::load(folded.sum(o) + channel);
     for (int h = 0; h < kHeads; ++h) sum = fma(head[h], V::load(folded.factor(o, h) + channel), sum);
-    mixed[o] = gelu_of<T>(sum);
+    mixed[o] = gelu_of(sum);
   }
-  store_in_turns<T>(mixed, count, out);
+  store_in_turns(mixed, count, out);
 }
 
 template <typename T>
@@ -162,6 +176,7 @@ void mix_scales(const Mixing<T>& mixing, const Compute<T>* numbers, T* output, i
   constexpr int64_t kRows = Mixing<T>::kRows, kColumns = Mixing<T>::kColumns, kBlock = Mixing<T>::kBlock;
   constexpr int kAround = Mixing<T>::kSizes[kHeads - 1] / 2;
   const Folded<const A> folded{mixing.blocks * kBlock, numbers};
+  const Gelu<T> gelu_of;
   const int64_t head_size = kRows * kColumns * V::size;
   Buffer<A> buffer;
   A* const heads = buffer.at_least(kHeads * head_size + (kRows + 2 * kAround) * (kColumns + 2 * kAround) * V::size);
@@ -169,20 +184,20 @@ void mix_scales(const Mixing<T>& mixing, const Compute<T>* numbers, T* output, i
   for (int64_t task = begin; task < end; ++task) {
     const int64_t block = task % mixing.blocks, place = task / mixing.blocks;
     const int64_t left = place % mixing.across * kColumns, top = place / mixing.across % mixing.down * kRows;
-    const Tile tile{place / mixing.across / mixing.down, top, std::min(top + kRows, mixing.height), left,
+    const Window window{place / mixing.across / mixing.down, top, std::min(top + kRows, mixing.height), left,
                     std::min(left + kColumns, mixing.width)};
-    const int64_t steps = whole_steps(tile.right - tile.left);
+    const int64_t steps = whole_steps(window.right - window.left);
     each_vector<V>(std::min(kBlock, mixing.channels - block * kBlock), [&](int64_t c, int count) {
       const int64_t channel = block * kBlock + c;
-      convolve_head<0>(mixing, folded, tile, channel, count, padded, heads);
-      convolve_head<1>(mixing, folded, tile, channel, count, padded, heads + head_size);
-      convolve_head<2>(mixing, folded, tile, channel, count, padded, heads + 2 * head_size);
-      convolve_head<3>(mixing, folded, tile, channel, count, padded, heads + 3 * head_size);
-      for (int64_t y = tile.top; y < tile.bottom; ++y) {
-        const A* pixel = heads + (y - tile.top) * steps * V::size;
-        T* out = output + (((tile.image * mixing.height + y) * mixing.width + tile.left) * mixing.channels + channel) * kOutputs;
-        for (int64_t x = tile.left; x < tile.right; ++x, pixel += V::size, out += mixing.channels * kOutputs)
-          mix_pixel(folded, pixel, head_size, channel, count, out);
+      convolve_head<0>(mixing, folded, window, channel, count, padded, heads);
+      convolve_head<1>(mixing, folded, window, channel, count, padded, heads + head_size);
+      convolve_head<2>(mixing, folded, window, channel, count, padded, heads + 2 * head_size);
+      convolve_head<3>(mixing, folded, window, channel, count, padded, heads + 3 * head_size);
+      for (int64_t y = window.top; y < window.bottom; ++y) {
+        const A* pixel = heads + (y - window.top) * steps * V::size;
+        T* out = output + (((window.image * mixing.height + y) * mixing.width + window.left) * mixing.channels + channel) * kOutputs;
+        for (int64_t x = window.left; x < window.right; ++x, pixel += V::size, out += mixing.channels * kOutputs)
+          mix_pixel(folded, gelu_of, pixel, head_size, channel, count, out);
       }
     });
   }

@@ -37,14 +37,14 @@ struct Depthwise {
 };
 
 // The four heads of SMT's modulation and their aggregation, which makes eight outputs of channel c of every head. A task
-// is a tile of pixels and a block of the channels of a head.
+// is a window of pixels and a block of the channels of a head.
 template <typename T>
 struct Mixing {
   static constexpr int kHeads = 4, kOutputs = 8, kSizes[kHeads] = {3, 5, 7, 9};
   static constexpr int kFolded = 9 + 25 + 49 + 81 + kOutputs * (kHeads + 1);  // numbers of a channel, folded
   static constexpr int64_t kRows = 14, kColumns = 28, kBlock = 16;
   int64_t height, width, channels;       // channels of one head
-  int64_t down, across, blocks;          // tiles and blocks
+  int64_t down, across, blocks;          // windows and blocks
   const T* input;                        // (batch, height, width, kHeads * channels)
   const T* kernels[kHeads];              // (channels, size * size)
   const T* kernel_biases[kHeads];        // (channels)
@@ -64,8 +64,21 @@ struct Attention {
   const T* bias;
 };
 
-// Each path computes rows [begin, end): of channels, of image rows (depthwise), numbers (gelu), tiles
-// (mix_scales) or heads (attend).
+// residual + scale * activation(input x weight + bias); what there is not is a null pointer.
+template <typename T>
+struct Product {
+  int64_t depth, columns;
+  const T* input;   // (rows, depth)
+  const T* weight;  // (columns, depth)
+  const T* bias;
+  bool gelu;
+  const T* scale;
+  const T* residual;  // (rows, columns)
+  T* output;          // (rows, columns)
+};
+
+// Each path computes rows [begin, end): of channels, of image rows (depthwise), numbers (gelu), windows (mix_scales) or
+// heads (attend).
 #define DECLARE_PATH(path)                                                                                      \
   namespace path {                                                                                              \
   template <typename T>                                                                                         \
@@ -84,6 +97,10 @@ struct Attention {
   void fold(const Mixing<T>&, Compute<T>* folded);                                                              \
   template <typename T>                                                                                         \
   void mix_scales(const Mixing<T>&, const Compute<T>* folded, T* output, int64_t begin, int64_t end);           \
+  template <typename T>                                                                                         \
+  void multiply(const Product<T>&, int64_t begin, int64_t end, int64_t first_panel, int64_t last_panel);        \
+  template <typename T>                                                                                         \
+  int64_t panel_count(int64_t columns);                                                                         \
   }
 DECLARE_PATH(portable)
 DECLARE_PATH(avx2)

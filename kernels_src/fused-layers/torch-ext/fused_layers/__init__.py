@@ -6,9 +6,12 @@ from ._layers import (
     attend,
     cpu_path,
     depthwise_norm_gelu,
+    feed_forward,
     gelu,
     layer_norm,
+    linear,
     mix_scales,
+    multiplies_fast,
 )
 
 __all__ = [
@@ -17,7 +20,10 @@ __all__ = [
     "attend",
     "cpu_path",
     "depthwise_norm_gelu",
+    "feed_forward",
     "gelu",
     "layer_norm",
+    "linear",
     "mix_scales",
+    "multiplies_fast",
 ]
