@@ -1,5 +1,6 @@
 """SMT's operators and layers: on every path of the kernel, and when the modules run instead of it."""
 
+import copy
 import random
 
 import pytest
@@ -11,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hf_models import hub_kernels
 from hf_models.configuration_smt import SMTConfig
-from hf_models.modeling_smt import SMTMLP, SMTAttention, SMTModulation
+from hf_models.modeling_smt import SMTMLP, SMTAttention, SMTLayer, SMTModulation
 
 from ..harness.kernel_builder import cpu_variant
 from ..harness.kernel_tester import shifted
@@ -254,6 +255,10 @@ def calls(kernel, monkeypatch):
     found = []
 
     class Counted:
+        @staticmethod
+        def multiplies_fast(dtype):
+            return True  # on any processor, so that whole layers run by the kernel here
+
         def __getattr__(self, name):
             found.append(name)
             return getattr(kernel, name)
@@ -391,3 +396,81 @@ def test_the_chosen_attention_runs(layer, name, calls):
     layer.config._attn_implementation = "eager"
     torch.testing.assert_close(layer(X), plain(layer, X))
     assert name not in calls
+
+
+# Whole layers by the kernel alone
+
+
+FEED_FORWARD = ["layer_norm", "linear", "add_depthwise_gelu", "linear"]
+MODULATION = ["layer_norm", "linear", "mix_scales", "linear", "linear", "linear", *FEED_FORWARD]
+ATTENTION = ["layer_norm", "linear", "linear", "attend", "linear", *FEED_FORWARD]
+
+
+@pytest.fixture(params=[0, 3], ids=["modulation", "attention"])
+def whole(request):
+    torch.manual_seed(0)
+    config = SMTConfig(
+        hidden_sizes=(16,) * 4, num_attention_heads=(2,) * 4, layer_scale_init_value=0.5, hidden_dropout_prob=0.5
+    )
+    config._attn_implementation = "sdpa"
+    layer = SMTLayer(config, stage=request.param, layer=0, drop_path_rate=0.5).eval()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return layer
+
+
+def leaves(module):
+    return [child for child in module.modules() if not list(child.children())]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_whole_layer(whole, calls, dtype):
+    out = whole.to(dtype)(X.to(dtype))
+    assert calls == (MODULATION if "mix_scales" in calls else ATTENTION)
+    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
+    torch.testing.assert_close(out.double(), plain(whole.double(), X.double()), rtol=tolerance, atol=tolerance)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [with_a_hook, with_other_layers, with_another_forward])
+def test_each_module_of_a_whole_layer_is_looked_at(whole, calls, change):
+    for number in range(len(leaves(whole))):
+        changed = copy.deepcopy(whole)
+        change(leaves(changed)[number])
+        del calls[:]
+        torch.testing.assert_close(changed(X), plain(changed, X), rtol=1e-4, atol=1e-5)
+        assert calls not in (MODULATION, ATTENTION)
+
+
+def with_circular_padding(layer):
+    for conv in leaves(layer):
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size != (1, 1):
+            conv.padding_mode, conv._reversed_padding_repeated_twice = "circular", [conv.padding[0]] * 4
+
+
+def with_dilation(layer):
+    for conv in leaves(layer):
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3):
+            conv.dilation = conv.padding = (2, 2)
+
+
+def without_norm_or_fast_attention(layer):
+    if isinstance(layer.mixer, SMTModulation):
+        layer.mixer.batch_norm = nn.Identity()
+    else:
+        layer.mixer.config._attn_implementation = "eager"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", [with_circular_padding, with_dilation, without_norm_or_fast_attention])
+def test_a_whole_layer_of_another_kind(whole, calls, change):
+    change(whole)
+    torch.testing.assert_close(whole(X), plain(whole, X), rtol=1e-4, atol=1e-5)
+    assert calls not in (MODULATION, ATTENTION)
+
+
+@torch.no_grad()
+def test_a_whole_layer_in_training(whole, calls):
+    """Dropout and stochastic depth."""
+    assert not torch.equal(whole.train()(X), whole(X)) and "linear" not in calls

@@ -28,8 +28,11 @@ template <typename T>
 std::vector<T> tap_by_tap(const Tensor& kernel) {  // (C, 1, 3, 3) -> (9, C)
   const int64_t channels = kernel.size(0);
   std::vector<T> by_tap(9 * channels);
-  for (int tap = 0; tap < 9; ++tap)
-    for (int64_t c = 0; c < channels; ++c) by_tap[tap * channels + c] = data<T>(kernel)[c * 9 + tap];
+  constexpr int64_t kSome = 16;  // so that what is read lies in the first-level cache, and writes are lines of it
+  const T* const taps = data<T>(kernel);
+  for (int64_t first = 0; first < channels; first += kSome)
+    for (int tap = 0; tap < 9; ++tap)
+      for (int64_t c = first; c < std::min(first + kSome, channels); ++c) by_tap[tap * channels + c] = taps[c * 9 + tap];
   return by_tap;
 }
 
