@@ -432,15 +432,30 @@ def test_a_whole_layer(whole, calls, dtype):
     torch.testing.assert_close(out.double(), plain(whole.double(), X.double()), rtol=tolerance, atol=tolerance)
 
 
+def by_a_hook(module):
+    module.register_forward_hook(lambda module, inputs, out: out + 1)
+
+
+def by_another_class(module):
+    kind = type(module)
+    module.__class__ = type(f"Other{kind.__name__}", (kind,), {"forward": lambda self, x: kind.forward(self, x) + 1})
+
+
+def by_another_forward(module):
+    forward = module.forward
+    module.forward = lambda x: forward(x) + 1
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("change", [with_a_hook, with_other_layers, with_another_forward])
-def test_each_module_of_a_whole_layer_is_looked_at(whole, calls, change):
+@pytest.mark.parametrize("change", [by_a_hook, by_another_class, by_another_forward])
+def test_each_module_of_a_whole_layer_counts(whole, calls, change):
+    before = whole(X)
     for number in range(len(leaves(whole))):
         changed = copy.deepcopy(whole)
         change(leaves(changed)[number])
-        del calls[:]
-        torch.testing.assert_close(changed(X), plain(changed, X), rtol=1e-4, atol=1e-5)
-        assert calls not in (MODULATION, ATTENTION)
+        out = changed(X)
+        torch.testing.assert_close(out, plain(changed, X), rtol=1e-4, atol=1e-4)
+        assert not torch.equal(out, before)
 
 
 def with_circular_padding(layer):
@@ -467,10 +482,9 @@ def without_norm_or_fast_attention(layer):
 def test_a_whole_layer_of_another_kind(whole, calls, change):
     change(whole)
     torch.testing.assert_close(whole(X), plain(whole, X), rtol=1e-4, atol=1e-5)
-    assert calls not in (MODULATION, ATTENTION)
 
 
 @torch.no_grad()
 def test_a_whole_layer_in_training(whole, calls):
     """Dropout and stochastic depth."""
-    assert not torch.equal(whole.train()(X), whole(X)) and "linear" not in calls
+    assert not torch.equal(whole.train()(X), whole(X))
