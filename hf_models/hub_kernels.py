@@ -39,6 +39,7 @@ KERNELS = {
     "large-kernel-conv": _Source("hf-models/large-kernel-conv", _FLOATS),
     "detection-ops": _Source("hf-models/detection-ops", _FLOATS),
     "fused-layers": _Source("hf-models/fused-layers", _FLOATS, ("cpu",)),
+    "winograd-conv": _Source("hf-models/winograd-conv", ("float32",), ("cpu",)),
 }
 
 

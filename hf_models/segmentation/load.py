@@ -8,12 +8,14 @@ from transformers import (
     AutoModelForSemanticSegmentation,
     AutoModelForUniversalSegmentation,
     PreTrainedModel,
+    UperNetConfig,
 )
 
 from ..errors import InputError, reason
 from ..inference.loading import SEGMENTER, load_weights, loading
 from ..inference.names import model_folder
 from ..inference.tasks import check_task
+from ..modeling_lean_upernet import UperNetForSemanticSegmentation
 from ..zoo.segmentation_recipe import SegmentationRecipe
 
 
@@ -34,10 +36,15 @@ def load_segmenter(
 
 
 def segmenter_class(folder: str | Path) -> type:
-    """The Auto class that loads a segmentation model; an [`InputError`] where there is no config of such a model."""
+    """The class that loads a segmentation model; an [`InputError`] where there is no config of such a model.
+
+    It is an Auto class, or for transformers' UperNet the one that takes less memory.
+    """
     with loading(folder, SEGMENTER):
         config = AutoConfig.from_pretrained(model_folder(folder), trust_remote_code=False)
     check_task(folder, config, "image-segmentation")
+    if type(config) is UperNetConfig:
+        return UperNetForSemanticSegmentation
     universal = type(config) in AutoModelForUniversalSegmentation._model_mapping
     return AutoModelForUniversalSegmentation if universal else AutoModelForSemanticSegmentation
 

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import PreTrainedModel, UperNetForSemanticSegmentation
 
 from ..errors import InputError
+from ..modeling_lean_upernet import upernet_scores
 from ..modeling_segformer_head import SegformerHeadForSemanticSegmentation
 from ..zoo.segmentation_recipe import SegmentationRecipe
 from .preparation import prepare_image
@@ -184,7 +185,7 @@ def _last_scores(model: PreTrainedModel, pixel_values: torch.Tensor) -> tuple[to
     if isinstance(model, (UperNetForSemanticSegmentation, SegformerHeadForSemanticSegmentation)):
         # their forward resizes to the input, which takes 16 times the memory
         features = model.backbone.forward_with_filtered_kwargs(pixel_values, return_dict=True).feature_maps
-        return model.decode_head(features).float(), getattr(model.decode_head, "align_corners", False)
+        return upernet_scores(model.decode_head, features).float(), getattr(model.decode_head, "align_corners", False)
     outputs = model(pixel_values=pixel_values)
     if "class_queries_logits" in outputs:
         classes = outputs.class_queries_logits.float().softmax(dim=-1)[..., :-1]  # the last is "no object"
