@@ -23,8 +23,8 @@ def downsample(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, C_out, H', W').
     """
-    height, width = hidden_states.shape[2:]
-    pixels = len(hidden_states) * ((height + 1) // 2) * ((width + 1) // 2)
+    batch_size, _, height, width = hidden_states.shape
+    pixels = batch_size * ((height + 1) // 2) * ((width + 1) // 2)
     if (
         _only_computes(conv, hidden_states)
         and conv.kernel_size == (3, 3)
