@@ -1,7 +1,9 @@
 """What lies between the products of a network, on channels-last tokens; each in one pass; for inference."""
 
 from ._layers import (
+    add_depthwise_gelu,
     add_layer_norm,
+    attend,
     cpu_path,
     depthwise_norm_gelu,
     feed_forward,
@@ -9,12 +11,15 @@ from ._layers import (
     layer_norm,
     linear,
     merge_norms_and_kernels,
+    mix_scales,
     multiplies_fast,
     pointwise_conv,
 )
 
 __all__ = [
+    "add_depthwise_gelu",
     "add_layer_norm",
+    "attend",
     "cpu_path",
     "depthwise_norm_gelu",
     "feed_forward",
@@ -22,6 +27,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "merge_norms_and_kernels",
+    "mix_scales",
     "multiplies_fast",
     "pointwise_conv",
 ]
