@@ -13,6 +13,7 @@ from transformers.activations import ACT2FN
 
 from .deformable_aggregate import deformable_aggregate, sample_positions
 from .fused_layers import conv_norm_activation
+from .fused_products import add_linear
 from .layers import depthwise_layer, linear, on_channels_first, split_last, xavier_linear, zero_linear
 
 
@@ -98,6 +99,14 @@ class DCNv3(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
+        return linear(self.output_proj, self._aggregate(hidden_states))
+
+    def add_to(self, residual: torch.Tensor, scale: torch.Tensor | None, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`residual + self(hidden_states) * scale`, all (N, H, W, C) but the scale, (C), or `None` for 1."""
+        return add_linear(residual, scale, self.output_proj, self._aggregate(hidden_states))
+
+    def _aggregate(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """All but the output projection."""
         value = linear(self.input_proj, hidden_states)
         features, offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
@@ -107,7 +116,7 @@ class DCNv3(nn.Module):
             softmax=True,
             **self.aggregate_args,
         )
-        return linear(self.output_proj, _blend(self.center_feature_scale, features, value, aggregated))
+        return _blend(self.center_feature_scale, features, value, aggregated)
 
 
 class DCNv4(nn.Module):
@@ -172,6 +181,14 @@ class DCNv4(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
+        return linear(self.output_proj, self._aggregate(hidden_states))
+
+    def add_to(self, residual: torch.Tensor, scale: torch.Tensor | None, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`residual + self(hidden_states) * scale`, all (N, H, W, C) but the scale, (C), or `None` for 1."""
+        return add_linear(residual, scale, self.output_proj, self._aggregate(hidden_states))
+
+    def _aggregate(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """All but the output projection."""
         value = linear(self.value_proj, hidden_states)
         offset, weight = self._predict(hidden_states)
         aggregated = deformable_aggregate(
@@ -180,7 +197,7 @@ class DCNv4(nn.Module):
             weight,
             **self.aggregate_args,
         )
-        return linear(self.output_proj, _blend(self.center_feature_scale, aggregated, value, aggregated))
+        return _blend(self.center_feature_scale, aggregated, value, aggregated)
 
 
 def _aggregate_args(channels: int, groups: int, kernel_size: int, offset_scale: float, dilation: int = 1) -> dict:

@@ -56,7 +56,7 @@ def add_branch(
     Returns:
         (..., C).
     """
-    if only_computes() and is_untouched(scale, LayerScale) and _keeps_all(drop_path) and are_plain(branch):
+    if only_computes() and is_untouched(scale, LayerScale) and keeps_all(drop_path) and are_plain(branch):
         return torch.addcmul(hidden_states, branch, scale.scale)
     return hidden_states + drop_path(scale(branch))
 
@@ -65,7 +65,7 @@ def add_branch_and_norm(
     hidden_states: torch.Tensor, branch: torch.Tensor, scale: nn.Module, drop_path: nn.Module, norm: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of [`add_branch`], and its [`layer_norm`], (..., C) each."""
-    if only_computes() and _is_layer_norm(norm) and _keeps_all(drop_path):
+    if only_computes() and _is_layer_norm(norm) and keeps_all(drop_path):
         factor = scale.scale if is_untouched(scale, LayerScale) else None
         if factor is not None or is_untouched(scale, nn.Identity):
             tensors = hidden_states, branch, factor, norm.weight, norm.bias
@@ -77,7 +77,7 @@ def add_branch_and_norm(
 
 def activate(activation: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     """`activation(hidden_states)`, for GELU to 1e-6 in float32 and to 9 bits in bfloat16; any shape."""
-    if only_computes() and _is_gelu(activation) and (kernel := _kernel("gelu", hidden_states)):
+    if only_computes() and is_gelu(activation) and (kernel := _kernel("gelu", hidden_states)):
         return kernel(hidden_states)
     return activation(hidden_states)
 
@@ -96,7 +96,7 @@ def conv_norm_activation(
     Returns:
         (N, H, W, C).
     """
-    if only_computes() and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and _is_gelu(activation):
+    if only_computes() and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and is_gelu(activation):
         tensors = hidden_states, conv.weight, conv.bias, norm.weight, norm.bias
         if kernel := _kernel("depthwise_norm_gelu", *tensors):
             return kernel(*tensors, norm.eps)
@@ -118,11 +118,11 @@ def _is_layer_norm(norm: nn.Module) -> bool:
     return is_untouched(norm, nn.LayerNorm) and norm.bias is not None and len(norm.normalized_shape) == 1
 
 
-def _is_gelu(activation: nn.Module) -> bool:
+def is_gelu(activation: nn.Module) -> bool:
     return is_untouched(activation, GELUActivation) and activation.act is F.gelu
 
 
-def _keeps_all(drop_path: nn.Module) -> bool:
+def keeps_all(drop_path: nn.Module) -> bool:
     return is_untouched(drop_path, DropPath) and (drop_path.rate == 0 or not drop_path.training)
 
 

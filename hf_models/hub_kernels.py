@@ -109,8 +109,10 @@ _references: dict[str, Callable] = {}
 @torch.compiler.assume_constant_result
 def _has_kernel(kernel: str, device: str) -> bool:
     module, decision = _choose(kernel, device)
+    if module is not None and _modules.get((kernel, device)) is module:
+        return True
     _log(decision)
-    if module is not None and _modules.get((kernel, device)) is not module:
+    if module is not None:
         if kernel in _references and hasattr(module, "set_reference"):  # a kernel from the Hub may be older
             module.set_reference(_references[kernel])
         _modules[kernel, device] = module

@@ -14,6 +14,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .execution import is_transformed, is_untouched, only_compiles, only_computes
+from .hub_kernels import get_function
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # Dynamo does not trace the question
 
@@ -150,9 +151,9 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
         (..., out_features).
     """
     if (
-        (product := _onednn_product(hidden_states.dtype))
+        (product := _fast_product(hidden_states.dtype))
         and is_untouched(layer, nn.Linear)
-        and _is_for_onednn(hidden_states, layer.weight)
+        and is_for_products(hidden_states, layer.weight)
     ):
         return product(hidden_states, layer.weight, layer.bias)
     return layer(hidden_states)
@@ -171,9 +172,9 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
         (batch_size, out_channels, height, width).
     """
     if (
-        (product := _onednn_product(hidden_states.dtype))
+        (product := _fast_product(hidden_states.dtype))
         and is_untouched(conv, nn.Conv2d)
-        and _is_for_onednn(hidden_states, conv.weight)
+        and is_for_products(hidden_states, conv.weight)
         and hidden_states.stride(1) == 1  # in another layout the linear layer would begin with a copy
     ):
         tokens, weight = hidden_states.permute(0, 2, 3, 1), conv.weight.flatten(1)  # (N, H, W, C), (O, C)
@@ -181,10 +182,17 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
     return conv(hidden_states)
 
 
-def _onednn_product(dtype: torch.dtype) -> Callable | None:
-    """What computes a linear layer by oneDNN where only numbers are wanted; `None` elsewhere."""
+def product_kernel(name: str, dtype: torch.dtype) -> Callable | None:
+    """The function of fused-layers, where only numbers are wanted, if it is faster than oneDNN on this processor."""
+    if only_computes() and (multiplies_fast := get_function("fused-layers", "multiplies_fast", "cpu")):
+        return get_function("fused-layers", name, "cpu") if multiplies_fast(dtype) else None
+    return None
+
+
+def _fast_product(dtype: torch.dtype) -> Callable | None:
+    """What computes a linear layer where only numbers are wanted; `None` elsewhere."""
     if only_computes():
-        return _linear_by_onednn
+        return product_kernel("linear", dtype) or _linear_by_onednn
     return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(dtype) else None
 
 
@@ -216,7 +224,7 @@ if not hasattr(torch.ops.hf_models, "linear"):
         return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
-def _is_for_onednn(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
+def is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         type(hidden_states) is torch.Tensor
         and type(weight) in (torch.Tensor, nn.Parameter)

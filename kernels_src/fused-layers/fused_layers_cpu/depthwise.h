@@ -47,6 +47,8 @@ void depthwise_norm_gelu(const Depthwise<T>& conv, const Norm<T>& norm, T* outpu
   const int64_t tile = std::min(conv.width, std::max<int64_t>(4, kNumbers / conv.channels));
   const int64_t row_stride = conv.width * conv.channels;
   Buffer<A> buffer;
+  const Gelu<T> gelu_of;
+  const Parameters<T> parameters(norm);
   A* const sums = buffer.at_least(tile * conv.channels);
   for (int64_t r = begin; r < end; ++r) {
     const int64_t row = r % conv.height;
@@ -60,14 +62,11 @@ void depthwise_norm_gelu(const Depthwise<T>& conv, const Norm<T>& norm, T* outpu
       each_vector<V>(conv.channels, [&](int64_t c, int count) {
         convolve(conv, rows, strides, left, right, c, count, sums);
       });
-      for (int64_t column = left; column < right; ++column) {
-        const A* const pixel = sums + (column - left) * conv.channels;
-        T* const out = output + r * row_stride + column * conv.channels;
-        const A total = sum_of<V>(conv.channels, [&](int64_t c, int count) { return load<V>(pixel + c, count); });
-        normalize(norm, pixel, total, [&](int64_t c, int count, const V& value) {
-          store(gelu_of<T>(value), out + c, count);
-        });
-      }
+      normalize(
+          norm, parameters, left, right, [&](int64_t column) { return sums + (column - left) * conv.channels; },
+          [&](int64_t column, int64_t c, int count, const V& value) {
+            store(gelu_of(value), output + r * row_stride + column * conv.channels + c, count);
+          });
     }
   }
 }

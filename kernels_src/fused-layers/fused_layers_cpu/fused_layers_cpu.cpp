@@ -145,4 +145,107 @@ Tensor depthwise_norm_gelu(const Tensor& input, const Tensor& kernel, const Tens
   return output;
 }
 
+namespace {
+
+constexpr int64_t kRowsOfTask = 128;  // to pack a panel then costs little beside the products
+
+template <typename T>
+void multiply_all(CpuPath path, const Product<T>& product, int64_t rows) {
+  const auto multiply = ON_PATH(path, multiply<T>);
+  const int64_t panels = ON_PATH(path, panel_count<T>)(product.columns), threads = torch::stable::get_num_threads();
+  if (rows < kRowsOfTask * threads && panels >= threads) {
+    torch::stable::parallel_for(0, panels, 1,
+                                [&](int64_t begin, int64_t end) { multiply(product, 0, rows, begin, end); });
+  } else {
+    torch::stable::parallel_for(0, rows, kRowsOfTask,
+                                [&](int64_t begin, int64_t end) { multiply(product, begin, end, 0, panels); });
+  }
+}
+
+void check_product(const char* name, const Tensor& weight, const std::optional<Tensor>& bias, int64_t depth,
+                   const Tensor& input) {
+  STD_TORCH_CHECK(weight.dim() == 2 && weight.size(1) == depth, name, ": expected (C_out, ", depth, "), got ",
+                  shape_of(sizes_of(weight)));
+  check_like(name, weight, "input", input);
+  if (!bias) return;
+  check_shape("bias", *bias, {weight.size(0)});
+  check_like("bias", *bias, "input", input);
+}
+
+std::optional<Tensor> in_order(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional(fused_layers::in_order(*tensor)) : tensor;
+}
+template <typename T>
+const T* data(const std::optional<Tensor>& tensor) {
+  return tensor ? fused_layers::data<T>(*tensor) : nullptr;
+}
+
+void check_sum(const Tensor& output, const std::optional<Tensor>& residual, const std::optional<Tensor>& scale) {
+  if (residual) {
+    check_shape("residual", *residual, sizes_of(output));
+    check_like("residual", *residual, "input", output);
+  }
+  if (scale) check_parameter("scale", *scale, output);
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+              const std::optional<Tensor>& residual, const std::optional<Tensor>& scale) {
+  const int64_t depth = channels_of(input);
+  check_product("weight", weight, bias, depth, input);
+  std::vector<int64_t> sizes = sizes_of(input);
+  sizes.back() = weight.size(0);
+  Tensor output = torch::stable::new_empty(input, sizes);
+  check_sum(output, residual, scale);
+  if (output.numel() == 0) return output;
+  const Tensor rows = in_order(input), factors = in_order(weight);
+  const std::optional<Tensor> shift = in_order(bias), added = in_order(residual), factor = in_order(scale);
+  const CpuPath path = choose_path();
+  dispatch_type("input", input, [&](auto zero) {
+    using T = decltype(zero);
+    const Product<T> product{depth, weight.size(0),  data<T>(rows),  data<T>(factors), data<T>(shift),
+                             false, data<T>(factor), data<T>(added), data<T>(output)};
+    multiply_all(path, product, output.numel() / product.columns);
+  });
+  return output;
+}
+
+Tensor feed_forward(const Tensor& input, const Tensor& weight1, const std::optional<Tensor>& bias1,
+                    const Tensor& weight2, const std::optional<Tensor>& bias2, const std::optional<Tensor>& residual,
+                    const std::optional<Tensor>& scale) {
+  const int64_t depth = channels_of(input);
+  check_product("weight1", weight1, bias1, depth, input);
+  const int64_t hidden = weight1.size(0);
+  check_product("weight2", weight2, bias2, hidden, input);
+  std::vector<int64_t> sizes = sizes_of(input);
+  sizes.back() = weight2.size(0);
+  Tensor output = torch::stable::new_empty(input, sizes);
+  check_sum(output, residual, scale);
+  if (output.numel() == 0) return output;
+  const Tensor rows = in_order(input), factors1 = in_order(weight1), factors2 = in_order(weight2);
+  const std::optional<Tensor> shift1 = in_order(bias1), shift2 = in_order(bias2);
+  const std::optional<Tensor> added = in_order(residual), factor = in_order(scale);
+  const CpuPath path = choose_path();
+  dispatch_type("input", input, [&](auto zero) {
+    using T = decltype(zero);
+    constexpr int64_t kHiddenBytes = 2 << 20;
+    const int64_t columns = weight2.size(0), count = output.numel() / columns;
+    const int64_t block = std::clamp<int64_t>(kHiddenBytes / int64_t(sizeof(T)) / std::max<int64_t>(1, hidden), 256, std::max<int64_t>(256, count));
+    Tensor between = torch::stable::new_empty(input, {std::min(block, count), hidden});
+    for (int64_t begin = 0; begin < count; begin += block) {
+      const int64_t number = std::min(block, count - begin);
+      const Product<T> expansion{depth, hidden, data<T>(rows) + begin * depth, data<T>(factors1), data<T>(shift1),
+                                 true,  nullptr, nullptr, data<T>(between)};
+      multiply_all(path, expansion, number);
+      const T* const sum = data<T>(added);
+      const Product<T> projection{hidden, columns, data<T>(between), data<T>(factors2), data<T>(shift2), false,
+                                  data<T>(factor), sum ? sum + begin * columns : nullptr,
+                                  data<T>(output) + begin * columns};
+      multiply_all(path, projection, number);
+    }
+  });
+  return output;
+}
+
 std::string cpu_path() { return name_of(choose_path()); }

@@ -36,6 +36,19 @@ struct Depthwise {
   const T* zeros;  // channels of them: a pixel outside the image
 };
 
+// residual + scale * activation(input x weight + bias); what there is not is a null pointer.
+template <typename T>
+struct Product {
+  int64_t depth, columns;
+  const T* input;   // (rows, depth)
+  const T* weight;  // (columns, depth)
+  const T* bias;
+  bool gelu;
+  const T* scale;
+  const T* residual;  // (rows, columns)
+  T* output;          // (rows, columns)
+};
+
 // Each path computes rows [begin, end): of channels, of image rows (depthwise_norm_gelu), or numbers (gelu).
 #define DECLARE_PATH(path)                                                                                      \
   namespace path {                                                                                              \
@@ -47,6 +60,10 @@ struct Depthwise {
   void gelu(const T* input, T* output, int64_t begin, int64_t end);                                             \
   template <typename T>                                                                                         \
   void depthwise_norm_gelu(const Depthwise<T>&, const Norm<T>&, T* output, int64_t begin, int64_t end);         \
+  template <typename T>                                                                                         \
+  void multiply(const Product<T>&, int64_t begin, int64_t end, int64_t first_panel, int64_t last_panel);        \
+  template <typename T>                                                                                         \
+  int64_t panel_count(int64_t columns);                                                                         \
   }
 DECLARE_PATH(portable)
 DECLARE_PATH(avx2)

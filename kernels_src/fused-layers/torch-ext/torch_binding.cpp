@@ -6,6 +6,10 @@ DEFINE_OPERATORS(ops) {
   ops.def(
       "add_layer_norm(Tensor input, Tensor branch, Tensor? scale, Tensor weight, Tensor bias, float eps) "
       "-> (Tensor, Tensor)");
+  ops.def("linear(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, Tensor? scale) -> Tensor");
+  ops.def(
+      "feed_forward(Tensor input, Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, Tensor? residual, "
+      "Tensor? scale) -> Tensor");
   ops.def("gelu(Tensor input) -> Tensor");
   ops.def(
       "depthwise_norm_gelu(Tensor input, Tensor kernel, Tensor kernel_bias, Tensor weight, Tensor bias, float eps) "
@@ -15,6 +19,8 @@ DEFINE_OPERATORS(ops) {
 IMPLEMENT_OPERATORS(ops) {
   ops.impl("layer_norm", TORCH_BOX(&layer_norm));
   ops.impl("add_layer_norm", TORCH_BOX(&add_layer_norm));
+  ops.impl("linear", TORCH_BOX(&linear));
+  ops.impl("feed_forward", TORCH_BOX(&feed_forward));
   ops.impl("gelu", TORCH_BOX(&gelu));
   ops.impl("depthwise_norm_gelu", TORCH_BOX(&depthwise_norm_gelu));
 }

@@ -6,6 +6,8 @@ A shape or a dtype that does not fit is a RuntimeError.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch.autograd import forward_ad
 
@@ -49,6 +51,55 @@ def add_layer_norm(
     return ops.add_layer_norm(input, branch, scale, weight, bias, eps)
 
 
+def linear(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`residual + F.linear(input, weight, bias) * scale`, rounded once.
+
+    Args:
+        input: (..., C_in).
+        weight: (C_out, C_in).
+        bias: (C_out).
+        residual: (..., C_out); nothing is added without.
+        scale: (C_out), a factor on the product.
+
+    Returns:
+        (..., C_out).
+    """
+    _refuse_derivatives("linear", input, weight, bias, residual, scale)
+    return ops.linear(input, weight, bias, residual, scale)
+
+
+def feed_forward(
+    input: torch.Tensor,
+    weight1: torch.Tensor,
+    bias1: torch.Tensor | None,
+    weight2: torch.Tensor,
+    bias2: torch.Tensor | None,
+    residual: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`linear(gelu(linear(input, weight1, bias1)), weight2, bias2, residual, scale)`, some rows at a time.
+
+    Args:
+        input: (..., C_in).
+        weight1: (hidden, C_in).
+        bias1: (hidden).
+        weight2: (C_out, hidden).
+        bias2: (C_out).
+        residual, scale: As in [`linear`].
+
+    Returns:
+        (..., C_out). What lies between is rounded once, after the activation.
+    """
+    _refuse_derivatives("feed_forward", input, weight1, bias1, weight2, bias2, residual, scale)
+    return ops.feed_forward(input, weight1, bias1, weight2, bias2, residual, scale)
+
+
 def gelu(input: torch.Tensor) -> torch.Tensor:
     """`F.gelu`, to 1e-6 in float32; in bfloat16 to 9 bits, or 4e-5 where the result is closer to 0; then rounded."""
     _refuse_derivatives("gelu", input)
@@ -78,6 +129,14 @@ def depthwise_norm_gelu(
     return ops.depthwise_norm_gelu(input, kernel, kernel_bias, weight, bias, eps)
 
 
+@functools.cache
+def multiplies_fast(dtype: torch.dtype) -> bool:
+    """Whether `linear` and `feed_forward` are at home on this processor: elsewhere oneDNN multiplies faster."""
+    if dtype == torch.bfloat16:  # with tiles (AMX) oneDNN is several times as fast
+        return cpu_path() == "avx512_bf16" and not torch.cpu._is_amx_tile_supported()
+    return dtype == torch.float32 and cpu_path().startswith("avx512")
+
+
 def cpu_path() -> str:
     """The instruction set that the operators run with on this processor: avx512_bf16, avx512, avx2 or portable.
 
@@ -92,6 +151,16 @@ def _refuse_derivatives(name: str, *tensors: torch.Tensor | None) -> None:
         raise NotImplementedError(f"{name}: the compiled kernel has no gradient; call it in torch.no_grad()")
     if forward_ad._current_level >= 0:  # PyTorch would take the forward derivative of the operator for zero
         raise NotImplementedError(f"{name}: the compiled kernel has no forward-mode derivatives (jvp)")
+
+
+@torch.library.register_fake(add_op_namespace_prefix("linear"))
+def _linear_fake(input, weight, *arguments):
+    return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+
+@torch.library.register_fake(add_op_namespace_prefix("feed_forward"))
+def _feed_forward_fake(input, weight1, bias1, weight2, *arguments):
+    return input.new_empty((*input.shape[:-1], weight2.shape[0]))
 
 
 def _fake(input, *arguments):
