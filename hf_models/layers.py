@@ -13,8 +13,9 @@ from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from .execution import is_transformed, is_untouched, only_compiles, only_computes
+from .execution import is_transformed, is_untouched, only_compiles, only_computes, only_trains
 from .hub_kernels import get_function
+from .training_layers import TrainedLinear
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # Dynamo does not trace the question
 
@@ -138,7 +139,7 @@ def initialize_linear(layer: nn.Linear, initialize: Callable[[torch.Tensor], tor
 
 
 def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """`layer(hidden_states)`, for an nn.Linear without gradients on a CPU by oneDNN.
+    """`layer(hidden_states)`, for an nn.Linear on a CPU by oneDNN: without gradients, or in float32.
 
     PyTorch computes float32 linear layers with MKL, which leaves up to half of an AMD processor's speed unused, and
     copies the bias to the output before every product. So does what torch.compile writes.
@@ -160,7 +161,7 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """`conv(hidden_states)`, for a 1x1 nn.Conv2d without gradients on a CPU as the linear layer that it is, by oneDNN.
+    """`conv(hidden_states)`, for a 1x1 nn.Conv2d on a CPU as the linear layer that it is; see [`linear`].
 
     PyTorch computes it with MKL in float32, and as a convolution in bfloat16; either takes longer.
 
@@ -190,9 +191,11 @@ def product_kernel(name: str, dtype: torch.dtype) -> Callable | None:
 
 
 def _fast_product(dtype: torch.dtype) -> Callable | None:
-    """What computes a linear layer where only numbers are wanted; `None` elsewhere."""
+    """What computes a linear layer where only numbers are wanted, or their gradients too; `None` elsewhere."""
     if only_computes():
         return product_kernel("linear", dtype) or _linear_by_onednn
+    if dtype == torch.float32 and only_trains():
+        return TrainedLinear.apply
     return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(dtype) else None
 
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "depthwise.h"
+#include "gelu_backward.h"
 #include "product.h"
 
 namespace fused_layers::CPU_PATH {
@@ -10,6 +11,7 @@ namespace fused_layers::CPU_PATH {
   template void layer_norm<T>(const Norm<T>&, const T*, T*, int64_t, int64_t);                  \
   template void add_layer_norm<T>(const Norm<T>&, const Residual<T>&, T*, int64_t, int64_t);    \
   template void gelu<T>(const T*, T*, int64_t, int64_t);                                        \
+  template void gelu_backward<T>(const T*, const T*, T*, int64_t, int64_t);                     \
   template void depthwise_norm_gelu<T>(const Depthwise<T>&, const Norm<T>&, T*, int64_t, int64_t); \
   template void multiply<T>(const Product<T>&, int64_t, int64_t, int64_t, int64_t);             \
   template int64_t panel_count<T>(int64_t);
