@@ -36,6 +36,7 @@ def test_all_functions(kernel, path, dtype, channels):
         (total, wide_x + wide_x * wide_scale),
         (normalized, norm(total.double())),
         (kernel.gelu(x), F.gelu(wide_x)),
+        (kernel.gelu_backward(x, x), torch.ops.aten.gelu_backward(wide_x, wide_x)),
         (kernel.depthwise_norm_gelu(x, taps, scale, weight, bias, 1e-6), F.gelu(norm(features.permute(0, 2, 3, 1)))),
     ):
         assert actual.dtype == dtype
@@ -58,6 +59,7 @@ def test_opcheck(operators):
         (operators.layer_norm, (x, weight, bias, 1e-6)),
         (operators.add_layer_norm, (x, x, None, weight, bias, 1e-6)),
         (operators.gelu, (x,)),
+        (operators.gelu_backward, (x, x)),
         (operators.depthwise_norm_gelu, (x, taps, scale, weight, bias, 1e-6)),
     ):
         torch.library.opcheck(operator.default, arguments, test_utils=tests)
