@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hf_models.evaluate.accuracy_table import accuracy_table
-from hf_models.evaluate.speed import tables
+from hf_models.evaluate.speed import memory, tables, training_step
 from hf_models.zoo import find_checkpoint, list_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +119,8 @@ TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "speed.md", "speed of models", tables.models_table),
     (DOCS / "speed.md", "speed of RepLKNet-31B", tables.originals_table),
     (DOCS / "export.md", "speed of exported models", tables.exports_table),
+    (DOCS / "speed.md", "memory", memory.memory_table),
+    (DOCS / "training.md", "speed of training", training_step.training_table),
     *(
         (DOCS / "speed.md", f"speed of {name}", partial(tables.operators_table, operator=name, **SHORT))
         for name in CARDS
