@@ -6,6 +6,7 @@ DCNv3: https://arxiv.org/abs/2211.05778 (InternImage); DCNv4: https://arxiv.org/
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -13,7 +14,6 @@ from transformers.activations import ACT2FN
 
 from .deformable_aggregate import deformable_aggregate, sample_positions
 from .fused_layers import conv_norm_activation
-from .fused_products import add_linear
 from .layers import depthwise_layer, linear, on_channels_first, split_last, xavier_linear, zero_linear
 
 
@@ -85,7 +85,9 @@ class DCNv3(nn.Module):
         self.output_proj = xavier_linear(channels, channels)
         self.center_feature_scale = zero_linear(channels, groups) if center_feature_scale else None
 
-    def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _predict(
+        self, hidden_states: torch.Tensor, linear: Callable = linear
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The features, and the offsets and the weights before softmax that are predicted from them."""
         features = conv_norm_activation(self.depthwise_conv, self.norm, self.activation, hidden_states)
         offset = split_last(linear(self.offset, features), self.groups, -1, 2)  # (N, H, W, G, K, 2)
@@ -99,16 +101,12 @@ class DCNv3(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
-        return linear(self.output_proj, self._aggregate(hidden_states))
+        return linear(self.output_proj, self.aggregate(hidden_states))
 
-    def add_to(self, residual: torch.Tensor, scale: torch.Tensor | None, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`residual + self(hidden_states) * scale`, all (N, H, W, C) but the scale, (C), or `None` for 1."""
-        return add_linear(residual, scale, self.output_proj, self._aggregate(hidden_states))
-
-    def _aggregate(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """All but the output projection."""
+    def aggregate(self, hidden_states: torch.Tensor, linear: Callable = linear) -> torch.Tensor:
+        """All but the output projection; `linear(layer, input)` computes the linear layers."""
         value = linear(self.input_proj, hidden_states)
-        features, offset, weight = self._predict(hidden_states)
+        features, offset, weight = self._predict(hidden_states, linear)
         aggregated = deformable_aggregate(
             split_last(value, self.groups, -1),  # (N, H, W, G, D)
             offset,
@@ -167,7 +165,7 @@ class DCNv4(nn.Module):
         self.output_proj = xavier_linear(channels, channels, bias=output_bias) if pointwise else nn.Identity()
         self.center_feature_scale = zero_linear(channels, groups) if center_feature_scale else None
 
-    def _predict(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _predict(self, hidden_states: torch.Tensor, linear: Callable = linear) -> tuple[torch.Tensor, torch.Tensor]:
         """Offsets (N, H, W, G, K, 2) and weights (N, H, W, G, K)."""
         packed = linear(self.offset_mask, on_channels_first(self.depthwise_conv, hidden_states))
         # each group's row is x0 y0 x1 y1 ... m0 m1 ...; the padding at the end of the packed row stays unread
@@ -181,16 +179,12 @@ class DCNv4(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (N, H, W, C)."""
-        return linear(self.output_proj, self._aggregate(hidden_states))
+        return linear(self.output_proj, self.aggregate(hidden_states))
 
-    def add_to(self, residual: torch.Tensor, scale: torch.Tensor | None, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`residual + self(hidden_states) * scale`, all (N, H, W, C) but the scale, (C), or `None` for 1."""
-        return add_linear(residual, scale, self.output_proj, self._aggregate(hidden_states))
-
-    def _aggregate(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """All but the output projection."""
+    def aggregate(self, hidden_states: torch.Tensor, linear: Callable = linear) -> torch.Tensor:
+        """All but the output projection; `linear(layer, input)` computes the linear layers."""
         value = linear(self.value_proj, hidden_states)
-        offset, weight = self._predict(hidden_states)
+        offset, weight = self._predict(hidden_states, linear)
         aggregated = deformable_aggregate(
             split_last(value, self.groups, -1),  # (N, H, W, G, D)
             offset,

@@ -4,7 +4,7 @@ Faster ways to compute something ask here first whether anybody would notice: wh
 replaces a layer must find what PyTorch's own layers and operators would have shown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -108,13 +108,50 @@ def is_untouched(layer: nn.Module, kind: type[nn.Module]) -> bool:
         return False
     if torch.compiler.is_compiling():
         return True
-    forward, name, function = _DEFINITIONS.get(kind, (kind.forward, "", None))
-    return not (
+    if (
         layer._backward_hooks
         or layer._backward_pre_hooks
         or "forward" in layer.__dict__
         or layer._compiled_call_impl is not None
         or all_modules._has_any_global_hook()
-        or kind.forward is not forward
-        or getattr(F, name, None) is not function
-    ) and are_plain(*layer._parameters.values())
+    ):
+        return False
+    if definition := _DEFINITIONS.get(kind):
+        forward, name, function = definition
+        if kind.forward is not forward or getattr(F, name) is not function:
+            return False
+    return _PLAIN_TENSORS.issuperset(map(type, layer._parameters.values()))
+
+
+def are_untouched(modules: Iterable[nn.Module], kinds: frozenset[type[nn.Module]], like: torch.Tensor) -> bool:
+    """Whether [`is_untouched`] holds for the modules and all below them, whose classes are of `kinds`.
+
+    Every parameter must have the type and the device of the tensor `like` too. Cheaper than to ask for each one.
+    """
+    if torch.compiler.is_compiling() or all_modules._has_any_global_hook():
+        return False
+    if any(
+        kind.forward is not forward or getattr(F, name) is not of_pytorch
+        for kind, (forward, name, of_pytorch) in _DEFINITIONS.items()
+    ):
+        return False
+    modules = list(modules)
+    while modules:
+        module = modules.pop()
+        if (
+            type(module) not in kinds
+            or module._forward_hooks
+            or module._forward_pre_hooks
+            or module._backward_hooks
+            or module._backward_pre_hooks
+            or module._compiled_call_impl is not None
+            or "forward" in module.__dict__
+        ):
+            return False
+        for tensor in module._parameters.values():
+            if type(tensor) not in _PLAIN_TENSORS or (
+                tensor is not None and (tensor.dtype != like.dtype or tensor.device != like.device)
+            ):
+                return False
+        modules += module._modules.values()
+    return True

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from .execution import are_plain, is_recording, is_transformed, is_untouched, only_computes, only_trains
-from .hub_kernels import get_function
+from .hub_kernels import get_function, get_module
 from .layers import DropPath, LayerScale, on_channels_first
 from .training_layers import TrainedGelu
 
@@ -58,7 +58,7 @@ def add_branch(
     Returns:
         (..., C).
     """
-    if only_computes() and is_untouched(scale, LayerScale) and keeps_all(drop_path) and are_plain(branch):
+    if only_computes() and is_untouched(scale, LayerScale) and _keeps_all(drop_path) and are_plain(branch):
         return torch.addcmul(hidden_states, branch, scale.scale)
     return hidden_states + drop_path(scale(branch))
 
@@ -67,7 +67,7 @@ def add_branch_and_norm(
     hidden_states: torch.Tensor, branch: torch.Tensor, scale: nn.Module, drop_path: nn.Module, norm: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of [`add_branch`], and its [`layer_norm`], (..., C) each."""
-    if only_computes() and _is_layer_norm(norm) and keeps_all(drop_path):
+    if only_computes() and _is_layer_norm(norm) and _keeps_all(drop_path):
         factor = scale.scale if is_untouched(scale, LayerScale) else None
         if factor is not None or is_untouched(scale, nn.Identity):
             tensors = hidden_states, branch, factor, norm.weight, norm.bias
@@ -79,9 +79,9 @@ def add_branch_and_norm(
 
 def activate(activation: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     """`activation(hidden_states)`, for GELU to 1e-6 in float32 and to 9 bits in bfloat16; any shape."""
-    if only_computes() and is_gelu(activation) and (kernel := _kernel("gelu", hidden_states)):
+    if only_computes() and _is_gelu(activation) and (kernel := _kernel("gelu", hidden_states)):
         return kernel(hidden_states)
-    if only_trains() and is_gelu(activation) and _has_kernel_for_gradients(hidden_states):
+    if only_trains() and _is_gelu(activation) and _has_kernel_for_gradients(hidden_states):
         return TrainedGelu.apply(hidden_states)
     return activation(hidden_states)
 
@@ -100,7 +100,7 @@ def conv_norm_activation(
     Returns:
         (N, H, W, C).
     """
-    if only_computes() and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and is_gelu(activation):
+    if only_computes() and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and _is_gelu(activation):
         tensors = hidden_states, conv.weight, conv.bias, norm.weight, norm.bias
         if kernel := _kernel("depthwise_norm_gelu", *tensors):
             return kernel(*tensors, norm.eps)
@@ -114,7 +114,8 @@ def _kernel(name: str, *tensors: torch.Tensor | None) -> Callable | None:
         return None
     if not all(tensor is None or (tensor.is_cpu and tensor.dtype == dtype) for tensor in tensors):
         return None
-    return get_function("fused-layers", name, "cpu", *tensors)
+    kernel = get_module("fused-layers", "cpu") if are_plain(*tensors) else None
+    return None if kernel is None else getattr(kernel, name)
 
 
 def _has_kernel_for_gradients(hidden_states: torch.Tensor) -> bool:
@@ -128,11 +129,11 @@ def _is_layer_norm(norm: nn.Module) -> bool:
     return is_untouched(norm, nn.LayerNorm) and norm.bias is not None and len(norm.normalized_shape) == 1
 
 
-def is_gelu(activation: nn.Module) -> bool:
+def _is_gelu(activation: nn.Module) -> bool:
     return is_untouched(activation, GELUActivation) and activation.act is F.gelu
 
 
-def keeps_all(drop_path: nn.Module) -> bool:
+def _keeps_all(drop_path: nn.Module) -> bool:
     return is_untouched(drop_path, DropPath) and (drop_path.rate == 0 or not drop_path.training)
 
 

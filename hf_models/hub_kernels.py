@@ -91,6 +91,11 @@ def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | N
     return getattr(_modules[kernel, device], name)
 
 
+def get_module(kernel: str, device: str) -> ModuleType | None:
+    """The module of a compiled kernel, for whoever knows that nothing but numbers is wanted: see `only_computes`."""
+    return _modules[kernel, device] if _has_kernel(kernel, device) else None
+
+
 def set_reference(kernel: str, reference: Callable) -> None:
     """Name the reference from which a kernel takes the derivatives that it does not compute."""
     _references[kernel] = reference

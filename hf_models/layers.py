@@ -7,6 +7,7 @@ in less time where nobody would notice.
 """
 
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .execution import is_transformed, is_untouched, only_compiles, only_computes, only_trains
-from .hub_kernels import get_function
+from .hub_kernels import get_module
 from .training_layers import TrainedLinear
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # Dynamo does not trace the question
@@ -152,9 +153,9 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
         (..., out_features).
     """
     if (
-        (product := _fast_product(hidden_states.dtype))
+        (product := _fast_product(hidden_states))
         and is_untouched(layer, nn.Linear)
-        and is_for_products(hidden_states, layer.weight)
+        and _is_for_products(hidden_states, layer.weight)
     ):
         return product(hidden_states, layer.weight, layer.bias)
     return layer(hidden_states)
@@ -173,9 +174,9 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
         (batch_size, out_channels, height, width).
     """
     if (
-        (product := _fast_product(hidden_states.dtype))
+        (product := _fast_product(hidden_states))
         and is_untouched(conv, nn.Conv2d)
-        and is_for_products(hidden_states, conv.weight)
+        and _is_for_products(hidden_states, conv.weight)
         and hidden_states.stride(1) == 1  # in another layout the linear layer would begin with a copy
     ):
         tokens, weight = hidden_states.permute(0, 2, 3, 1), conv.weight.flatten(1)  # (N, H, W, C), (O, C)
@@ -183,20 +184,23 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
     return conv(hidden_states)
 
 
-def product_kernel(name: str, dtype: torch.dtype) -> Callable | None:
-    """The function of fused-layers, where only numbers are wanted, if it is faster than oneDNN on this processor."""
-    if only_computes() and (multiplies_fast := get_function("fused-layers", "multiplies_fast", "cpu")):
-        return get_function("fused-layers", name, "cpu") if multiplies_fast(dtype) else None
-    return None
+def product_kernel(hidden_states: torch.Tensor) -> ModuleType | None:
+    """The module fused-layers, where only numbers are wanted, if its products are faster than oneDNN's here."""
+    if not only_computes() or type(hidden_states) is not torch.Tensor or not hidden_states.is_cpu:
+        return None
+    kernel = get_module("fused-layers", "cpu")
+    suits = kernel is not None and kernel.multiplies_fast(hidden_states.dtype)
+    return kernel if suits and not torch.is_autocast_enabled("cpu") else None
 
 
-def _fast_product(dtype: torch.dtype) -> Callable | None:
+def _fast_product(hidden_states: torch.Tensor) -> Callable | None:
     """What computes a linear layer where only numbers are wanted, or their gradients too; `None` elsewhere."""
     if only_computes():
-        return product_kernel("linear", dtype) or _linear_by_onednn
-    if dtype == torch.float32 and only_trains():
+        kernel = product_kernel(hidden_states)
+        return _linear_by_onednn if kernel is None else kernel.linear
+    if hidden_states.dtype == torch.float32 and only_trains():
         return TrainedLinear.apply
-    return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(dtype) else None
+    return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(hidden_states.dtype) else None
 
 
 @torch.compiler.assume_constant_result
@@ -227,7 +231,7 @@ if not hasattr(torch.ops.hf_models, "linear"):
         return input.new_empty((*input.shape[:-1], weight.shape[0]))
 
 
-def is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
+def _is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
         type(hidden_states) is torch.Tensor
         and type(weight) in (torch.Tensor, nn.Parameter)

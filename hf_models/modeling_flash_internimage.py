@@ -6,8 +6,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_flash_internimage import FlashInternImageConfig
 from .deformable_conv import DCNv4
-from .fused_layers import add_branch, layer_norm
-from .fused_products import add_output, add_output_and_norm
+from .fused_blocks import block_kernel, compute_block
+from .fused_layers import add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .layers import ConvPooler, DropPath, residual_scale
 from .modeling_base import (
@@ -43,16 +43,19 @@ class FlashInternImageLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
+        if not self.post_norm and (kernel := block_kernel(self, (DCNv4, InternImageMLP), hidden_states)):
+            return compute_block(kernel, self, hidden_states)
         if self.post_norm:
             branch = layer_norm(self.norm1, self.dcn(hidden_states))
             hidden_states = add_branch(hidden_states, branch, self.layer_scale1, self.drop_path)
             branch = layer_norm(self.norm2, self.mlp(hidden_states))
-            return add_branch(hidden_states, branch, self.layer_scale2, self.drop_path)
-        normalized = layer_norm(self.norm1, hidden_states)
-        hidden_states, normalized = add_output_and_norm(
-            hidden_states, normalized, self.dcn, self.layer_scale1, self.drop_path, self.norm2
-        )
-        return add_output(hidden_states, normalized, self.mlp, self.layer_scale2, self.drop_path)
+        else:
+            branch = self.dcn(layer_norm(self.norm1, hidden_states))
+            hidden_states, normalized = add_branch_and_norm(
+                hidden_states, branch, self.layer_scale1, self.drop_path, self.norm2
+            )
+            branch = self.mlp(normalized)
+        return add_branch(hidden_states, branch, self.layer_scale2, self.drop_path)
 
 
 class FlashInternImageEncoder(HierarchicalEncoder):

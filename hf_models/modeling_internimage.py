@@ -11,8 +11,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from .configuration_base import HierarchicalConfig
 from .configuration_internimage import InternImageConfig
 from .deformable_conv import DCNv3
+from .fused_blocks import block_kernel, compute_block
 from .fused_layers import activate, add_branch, add_branch_and_norm, layer_norm
-from .fused_products import add_feed_forward, add_output, add_output_and_norm
 from .input_channels import fit_channels_of
 from .int8_linear import feed_forward
 from .internimage_metadata import MetadataForImageClassification, metadata_head
@@ -40,10 +40,6 @@ class InternImageMLP(nn.Module):
         """Takes and returns (..., channels)."""
         return feed_forward(self.fc1, self.activation, self.fc2, hidden_states)
 
-    def add_to(self, residual: torch.Tensor, scale: torch.Tensor | None, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`residual + self(hidden_states) * scale`, all (..., channels) but the scale, (channels), or `None` for 1."""
-        return add_feed_forward(residual, scale, self.fc1, self.activation, self.fc2, hidden_states)
-
 
 class InternImageLayer(GradientCheckpointingLayer):
     """DCNv3 and a feed-forward network, each a residual branch.
@@ -67,32 +63,29 @@ class InternImageLayer(GradientCheckpointingLayer):
         )
         self.norm2 = nn.LayerNorm(channels, eps=eps)
         self.mlp = InternImageMLP(config, channels)
-        self.normalizes_both = config.res_post_norm and not config.post_norm and config.layer_scale_init_value is None
-        self.res_post_norm1 = nn.LayerNorm(channels, eps=eps) if self.normalizes_both else nn.Identity()
-        self.res_post_norm2 = nn.LayerNorm(channels, eps=eps) if self.normalizes_both else nn.Identity()
+        normalizes_both = config.res_post_norm and not config.post_norm and config.layer_scale_init_value is None
+        self.is_plain = not (config.post_norm or normalizes_both)
+        self.res_post_norm1 = nn.LayerNorm(channels, eps=eps) if normalizes_both else nn.Identity()
+        self.res_post_norm2 = nn.LayerNorm(channels, eps=eps) if normalizes_both else nn.Identity()
         self.layer_scale1 = residual_scale(channels, config.layer_scale_init_value)
         self.layer_scale2 = residual_scale(channels, config.layer_scale_init_value)
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
+        if self.is_plain and (kernel := block_kernel(self, (DCNv3, InternImageMLP), hidden_states)):
+            return compute_block(kernel, self, hidden_states)
         if self.post_norm:
             branch = layer_norm(self.norm1, self.dcn(hidden_states))
             hidden_states = add_branch(hidden_states, branch, self.layer_scale1, self.drop_path)
             branch = layer_norm(self.norm2, self.mlp(hidden_states))
-            return add_branch(hidden_states, branch, self.layer_scale2, self.drop_path)
-        normalized = layer_norm(self.norm1, hidden_states)
-        if self.normalizes_both:
-            branch = layer_norm(self.res_post_norm1, self.dcn(normalized))
+        else:
+            branch = layer_norm(self.res_post_norm1, self.dcn(layer_norm(self.norm1, hidden_states)))
             hidden_states, normalized = add_branch_and_norm(
                 hidden_states, branch, self.layer_scale1, self.drop_path, self.norm2
             )
             branch = layer_norm(self.res_post_norm2, self.mlp(normalized))
-            return add_branch(hidden_states, branch, self.layer_scale2, self.drop_path)
-        hidden_states, normalized = add_output_and_norm(
-            hidden_states, normalized, self.dcn, self.layer_scale1, self.drop_path, self.norm2
-        )
-        return add_output(hidden_states, normalized, self.mlp, self.layer_scale2, self.drop_path)
+        return add_branch(hidden_states, branch, self.layer_scale2, self.drop_path)
 
 
 class InternImageEmbeddings(nn.Module):

@@ -65,29 +65,36 @@ Tile<T> tile_of(int64_t rows, int64_t vectors) {
   return kTiles[rows - 1][vectors - 1];
 }
 
-// What follows the sums of a tile: its first number is (row, column) of the output.
-template <typename T>
-void finish_tile(const Product<T>& p, const Vector<T>* sums, int64_t row, int64_t rows, int64_t column,
-                 int64_t vectors) {
+// Stores the sums of a tile, the first of which is (row, column) of the output, after follow(sum, scale, position).
+template <typename T, typename F>
+ALWAYS_INLINE void store_tile(const Product<T>& p, const Vector<T>* sums, int64_t row, int64_t rows, int64_t column,
+                              int64_t vectors, F follow) {
   using V = Vector<T>;
   for (int64_t v = 0; v < vectors; ++v, column += V::size) {
     const int count = int(std::min<int64_t>(V::size, p.columns - column));
     const V bias = p.bias ? load<V>(p.bias + column, count) : V::splat(0);
     const V scale = p.scale ? load<V>(p.scale + column, count) : V::splat(1);
-    const auto finish = [&](auto follow) __attribute__((always_inline)) {
-      for (int64_t r = 0; r < rows; ++r) {
-        const int64_t at = (row + r) * p.columns + column;
-        store(follow(sums[r * vectors + v] + bias, at), p.output + at, count);
-      }
-    };
-    if (p.gelu) {
-      const Gelu<T> gelu_of;
-      finish([&](const V& value, int64_t) { return gelu_of(value); });
-    } else if (p.residual) {
-      finish([&](const V& value, int64_t at) { return fma(value, scale, load<V>(p.residual + at, count)); });
-    } else {
-      finish([&](const V& value, int64_t) { return value * scale; });
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t at = (row + r) * p.columns + column;
+      store(follow(sums[r * vectors + v] + bias, scale, at, count), p.output + at, count);
     }
+  }
+}
+
+template <typename T>
+void finish_tile(const Product<T>& p, const Vector<T>* sums, int64_t row, int64_t rows, int64_t column,
+                 int64_t vectors) {
+  using V = Vector<T>;
+  if (p.gelu) {
+    const Gelu<T> gelu_of;
+    store_tile(p, sums, row, rows, column, vectors, [&](const V& sum, const V&, int64_t, int) { return gelu_of(sum); });
+  } else if (p.residual) {
+    store_tile(p, sums, row, rows, column, vectors, [&](const V& sum, const V& scale, int64_t at, int count) {
+      return fma(sum, scale, load<V>(p.residual + at, count));
+    });
+  } else {
+    store_tile(p, sums, row, rows, column, vectors,
+               [&](const V& sum, const V& scale, int64_t, int) { return sum * scale; });
   }
 }
 
@@ -110,8 +117,9 @@ void multiply(const Product<T>& p, int64_t begin, int64_t end, int64_t first_pan
     const char* const ahead_end = reinterpret_cast<const char*>(weight_of(i + 1 < last_panel ? i + 2 : i));
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t row = begin + t * (end - begin) / tiles, rows = begin + (t + 1) * (end - begin) / tiles - row;
-      tile_of<T>(rows, width / V::size)(p.input + row * p.depth, p.depth, panel, ahead, sums);
-      ahead = std::min(ahead + units * 64, ahead_end);
+      const char* const next = ahead < ahead_end ? ahead : reinterpret_cast<const char*>(p.input + (row + rows) * p.depth);
+      tile_of<T>(rows, width / V::size)(p.input + row * p.depth, p.depth, panel, next, sums);
+      ahead += units * 64;
       finish_tile(p, sums, row, rows, column, width / V::size);
     }
   }
