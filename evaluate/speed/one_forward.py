@@ -31,12 +31,10 @@ def build(loader: str, model: str):
 
     config = transformers.AutoConfig.from_pretrained(model)
     if loader == "load_segmenter":
-        try:
-            from hf_models.segmentation import segmenter_class
-        except ImportError:  # an older version has no class of its own
-            loader = "AutoModelForSemanticSegmentation"
-        else:
-            return segmenter_class(model)._from_config(config)
+        from hf_models.segmentation import segmenter_class
+
+        chosen = segmenter_class(model)  # an Auto class, or that of a model
+        return (chosen.from_config if hasattr(chosen, "from_config") else chosen._from_config)(config)
     return getattr(transformers, loader).from_config(config)
 
 
