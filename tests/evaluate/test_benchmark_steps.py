@@ -27,10 +27,10 @@ def rows_of(path):
 
 def test_memory(monkeypatch, tmp_path):
     config = InternImageConfig(**CONFIG, out_features=["stage1", "stage4"])
-    monkeypatch.setattr(memory, "CASES", {"tiny": memory.Case("Tiny", "AutoBackbone", config, (96, 64))})
+    monkeypatch.setattr(memory, "CASES", {"tiny": memory.Case("Tiny", "AutoBackbone", config, (960, 640))})
     results = tmp_path / "memory.csv"
     out = run("memory", "--models", "tiny", "--dtypes", "float32", "--results", results).stdout
-    assert "| Tiny | 96 x 64 | float32 | default |" in out
+    assert "| Tiny | 960 x 640 | float32 | default |" in out
     rows = rows_of(results)
     assert [row["malloc_thresholds"] for row in rows] == ["default", "raised"]
     assert all(0 < float(row["forward_megabytes"]) < float(row["process_megabytes"]) for row in rows)

@@ -42,6 +42,7 @@ SMT_CODE |= {
     "modeling_smt.py",
     "remote_code.py",
     "saved_weights.py",
+    "training_layers.py",
 }
 OTHERS = {".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 
