@@ -79,9 +79,16 @@ def are_plain(*tensors: torch.Tensor | None) -> bool:
 
 def only_computes() -> bool:
     """Whether nothing but numbers is wanted of what is called: no gradient, no program, no count."""
-    return not (
-        torch.is_grad_enabled() or torch.compiler.is_compiling() or is_recording() or is_transformed() or is_observed()
-    )
+    return not (torch.is_grad_enabled() or _is_traced())
+
+
+def only_trains() -> bool:
+    """Whether nothing but numbers is wanted of what is called, and gradients of them later."""
+    return torch.is_grad_enabled() and not _is_traced()
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or is_recording() or is_transformed() or is_observed()
 
 
 def only_compiles() -> bool:

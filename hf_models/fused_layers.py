@@ -12,11 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
-from .execution import are_plain, is_recording, is_transformed, is_untouched, only_computes
-from .hub_kernels import get_module
+from .execution import are_plain, is_recording, is_transformed, is_untouched, only_computes, only_trains
+from .hub_kernels import get_function, get_module
 from .layers import DropPath, LayerScale, on_channels_first, only_numbers
+from .training_layers import TrainedGelu
 
 _HALF = (torch.bfloat16, torch.float16)
+_KERNEL_TYPES = (torch.float32, *_HALF)
 
 
 def layer_norm(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -79,6 +81,8 @@ def activate(activation: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
     """`activation(hidden_states)`, for GELU to 1e-6 in float32 and to 9 bits in bfloat16; any shape."""
     if only_numbers(hidden_states.dtype) and is_gelu(activation) and (kernel := fused_kernel("gelu", hidden_states)):
         return kernel(hidden_states)
+    if only_trains() and is_gelu(activation) and _has_kernel_for_gradients(hidden_states):
+        return TrainedGelu.apply(hidden_states)
     return activation(hidden_states)
 
 
@@ -112,6 +116,12 @@ def fused_kernel(name: str, *tensors: torch.Tensor | None) -> Callable | None:
         return None
     kernel = get_module("fused-layers", "cpu") if are_plain(*tensors) else None
     return None if kernel is None else getattr(kernel, name)
+
+
+def _has_kernel_for_gradients(hidden_states: torch.Tensor) -> bool:
+    """Also in autocast, which leaves the layers that ask here in the type of their input."""
+    is_fit = hidden_states.is_cpu and hidden_states.dtype in _KERNEL_TYPES
+    return is_fit and get_function("fused-layers", "gelu_backward", "cpu", hidden_states) is not None
 
 
 def _is_layer_norm(norm: nn.Module) -> bool:

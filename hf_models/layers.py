@@ -16,8 +16,9 @@ from torch.utils.flop_counter import register_flop_formula
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-from .execution import is_transformed, is_untouched, only_compiles, only_computes
+from .execution import is_transformed, is_untouched, only_compiles, only_computes, only_trains
 from .hub_kernels import get_module
+from .training_layers import TrainedLinear
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()  # Dynamo does not trace the question
 
@@ -145,7 +146,7 @@ def initialize_linear(layer: nn.Linear, initialize: Callable[[torch.Tensor], tor
 
 
 def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """`layer(hidden_states)`, for an nn.Linear without gradients on a CPU by oneDNN.
+    """`layer(hidden_states)`, for an nn.Linear on a CPU by oneDNN: without gradients, or in float32.
 
     PyTorch computes float32 linear layers with MKL, which leaves up to half of an AMD processor's speed unused, and
     copies the bias to the output before every product. So does what torch.compile writes.
@@ -167,7 +168,7 @@ def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
 
 
 def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """`conv(hidden_states)`, for a 1x1 nn.Conv2d without gradients on a CPU as the linear layer that it is, by oneDNN.
+    """`conv(hidden_states)`, for a 1x1 nn.Conv2d on a CPU as the linear layer that it is; see [`linear`].
 
     PyTorch computes it with MKL in float32, and as a convolution in bfloat16; either takes longer.
 
@@ -214,12 +215,12 @@ def _multiplies_fast(dtype: torch.dtype) -> bool:
 
 
 def _fast_product(hidden_states: torch.Tensor) -> Callable | None:
-    """What computes a linear layer where only numbers are wanted; `None` elsewhere."""
-    if not only_numbers(hidden_states.dtype):
-        return None
-    if kernel := product_kernel(hidden_states):
-        return kernel.linear
-    return _linear_by_onednn if only_computes() else torch.ops.hf_models.linear
+    """What computes a linear layer where only numbers are wanted, or their gradients too; `None` elsewhere."""
+    if only_numbers(hidden_states.dtype):
+        if kernel := product_kernel(hidden_states):
+            return kernel.linear
+        return _linear_by_onednn if only_computes() else torch.ops.hf_models.linear
+    return TrainedLinear.apply if hidden_states.dtype == torch.float32 and only_trains() else None
 
 
 @torch.compiler.assume_constant_result

@@ -45,6 +45,7 @@ SMT_CODE |= {
     "scale_aware_modulation.py",
     "smt_blocks.py",
     "strided_conv.py",
+    "training_layers.py",
 }
 OTHERS = {".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 

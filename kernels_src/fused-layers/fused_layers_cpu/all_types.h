@@ -4,6 +4,7 @@
 #include "attend.h"
 #include "batch_norm.h"
 #include "depthwise.h"
+#include "gelu_backward.h"
 #include "mix_scales.h"
 #include "pointwise.h"
 #include "product.h"
@@ -14,6 +15,7 @@ namespace fused_layers::CPU_PATH {
   template void layer_norm<T>(const Norm<T>&, const T*, T*, int64_t, int64_t);                  \
   template void add_layer_norm<T>(const Norm<T>&, const Residual<T>&, T*, int64_t, int64_t);    \
   template void gelu<T>(const T*, T*, int64_t, int64_t);                                        \
+  template void gelu_backward<T>(const T*, const T*, T*, int64_t, int64_t);                     \
   template void depthwise_norm_gelu<T>(const Depthwise<T>&, const Norm<T>&, T*, int64_t, int64_t); \
   template void add_depthwise_gelu<T>(const Depthwise<T>&, T*, int64_t, int64_t);                 \
   template void attend<T>(const Attention<T>&, T*, int64_t, int64_t);                              \

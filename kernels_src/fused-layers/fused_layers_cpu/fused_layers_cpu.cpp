@@ -106,6 +106,24 @@ Tensor gelu(const Tensor& input) {
   return output;
 }
 
+Tensor gelu_backward(const Tensor& gradient, const Tensor& input) {
+  check_shape("gradient", gradient, sizes_of(input));
+  check_like("gradient", gradient, "input", input);
+  Tensor output = torch::stable::new_empty(input, sizes_of(input));
+  if (output.numel() == 0) return output;
+  const Tensor gradients = in_order(gradient), numbers = in_order(input);
+  const CpuPath path = choose_path();
+  dispatch_type("input", input, [&](auto zero) {
+    using T = decltype(zero);
+    T* const out = data<T>(output);
+    const auto run = ON_PATH(path, gelu_backward<T>);
+    torch::stable::parallel_for(0, numbers.numel(), kTask, [&](int64_t begin, int64_t end) {
+      run(data<T>(gradients), data<T>(numbers), out, begin, end);
+    });
+  });
+  return output;
+}
+
 Tensor depthwise_norm_gelu(const Tensor& input, const Tensor& kernel, const Tensor& kernel_bias, const Tensor& weight,
                            const Tensor& bias, double eps) {
   check_depthwise(input, kernel, kernel_bias);

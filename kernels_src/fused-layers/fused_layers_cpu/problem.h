@@ -77,8 +77,8 @@ struct Product {
   T* output;          // (rows, columns)
 };
 
-// Each path computes rows [begin, end): of channels, of image rows (depthwise), numbers (gelu), windows (mix_scales) or
-// heads (attend).
+// Each path computes rows [begin, end): of channels, of image rows (depthwise), numbers (gelu and its backward), windows
+// (mix_scales) or heads (attend).
 #define DECLARE_PATH(path)                                                                                      \
   namespace path {                                                                                              \
   template <typename T>                                                                                         \
@@ -87,6 +87,8 @@ struct Product {
   void add_layer_norm(const Norm<T>&, const Residual<T>&, T* output, int64_t begin, int64_t end);               \
   template <typename T>                                                                                         \
   void gelu(const T* input, T* output, int64_t begin, int64_t end);                                             \
+  template <typename T>                                                                                         \
+  void gelu_backward(const T* gradient, const T* input, T* output, int64_t begin, int64_t end);                 \
   template <typename T>                                                                                         \
   void depthwise_norm_gelu(const Depthwise<T>&, const Norm<T>&, T* output, int64_t begin, int64_t end);         \
   template <typename T>                                                                                         \

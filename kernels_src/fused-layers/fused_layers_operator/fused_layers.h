@@ -32,6 +32,9 @@ torch::stable::Tensor feed_forward(const torch::stable::Tensor& input, const tor
 
 torch::stable::Tensor gelu(const torch::stable::Tensor& input);
 
+// The gradient of gelu's input, from that of its output.
+torch::stable::Tensor gelu_backward(const torch::stable::Tensor& gradient, const torch::stable::Tensor& input);
+
 torch::stable::Tensor depthwise_norm_gelu(const torch::stable::Tensor& input, const torch::stable::Tensor& kernel,
                                           const torch::stable::Tensor& kernel_bias,
                                           const torch::stable::Tensor& weight, const torch::stable::Tensor& bias,

@@ -11,6 +11,7 @@ DEFINE_OPERATORS(ops) {
       "feed_forward(Tensor input, Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, Tensor? residual, "
       "Tensor? scale) -> Tensor");
   ops.def("gelu(Tensor input) -> Tensor");
+  ops.def("gelu_backward(Tensor gradient, Tensor input) -> Tensor");
   ops.def(
       "depthwise_norm_gelu(Tensor input, Tensor kernel, Tensor kernel_bias, Tensor weight, Tensor bias, float eps) "
       "-> Tensor");
@@ -33,6 +34,7 @@ IMPLEMENT_OPERATORS(ops) {
   ops.impl("linear", TORCH_BOX(&linear));
   ops.impl("feed_forward", TORCH_BOX(&feed_forward));
   ops.impl("gelu", TORCH_BOX(&gelu));
+  ops.impl("gelu_backward", TORCH_BOX(&gelu_backward));
   ops.impl("depthwise_norm_gelu", TORCH_BOX(&depthwise_norm_gelu));
   ops.impl("pointwise_conv", TORCH_BOX(&pointwise_conv));
   ops.impl("batch_norm_factors", TORCH_BOX(&batch_norm_factors));
