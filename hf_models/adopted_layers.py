@@ -135,9 +135,7 @@ def use_depthwise_dcnv4(network: nn.Module, group_width: int) -> None:
 
 
 def use_attention_dcnv4(network: nn.Module, group_width: int) -> None:
-    """Put DCNv4 in the place of attention, of timm's kind or of transformers', and let it keep the values' projection
-    and that of the output.
-    """
+    """Put DCNv4 in the place of attention; it keeps the projections of values and output."""
     for name, attention in attentions(network).items():
         output_proj = output_projection(attention)
         layer = (TokenDCNv4 if hasattr(attention, "qkv") else DCNv4Attention)(output_proj.out_features, group_width)

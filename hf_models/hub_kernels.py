@@ -39,6 +39,7 @@ KERNELS = {
     "large-kernel-conv": _Source("hf-models/large-kernel-conv", _FLOATS),
     "detection-ops": _Source("hf-models/detection-ops", _FLOATS),
     "fused-layers": _Source("hf-models/fused-layers", _FLOATS, ("cpu",)),
+    "int8-linear": _Source("hf-models/int8-linear", ("float32", "bfloat16"), ("cpu",)),
     "winograd-conv": _Source("hf-models/winograd-conv", ("float32",), ("cpu",)),
 }
 

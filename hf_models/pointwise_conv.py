@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
-from .execution import are_plain, is_untouched, only_compiles, only_computes
+from .execution import are_plain, is_untouched
 from .hub_kernels import get_function
-from .layers import _packs_weights
+from .layers import only_numbers
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
@@ -27,7 +27,7 @@ def pointwise_kernel(*tensors: torch.Tensor | None) -> Callable | None:
     hidden_states = tensors[0]
     dtype = hidden_states.dtype
     if not (
-        (only_computes() or (only_compiles() and not _packs_weights(dtype)))
+        only_numbers(dtype)
         and dtype in _DTYPES
         and are_plain(*tensors)
         and all(tensor is None or (tensor.is_cpu and tensor.dtype == dtype) for tensor in tensors)

@@ -36,12 +36,17 @@ SMT_CODE |= {
     "int8_linear.py",
     "int8_quantizer.py",
     "kernel_download.py",
+    "kernel_layers.py",
     "kernel_places.py",
     "layers.py",
     "modeling_base.py",
     "modeling_smt.py",
     "remote_code.py",
     "saved_weights.py",
+    "scale_aware_modulation.py",
+    "smt_blocks.py",
+    "strided_conv.py",
+    "training_layers.py",
 }
 OTHERS = {".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
 

@@ -26,6 +26,13 @@ LAYERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def without_kernel(monkeypatch):
+    """The products of fused-layers have tests of their own."""
+    monkeypatch.setattr(layers, "product_kernel", lambda hidden_states: None)
+    monkeypatch.setattr(layers, "_multiplies_fast", lambda dtype: False)
+
+
 @pytest.fixture(params=LAYERS, ids=lambda function: function.__name__)
 def computed(request):
     """The function that computes a layer."""
@@ -75,7 +82,7 @@ def test_gradients_are_those_of_pytorch(computed):
     other = copy.deepcopy(layer)
     computed(layer, inputs_of(computed)).square().sum().backward()
     other(inputs_of(computed)).square().sum().backward()
-    assert torch.equal(layer.weight.grad, other.weight.grad)
+    torch.testing.assert_close(layer.weight.grad, other.weight.grad)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +183,7 @@ def test_a_copy_of_the_file_finds_the_operator_defined(monkeypatch):
     copy_of_layers = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, copy_of_layers)
     spec.loader.exec_module(copy_of_layers)
+    monkeypatch.setattr(copy_of_layers, "_multiplies_fast", lambda dtype: False)
     with torch.no_grad():
         _, is_fast = compile_and_run(copy_of_layers.linear, nn.Linear(24, 40), inputs_of(linear))
     assert is_fast
@@ -318,3 +326,13 @@ def test_layers_that_start_differently():
     assert xavier.weight.std().item() == pytest.approx((2 / 500) ** 0.5, rel=0.02)
     assert copy.deepcopy(zero).initialize_weight is zero.initialize_weight
     assert layers.xavier_linear(4, 4, bias=False).bias is None
+
+
+def test_the_operator_of_compiled_graphs_counts_what_linear_counts():
+    weight, bias = torch.randn(40, 24), torch.randn(40)
+    counts = []
+    for product in (F.linear, torch.ops.hf_models.linear):
+        with FlopCounterMode(display=False) as counter:
+            product(torch.randn(2, 7, 24), weight, bias)
+        counts.append(counter.get_total_flops())
+    assert counts == [2 * 2 * 7 * 24 * 40] * 2

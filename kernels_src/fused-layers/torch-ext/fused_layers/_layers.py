@@ -111,6 +111,19 @@ def gelu(input: torch.Tensor) -> torch.Tensor:
     return ops.gelu(input)
 
 
+def gelu_backward(gradient: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
+    """The gradient of [`gelu`]'s input from that of its output: times the derivative, which is right to 4e-6.
+
+    Args:
+        gradient, input: Of one shape, any.
+
+    Returns:
+        The shape of both, rounded once.
+    """
+    _refuse_derivatives("gelu_backward", gradient, input)
+    return ops.gelu_backward(gradient, input)
+
+
 def depthwise_norm_gelu(
     input: torch.Tensor,
     kernel: torch.Tensor,
@@ -193,6 +206,69 @@ def merge_norms_and_kernels(
     return ops.merge_kernels(kernels, scale, small, small_scale), bias + small_bias
 
 
+def add_depthwise_gelu(input: torch.Tensor, kernel: torch.Tensor, kernel_bias: torch.Tensor) -> torch.Tensor:
+    """The sum of the input and a depthwise 3x3 convolution of it that keeps the size, then [`gelu`].
+
+    Args:
+        input: (N, H, W, C).
+        kernel, kernel_bias: As in [`depthwise_norm_gelu`].
+
+    Returns:
+        (N, H, W, C), rounded once.
+    """
+    _refuse_derivatives("add_depthwise_gelu", input, kernel, kernel_bias)
+    return ops.add_depthwise_gelu(input, kernel, kernel_bias)
+
+
+def attend(
+    query: torch.Tensor, key_value: torch.Tensor, heads: int, kernel: torch.Tensor, kernel_bias: torch.Tensor
+) -> torch.Tensor:
+    """Self-attention over all pixels of an image, plus a depthwise 3x3 convolution of the values.
+
+    Args:
+        query: (N, H, W, C), the heads side by side; is divided by the root of the C / heads channels of a head.
+        key_value: (N, H, W, 2 C): keys, then values.
+        heads: Divides C.
+        kernel, kernel_bias: As in [`depthwise_norm_gelu`].
+
+    Returns:
+        (N, H, W, C), rounded once.
+    """
+    _refuse_derivatives("attend", query, key_value, kernel, kernel_bias)
+    return ops.attend(query, key_value, heads, kernel, kernel_bias)
+
+
+def mix_scales(
+    input: torch.Tensor,
+    kernels: list[torch.Tensor],
+    kernel_biases: list[torch.Tensor],
+    expand: torch.Tensor,
+    expand_bias: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float,
+) -> torch.Tensor:
+    """The mixed heads of SMT's modulation, then its aggregation: a grouped 1x1 convolution, BatchNorm, [`gelu`].
+
+    Args:
+        input: (N, H, W, 4 D): the four heads, D channels each.
+        kernels: (D, 1, 3, 3), (D, 1, 5, 5), (D, 1, 7, 7), (D, 1, 9, 9): depthwise convolutions that keep the size.
+        kernel_biases: (D) each.
+        expand: (8 D, 4, 1, 1): from channel c of every head to channels 8 c to 8 c + 7.
+        expand_bias: (8 D).
+        mean, variance, weight, bias: Those of the BatchNorm, (8 D) each.
+        eps: Is added to the variance.
+
+    Returns:
+        (N, H, W, 8 D), rounded once.
+    """
+    parameters = (expand, expand_bias, mean, variance, weight, bias)
+    _refuse_derivatives("mix_scales", input, *kernels, *kernel_biases, *parameters)
+    return ops.mix_scales(input, kernels, kernel_biases, *parameters, eps)
+
+
 @functools.cache
 def multiplies_fast(dtype: torch.dtype) -> bool:
     """Whether the products of this kernel are at home on this processor: elsewhere oneDNN multiplies faster."""
@@ -235,6 +311,10 @@ def _add_fake(input, *arguments):
     return input.new_empty(input.shape), input.new_empty(input.shape)
 
 
+def _mix_fake(input, *arguments):
+    return input.new_empty((*input.shape[:-1], 2 * input.shape[-1]))
+
+
 @torch.library.register_fake(add_op_namespace_prefix("pointwise_conv"))
 def _pointwise_fake(input, weight, *arguments):
     return input.new_empty((*input.shape[:-1], weight.shape[0]))
@@ -257,5 +337,7 @@ def _merge_fake(kernels, *arguments):
     return kernels.new_empty(kernels.shape)
 
 
-for _name in ("layer_norm", "add_layer_norm", "gelu", "depthwise_norm_gelu"):
-    torch.library.register_fake(add_op_namespace_prefix(_name))(_add_fake if _name == "add_layer_norm" else _fake)
+_LIKE_INPUT = ("layer_norm", "gelu", "gelu_backward", "depthwise_norm_gelu", "add_depthwise_gelu", "attend")
+_FAKES = dict.fromkeys(_LIKE_INPUT, _fake) | {"add_layer_norm": _add_fake, "mix_scales": _mix_fake}
+for _name, _function in _FAKES.items():
+    torch.library.register_fake(add_op_namespace_prefix(_name))(_function)
