@@ -1,7 +1,7 @@
 """Does DCNv4 improve a U-Net of diffusion at equal cost? Three U-Nets are trained, judged and put into one table.
 
     pip install '.[diffusion]'
-    python examples/diffusion/experiment.py DATA OUTPUT [--steps 6000] [--seeds 0 1] [--resume]
+    python examples/diffusion/experiment.py DATA OUTPUT [--steps 4000] [--seeds 0 1] [--resume]
 
 DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
 ImageNet wnids. First the CPU time of a step of each U-Net is measured. Then each gets as many steps as cost the same
@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--steps", type=int, default=6000, help="of the U-Net with convolutions")
+    parser.add_argument("--steps", type=int, default=4000, help="of the U-Net with convolutions")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--resume", action="store_true", help="go on with the experiment in OUTPUT")

@@ -30,7 +30,7 @@ class ConvDCNv4(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, group_width: int):
         super().__init__()
-        # the average at the start lets the first gradients reach what lies before, which weights of zero would not
+        # from weights of zero, no gradient would reach the first of two such layers in a row
         self.dcn = DCNv4(in_channels, in_channels // group_width, initial_weight=AVERAGE)
         self.dcn.output_proj = xavier_linear(in_channels, out_channels)
 
