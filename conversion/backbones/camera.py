@@ -56,11 +56,10 @@ def _config_from_original(
     config = config_from_arguments(given, shown)
     config.num_labels = PreTrainedConfig().num_labels  # there is no classifier
     stages = config.stage_names[1:]
-    if indices is None:
-        indices = range(len(stages))
-    elif not isinstance(indices, list) or not indices or any(index not in range(len(stages)) for index in indices):
-        raise InputError(f"out_indices={indices!r} is not supported, only a list of 0 to {len(stages) - 1} is.")
-    config.out_features = [stages[index] for index in indices]
+    known = list(range(len(stages)))
+    if indices not in (None, *(known[first:] for first in known)):
+        raise InputError(f"out_indices={indices!r} is not supported, only {known} or the last of them are.")
+    config.out_features = stages if indices is None else [stages[index] for index in indices]
     return config
 
 

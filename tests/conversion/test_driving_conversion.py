@@ -5,8 +5,7 @@ import json
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file
-from transformers import AutoBackbone, AutoImageProcessor
+from transformers import AutoImageProcessor
 from typer.testing import CliRunner
 
 from hf_models import zoo
@@ -14,6 +13,7 @@ from hf_models.cli import app
 from hf_models.conversion.backbones.camera import PART
 from hf_models.conversion.convert import _image_processor
 from hf_models.conversion.plan import make_plan
+from hf_models.model_cards import render_card
 from hf_models.modeling_internimage import InternImageBackbone
 
 from ..harness.conversion_tester import original_state, read_manifest, write_original
@@ -110,11 +110,6 @@ def test_weights_are_those_of_the_same_classifier(tmp_path):
         )
         expected = whole.eval()(inputs).feature_maps
     assert all(torch.equal(*pair) for pair in zip(alone, expected, strict=True))
-    assert load_file(output / "model.safetensors").keys() == alone_names(output)
-
-
-def alone_names(folder):
-    return AutoBackbone.from_config(InternImageBackbone.from_pretrained(folder).config).state_dict().keys()
 
 
 @pytest.mark.parametrize("name", DRIVING)
@@ -139,17 +134,11 @@ def test_cards_state_licence_and_terms():
     assert [zoo.find_checkpoint(name).license for name in DRIVING] == ["apache-2.0", "gpl-3.0", "apache-2.0"]
     for name in DRIVING:
         published = zoo.find_checkpoint(name)
-        card = ModelCard(render(published))
+        card = ModelCard(render_card(published, published.config()))
         assert card.data.license == published.license and card.data.pipeline_tag == "image-feature-extraction"
         assert "commercial use" in card.text and f"states `{published.license}`" in card.text
         assert "none for the backbone" in card.text and published.notes[0] in card.text
-    assert "has to do so under GPL-3.0" in render(zoo.find_checkpoint(DRIVING[1]))
-
-
-def render(published):
-    from hf_models.model_cards import render_card
-
-    return render_card(published, published.config())
+        assert ("has to do so under GPL-3.0" in card.text) == (published.license == "gpl-3.0")
 
 
 def test_what_is_not_there_is_one_line(detector, tmp_path):
@@ -169,7 +158,7 @@ def test_what_is_not_there_is_one_line(detector, tmp_path):
         )
     original.write_text(json.dumps(config["backbone"] | {"out_indices": [1, 4]}))
     line = line_of("convert", source, tmp_path / "out", *options, "--part", PART)
-    assert "out_indices=[1, 4] is not supported, only a list of 0 to 3 is." in line
+    assert "out_indices=[1, 4] is not supported, only [0, 1, 2, 3] or the last of them are." in line
     line = line_of("convert", source, tmp_path / "out", "--name", DRIVING[0], "--part", PART)
     assert "looks different" in line and not (tmp_path / "out").exists()
 
