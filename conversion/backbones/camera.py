@@ -32,6 +32,10 @@ class CameraBackbone(Family):
         return cls(**given | {"config_from_original": partial(_config_from_original, family.config_from_original)})
 
     @property
+    def title(self) -> str:
+        return f"{self.model_type} in a driving network"
+
+    @property
     def network(self) -> tuple[str, ...]:
         return (self.model_type, PART)
 
