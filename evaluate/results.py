@@ -69,6 +69,17 @@ ACCURACY = Format(
     percentages=("value",),
     conditions=("kernel", "torch", "transformers", "date"),
 )
+MEMORY = Format(
+    keys=("model", "image", "dtype", "version", "malloc_thresholds", "device"),
+    texts=(),
+    numbers=("forward_megabytes", "process_megabytes"),
+    conditions=("kernel", "torch", "date"),
+)
+TRAINING = Format(
+    keys=("model", "image_size", "batch_size", "dtype", "threads", "device"),
+    texts=(),
+    numbers=("rounds", "minimum_ms", "median_ms"),
+)
 
 
 def read_results(path: Path, form: Format) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from hf_models.evaluate.accuracy_table import accuracy_table
-from hf_models.evaluate.speed import model_tables, tables
+from hf_models.evaluate.speed import memory, model_tables, tables, training_step
 from hf_models.zoo import find_checkpoint, list_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,6 +135,8 @@ TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     ),
     (DOCS / "detection.md", "speed of detectors", model_tables.detectors_table),
     (DOCS / "export.md", "speed of exported models", tables.exports_table),
+    (DOCS / "speed.md", "memory", memory.memory_table),
+    (DOCS / "training.md", "speed of training", training_step.training_table),
     *(
         (DOCS / "speed.md", f"speed of {name}", partial(tables.operators_table, operator=name, **SHORT))
         for name in CARDS

@@ -18,6 +18,7 @@ from hf_models.zoo import find_checkpoint, list_models
 from ..machine import check_choice
 from ..results import DETECTORS as FORMAT
 from ..results import merge_results, rows_under
+from .model_files import quiet
 from .timing import conditions, interleave, milliseconds
 from .turns import Worker
 from .worker import build_id
@@ -87,8 +88,9 @@ def _saved(name: str, dtype: str, folder: Path) -> Path:
     path = folder / f"{name}-{dtype}"
     if not path.exists():
         torch.manual_seed(0)
-        model = AutoModelForObjectDetection.from_config(find_checkpoint(name).config())
-        model.to(DTYPES[dtype]).save_pretrained(path)
+        with quiet():
+            model = AutoModelForObjectDetection.from_config(find_checkpoint(name).config())
+            model.to(DTYPES[dtype]).save_pretrained(path)
     return path
 
 

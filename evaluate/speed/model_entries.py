@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from unittest.mock import patch
 
 import torch
@@ -10,11 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification
 
-from hf_models import deformable_conv, large_kernel_conv, layers
+from hf_models import deformable_conv, hub_kernels, large_kernel_conv, layers
 from hf_models.errors import InputError
 from hf_models.large_kernel_conv import ReparameterizableLargeKernelConv
 from hf_models.zoo import find_checkpoint
 
+from .adopted_entries import ADOPTED
 from .modes import COMPILED, MODES
 from .peers import grid_sample_core
 
@@ -43,15 +45,8 @@ class Entry:
 
     def check(self, name: str) -> None:
         """Raise an InputError if timm is needed and does not import."""
-        if not self.needs_timm:
-            return
-        try:
-            import timm  # noqa: F401
-        except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises a RuntimeError
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{name}: timm does not import ({reason}). Run `pip install 'hf-models[benchmark]'`."
-            ) from None
+        if self.needs_timm:
+            _timm(name)
 
 
 class PyTorchCore(nn.Module):
@@ -65,6 +60,7 @@ class PyTorchCore(nn.Module):
         with (
             patch.object(deformable_conv, "deformable_aggregate", _softmax_and_grid_sample),
             patch.object(layers, "is_untouched", _never),
+            patch.object(hub_kernels, "_has_kernel", _never),
         ):
             return self.model(images).logits
 
@@ -82,6 +78,7 @@ class DefaultLayout(nn.Module):
         with (
             patch.object(layers, "is_untouched", _never),
             patch.object(large_kernel_conv, "is_untouched", _never),
+            patch.object(hub_kernels, "_has_kernel", _never),
             patch.object(ReparameterizableLargeKernelConv, "forward", branches),
         ):
             return self.model.classifier(base.pooler(base.encoder(base.embeddings(images.contiguous()))))
@@ -104,16 +101,26 @@ def from_zoo(name: str, depths: Sequence[int] | None = None) -> nn.Module:
     return model
 
 
-def from_timm(name: str, layout: torch.memory_format = torch.channels_last) -> nn.Module:
-    """A model of timm with random weights, in a memory layout."""
-    import timm
-
+def from_timm(name: str) -> nn.Module:
+    """A model of timm with random weights."""
+    timm = _timm(name)
     torch.manual_seed(0)
-    return timm.create_model(name, pretrained=False).eval().to(memory_format=layout)
+    return timm.create_model(name, pretrained=False).eval()
+
+
+def _timm(name: str) -> ModuleType:
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # a torchvision for another torch raises a RuntimeError
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{name}: timm does not import ({reason}). Run `pip install 'hf-models[benchmark]'`."
+        ) from None
+    return timm
 
 
 def _never(*_) -> bool:
-    """For `is_untouched`: every layer is called, as PyTorch's own."""
+    """For `is_untouched` and `_has_kernel`: every layer is called, as PyTorch's own, and no kernel of ours runs."""
     return False
 
 
@@ -158,10 +165,15 @@ MODELS = {
     "flash-internimage-t-shallow": _few_layers("FlashInternImage-T", "flash_intern_image_t_1k_224"),
     "smt-t-shallow": _few_layers("SMT-T", "smt_tiny"),
     "replknet-31b-shallow": _few_layers("RepLKNet-31B", "RepLKNet-31B_ImageNet-1K_224"),
-    "convnext-t": Entry("ConvNeXt-T (timm)", lambda: from_timm("convnext_tiny"), modes=OF_OTHERS, needs_timm=True),
+    "convnext-t": Entry(
+        "ConvNeXt-T (timm)",
+        lambda: from_timm("convnext_tiny").to(memory_format=torch.channels_last),
+        modes=OF_OTHERS,
+        needs_timm=True,
+    ),
     "convnext-t-nchw": Entry(
         "ConvNeXt-T (timm), NCHW",
-        lambda: from_timm("convnext_tiny", torch.contiguous_format),
+        lambda: from_timm("convnext_tiny"),
         modes=("eager", *COMPILED),
         channels_last=False,
         needs_timm=True,
@@ -169,4 +181,8 @@ MODELS = {
     "swin-t": Entry(
         "Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224"), modes=OF_OTHERS, needs_timm=True
     ),
+    **{
+        name: Entry(title, build, modes=("eager", *COMPILED), is_default=False)
+        for name, (title, build) in ADOPTED.items()
+    },
 }

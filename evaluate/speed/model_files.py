@@ -37,7 +37,7 @@ class ModelFiles:
         """A folder as `save_pretrained` writes it, or a pickle of a model that is not of transformers."""
         folder, pickle = self.folder / f"{name}-{dtype}", self.folder / f"{name}-{dtype}.pt"
         if not folder.exists() and not pickle.exists():
-            with _quiet():
+            with quiet():
                 model = MODELS[name].build().to(DTYPES[dtype])
                 if isinstance(model, PreTrainedModel):
                     model.save_pretrained(folder)
@@ -49,7 +49,7 @@ class ModelFiles:
         """A folder as `hf-models quantize --calibration` writes it, calibrated with noise."""
         folder = self.folder / f"{name}-int8-{dtype}"
         if not folder.exists():
-            with _quiet():
+            with quiet():
                 model = MODELS[name].build()
                 side = model.config.image_size
                 noise = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
@@ -61,7 +61,7 @@ class ModelFiles:
         file = self.folder / f"{name}-{image_size}.onnx"
         if not file.exists():
             source = self.model(name, "float32")
-            with _quiet():
+            with quiet():
                 if source.is_dir():
                     size = {"height": image_size, "width": image_size}
                     ImageNetImageProcessor(size=size, do_center_crop=False).save_pretrained(source)
@@ -74,7 +74,7 @@ class ModelFiles:
     def _int8(self, file: Path, image_size: int) -> Path:
         quantized = file.with_suffix(".int8.onnx")
         if not quantized.exists():
-            with _quiet():
+            with quiet():
                 _quantize(file, image_size, quantized)
         return quantized
 
@@ -114,7 +114,7 @@ def _quantize(file: Path, image_size: int, quantized: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The libraries tell at length what they do."""
     transformers_logging.disable_progress_bar()
     with warnings.catch_warnings():

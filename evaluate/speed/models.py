@@ -109,10 +109,10 @@ def benchmark_models(
                 peaks = turns.prepare(known, image_size, count, batch_size)
                 bar.set_description(about_case)
                 now = {"date": datetime.datetime.now().isoformat(" ", "seconds")}  # the same for what took turns
-                times = interleave({who: turns.run(who) for who in known}, rounds, limit, bar.update)
+                times = interleave({who: turns.run(who) for who in peaks}, rounds, limit, bar.update)
                 rows = [
-                    keys[who] | _speed(times[who], batch_size) | {"peak_megabytes": peaks[who]} | everywhere[who] | now
-                    for who in known
+                    keys[who] | _speed(times[who], batch_size) | {"peak_megabytes": peak} | everywhere[who] | now
+                    for who, peak in peaks.items()
                 ]
                 if results:
                     merge_results(results, rows, FORMAT)
@@ -137,7 +137,7 @@ class _Turns:
     def prepare(
         self, known: list[Contestant], image_size: int, threads: int, batch_size: int
     ) -> dict[Contestant, str]:
-        """Run each twice, check that all compute the same, and return their peaks of memory.
+        """Run each twice, check that all compute the same, and return the peaks of memory of those that can be run.
 
         As many at once as there are processors: starting and compiling take longer than running.
         """
@@ -153,16 +153,24 @@ class _Turns:
                 self.workers[who] = Worker(str(who), str(self.baseline) if who.mode == "baseline" else sys.executable)
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
-            answers = dict(
-                zip(known, pool.map(lambda who: self.workers[who].ask(**requests[who]), known), strict=True)
-            )
-        except InputError as error:
-            way_out = "Choose another --image-size, or leave out a --model or --mode."
-            raise InputError(f"{error}. Images of {image_size} pixels. {way_out}") from error
+            answers = dict(zip(known, pool.map(lambda who: self._ask(who, requests[who]), known), strict=True))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        _check_outputs({who: torch.tensor(answer["output"]) for who, answer in answers.items()})
-        return {who: f"{answer['peak_megabytes']:.1f}" for who, answer in answers.items()}
+        failed = {who: answer for who, answer in answers.items() if isinstance(answer, InputError)}
+        if len(failed) == len(known):
+            way_out = "Choose another --image-size, or leave out a --model or --mode."
+            raise InputError(f"{failed[known[0]]}. Images of {image_size} pixels. {way_out}")
+        for error in failed.values():
+            print(f"left out: {error}", file=sys.stderr)
+        ran = {who: answer for who, answer in answers.items() if who not in failed}
+        right = _agreeing({who: torch.tensor(answer["output"]) for who, answer in ran.items()})
+        return {who: f"{ran[who]['peak_megabytes']:.1f}" for who in known if who in right}
+
+    def _ask(self, who: Contestant, request: dict) -> dict | InputError:
+        try:
+            return self.workers[who].ask(**request)
+        except InputError as error:  # the others can still be compared
+            return error
 
     def run(self, who: Contestant) -> Callable[[], float]:
         """What runs it once and returns the seconds that it took."""
@@ -184,13 +192,17 @@ def _kept(results: Path, wanted: Rows) -> Rows:
     return rows if len(rows) == len(wanted) and len({row["date"] for row in rows}) == 1 else []
 
 
-def _check_outputs(outputs: dict[Contestant, torch.Tensor]) -> None:
-    """Contestants with the same weights give the same logits."""
-    firsts = {}
-    for who in sorted(outputs, key=lambda who: who.tolerance):  # the most precise first
-        weights = MODELS[who.model].original or who.model
-        first = firsts.setdefault(weights, who)
-        check_agreement(str(who), outputs[who], outputs[first], max(who.tolerance, first.tolerance))
+def _agreeing(outputs: dict[Contestant, torch.Tensor]) -> set[Contestant]:
+    """Those whose logits are the ones of the most precise contestant with the same weights; warns of the others."""
+    firsts, right = {}, set()
+    for who in sorted(outputs, key=lambda who: who.tolerance):
+        first = firsts.setdefault(MODELS[who.model].original or who.model, who)
+        try:
+            check_agreement(str(who), outputs[who], outputs[first], max(who.tolerance, first.tolerance))
+            right.add(who)
+        except RuntimeError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return right
 
 
 def _speed(times: list[float], batch_size: int) -> dict[str, str]:

@@ -47,7 +47,8 @@ class Torch:
             # oneDNN's layout in float32 too; it changes no number on processors without TF32 instructions
             torch.backends.mkldnn.matmul.fp32_precision = "tf32"
         if mode in ("compiled", "frozen"):
-            self.parts["whole"] = torch.compile(model, fullgraph=True, dynamic=True)
+            # with free sizes, PyTorch 2.13 fails to freeze InternImage in bfloat16
+            self.parts["whole"] = torch.compile(model, fullgraph=True, dynamic=mode == "compiled")
 
     def _load(self, path: Path, auto_class: str):
         if path.is_file():

@@ -165,6 +165,50 @@ def benchmark_export(
         print(render_exports(rows), end="")
 
 
+@app.command("memory")
+def benchmark_memory(
+    models: Annotated[
+        list[str] | None, typer.Option(help="Such as internimage-t; may be repeated; all by default.")
+    ] = None,
+    dtypes: Annotated[list[str] | None, typer.Option(help="float32 and bfloat16 by default; may be repeated.")] = None,
+    python: Annotated[
+        Path | None, typer.Option(help="That of an environment with another version of this package.")
+    ] = None,
+    version: Annotated[str, typer.Option(help="What the rows call it.")] = "this version",
+    results: Results = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure the memory that one large image takes, beside ConvNeXt-T."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.speed.memory import benchmark_memory, render_memory
+
+        print(render_memory(benchmark_memory(models, dtypes, python, version, results)), end="")
+
+
+@app.command("training")
+def benchmark_training(
+    models: Annotated[
+        list[str] | None, typer.Option(help="Such as internimage-t; may be repeated; all by default.")
+    ] = None,
+    dtypes: Annotated[
+        list[str] | None, typer.Option(help="float32 and bfloat16 (autocast) by default; may be repeated.")
+    ] = None,
+    threads: Threads = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 8,
+    image_size: Annotated[int, typer.Option(min=32, help="Pixels of a side.")] = 224,
+    rounds: Rounds = 5,
+    seconds: Seconds = 30.0,
+    results: Results = None,
+    verbose: Verbose = False,
+) -> None:
+    """Time one step of training (forward, backward, AdamW) of whole classifiers with random weights."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.speed.training_step import benchmark_training, render_training
+
+        rows = benchmark_training(models, dtypes, threads, batch_size, image_size, rounds, seconds, results)
+        print(render_training(rows), end="")
+
+
 @app.command("table")
 def benchmark_table(
     operators: Annotated[Path | None, typer.Option(exists=True, help="CSV file of `ops`, or the package's.")] = None,

@@ -19,16 +19,22 @@ ALWAYS_INLINE V polynomial(const float (&coefficients)[N], const V& r) {
   return p;
 }
 
-// To 1e-6, for float32 and float16. The argument of the polynomial is moved to [-1, 1], where float32 evaluates it well.
+// The share below x, which lies in the range of the fit: x times it is right to 1e-6, for float32 and float16. The argument
+// of the polynomial is moved to [-1, 1], where float32 evaluates it well.
+constexpr float kShareRange = 5.25f;
 template <class V>
-ALWAYS_INLINE V gelu_to_float(const V& x) {
-  constexpr float kRange = 5.25f;
+ALWAYS_INLINE V share_below(const V& x) {
   constexpr float kPolynomial[] = {1.9510995e-4f,  -6.1782927e-4f, 7.947965e-4f,   -1.148633e-3f,  2.747225e-3f,
                                    -5.331749e-3f,  8.496078e-3f,   -1.2834435e-2f, 1.8517753e-2f,  -2.5027584e-2f,
                                    3.2033976e-2f,  -3.9764877e-2f, 4.9645677e-2f,  -6.712677e-2f,  1.3465935e-1f};
-  const V bounded = max(V::splat(-kRange), x), inside = min(V::splat(kRange), bounded);
-  const V r = fma(inside * inside, V::splat(2 / (kRange * kRange)), V::splat(-1));
-  return bounded * fma(polynomial(kPolynomial, r), inside, V::splat(0.5f));
+  const V r = fma(x * x, V::splat(2 / (kShareRange * kShareRange)), V::splat(-1));
+  return fma(polynomial(kPolynomial, r), x, V::splat(0.5f));
+}
+
+template <class V>
+ALWAYS_INLINE V gelu_to_float(const V& x) {
+  const V bounded = max(V::splat(-kShareRange), x);
+  return bounded * share_below(min(V::splat(kShareRange), bounded));
 }
 
 // For bfloat16, which has 8 bits: to 9 bits, or 4e-5 where the result is closer to 0.

@@ -31,11 +31,21 @@ def test_all_functions(kernel, path, dtype, channels):
 
     total, normalized = kernel.add_layer_norm(x, x, scale, weight, bias, 1e-6)
     features = F.conv2d(wide_x.permute(0, 3, 1, 2), wide_taps, wide_scale, padding=1, groups=channels)
+    square = wide_x[0, 0, :1].mT @ wide_x[0, 0, :1] / channels  # (channels, channels)
+    matrix = square.to(dtype)
+    hidden = F.gelu(F.linear(wide_x, matrix.double(), wide_bias)).to(dtype).double()
     for actual, expected in (
+        (kernel.linear(x, matrix, bias, x, scale), wide_x + wide_scale * F.linear(wide_x, matrix.double(), wide_bias)),
+        (kernel.feed_forward(x, matrix, bias, matrix, None), F.linear(hidden, matrix.double())),
         (kernel.layer_norm(x, weight, bias, 1e-6), norm(wide_x)),
         (total, wide_x + wide_x * wide_scale),
         (normalized, norm(total.double())),
         (kernel.gelu(x), F.gelu(wide_x)),
+        (kernel.gelu_backward(x, x), torch.ops.aten.gelu_backward(wide_x, wide_x)),
+        (
+            kernel.pointwise_conv(x, taps.flatten(1)[:, :1].expand(-1, channels), bias, activation="relu", residual=x),
+            (wide_x.sum(-1, keepdim=True) * wide_taps.flatten(1)[:, 0] + wide_bias).relu() + wide_x,
+        ),
         (kernel.depthwise_norm_gelu(x, taps, scale, weight, bias, 1e-6), F.gelu(norm(features.permute(0, 2, 3, 1)))),
     ):
         assert actual.dtype == dtype
@@ -57,7 +67,13 @@ def test_opcheck(operators):
     for operator, arguments in (
         (operators.layer_norm, (x, weight, bias, 1e-6)),
         (operators.add_layer_norm, (x, x, None, weight, bias, 1e-6)),
+        (operators.linear, (x, x[0, 0], None, None, None)),
+        (operators.feed_forward, (x, x[0, 0], None, x[0, 0].mT.contiguous(), bias, x, scale)),
         (operators.gelu, (x,)),
+        (operators.gelu_backward, (x, x)),
+        (operators.pointwise_conv, (x, weight[None], None, None, None, scale, bias, True, 2)),
+        (operators.batch_norm_factors, (weight, bias, scale, scale.abs(), 1e-6)),
+        (operators.merge_kernels, (taps, scale, None, None)),
         (operators.depthwise_norm_gelu, (x, taps, scale, weight, bias, 1e-6)),
     ):
         torch.library.opcheck(operator.default, arguments, test_utils=tests)
