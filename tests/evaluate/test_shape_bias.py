@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from itertools import permutations
 
 import numpy as np
@@ -231,6 +232,14 @@ def test_the_picture(model, folder, tmp_path):
     run("--model", model, "--data", folder, "--subset", "--picture", tmp_path / "shape.svg")
     drawn = (tmp_path / "shape.svg").read_text()
     assert all(f"<!-- {text}" in drawn for text in (*KNOWN, "stimuli, 24 images, 3 categories"))
+    draw = import_module("hf_models.evaluate.shape_picture").draw_shape_bias
+    several = {
+        "one": shape_bias(np.array([[1, 7, 1], [1, 7, 7]])),
+        "two": shape_bias(np.array([[4, 9, 4], [5, 1, 8]])),
+    }
+    draw(several, "several", tmp_path / "several.svg")
+    drawn = (tmp_path / "several.svg").read_text()
+    assert all(f"<!-- {text}" in drawn for text in ("bear", "boat", "bottle", "one: 50.0", "two: 100.0"))
     (line,) = run("--data", folder, "--picture", tmp_path / "shape.txt", code=2).stderr.splitlines()
     assert "not a name of a picture" in line
 
