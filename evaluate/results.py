@@ -19,6 +19,7 @@ class Format:
         keys: What was measured where; there is one row for each combination.
         texts: What else describes it.
         numbers: What came out, above zero.
+        optional: As `numbers`, or nothing in rows that were measured before there was such a column.
         percentages: What came out, from 0 to 100.
         conditions: Where and when.
     """
@@ -27,11 +28,12 @@ class Format:
     texts: tuple[str, ...]
     numbers: tuple[str, ...]
     percentages: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
     conditions: tuple[str, ...] = CONDITIONS
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return (*self.keys, *self.texts, *self.numbers, *self.percentages, *self.conditions)
+        return (*self.keys, *self.texts, *self.numbers, *self.percentages, *self.optional, *self.conditions)
 
     def key(self, row: dict[str, str]) -> tuple[str, ...]:
         return tuple(row[column] for column in self.keys)
@@ -43,9 +45,17 @@ OPERATORS = Format(
     numbers=("rounds", "minimum_ms", "median_ms", "minimum_ns_per_unit"),
 )
 MODELS = Format(
-    keys=("model", "image_size", "batch_size", "dtype", "threads", "device"),
-    texts=(),
+    keys=("model", "mode", "image_size", "batch_size", "dtype", "threads", "device"),
+    texts=("runtime",),
     numbers=("rounds", "minimum_ms", "median_ms", "images_per_second", "median_images_per_second"),
+    optional=("peak_megabytes",),
+    conditions=("build", *CONDITIONS),
+)
+DETECTORS = Format(
+    keys=("model", "image", "dtype", "threads", "device"),
+    texts=(),
+    numbers=("rounds", "minimum_ms", "median_ms", "backbone_minimum_ms", "peak_megabytes"),
+    conditions=("build", *CONDITIONS),
 )
 EXPORTS = Format(
     keys=("model", "image", "batch_size", "threads", "runtime", "device"),
@@ -87,7 +97,7 @@ def read_results(path: Path, form: Format) -> list[dict[str, str]]:
         for number, row in enumerate(rows, 2):
             if None in row or None in row.values():
                 raise ValueError(f"row {number} has more or fewer than {len(form.columns)} fields")
-            for column in form.numbers:
+            for column in (*form.numbers, *filter(row.get, form.optional)):
                 if not float(row[column]) > 0:
                     raise ValueError(f"row {number}: {column} is {row[column]}")
             for column in form.percentages:
@@ -101,8 +111,8 @@ def read_results(path: Path, form: Format) -> list[dict[str, str]]:
 
 
 def rows_under(path: Path, conditions: dict[str, str], form: Format) -> list[dict[str, str]]:
-    """The rows of a file that were measured under these conditions, whatever the load of the machine was."""
-    same = {column: value for column, value in conditions.items() if column != "load"}
+    """The rows of a file that were measured under these conditions, whatever the load of the machine was and when."""
+    same = {column: value for column, value in conditions.items() if column not in ("load", "date")}
     return [row for row in read_results(path, form) if row.items() >= same.items()]
 
 

@@ -47,6 +47,9 @@ def load(data: str) -> datasets.DatasetDict:
     if files["train"]:
         splits = datasets.load_dataset("parquet", data_files={split: found for split, found in files.items() if found})
     elif Path(data).is_dir():
+        if left_out := [file for file in Path(data).rglob("*") if file.suffix.lower() in (".avif", ".heic")]:
+            # by `datasets`, without a word
+            sys.exit(f"{left_out[0]}: such photos are left out, {len(left_out)} in all. Save them as JPEG or WebP.")
         splits = datasets.load_dataset("imagefolder", data_dir=data, data_files=patterns(Path(data)))
     else:
         splits = datasets.load_dataset(data)

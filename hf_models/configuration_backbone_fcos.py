@@ -1,19 +1,14 @@
 """Configuration of FCOS on any backbone (https://arxiv.org/abs/1904.01355)."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig
 
-from .auto import register_families
+from .configuration_backbone_head import BackboneHeadConfig
 from .configuration_base import map_strides
 from .configuration_replknet import RepLKNetConfig
-from .remote_code import CodeCarrier
-
-register_families(replace=False)  # `backbone_config` is looked up by its model_type
 
 
 @strict
-class BackboneFCOSConfig(CodeCarrier, PreTrainedConfig):
+class BackboneFCOSConfig(BackboneHeadConfig):
     """Configuration of [`BackboneFCOSForObjectDetection`].
 
     Args:
@@ -31,9 +26,9 @@ class BackboneFCOSConfig(CodeCarrier, PreTrainedConfig):
 
     model_type = "backbone_fcos"
     auto_classes = {"AutoModelForObjectDetection": "ForObjectDetection"}
-    sub_configs = {"backbone_config": AutoConfig}
+    default_backbone = RepLKNetConfig
+    default_stages = slice(-3, None)
 
-    backbone_config: dict | PreTrainedConfig | None = None
     fpn_channels: int = 256
     strided_levels: int = 2
     head_convs: int = 4
@@ -44,11 +39,6 @@ class BackboneFCOSConfig(CodeCarrier, PreTrainedConfig):
     max_detections: int = 100
 
     def __post_init__(self, **kwargs):
-        if self.backbone_config is None:
-            self.backbone_config = RepLKNetConfig()
-            self.backbone_config.out_features = self.backbone_config.stage_names[-3:]
-        elif isinstance(self.backbone_config, dict):
-            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
         super().__post_init__(**kwargs)
         for name in ("fpn_channels", "strided_levels", "candidates_per_level", "max_detections"):
             if getattr(self, name) < 1:

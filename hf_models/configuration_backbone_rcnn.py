@@ -1,19 +1,14 @@
 """Configuration of Mask R-CNN and Cascade Mask R-CNN on any backbone."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig
 
-from .auto import register_families
+from .configuration_backbone_head import BackboneHeadConfig
 from .configuration_base import map_strides
 from .configuration_internimage import InternImageConfig
-from .remote_code import CodeCarrier
-
-register_families(replace=False)  # `backbone_config` is looked up by its model_type
 
 
 @strict
-class BackboneRCNNConfig(CodeCarrier, PreTrainedConfig):
+class BackboneRCNNConfig(BackboneHeadConfig):
     """Configuration of [`BackboneRCNNForObjectDetection`].
 
     The defaults are those of Mask R-CNN. Cascade Mask R-CNN has three `box_stds`, `box_convs=4` and `box_fcs=1`.
@@ -45,9 +40,8 @@ class BackboneRCNNConfig(CodeCarrier, PreTrainedConfig):
         "AutoModelForInstanceSegmentation": "ForObjectDetection",
         "AutoModelForImageSegmentation": "ForObjectDetection",  # what `pipeline("image-segmentation")` loads
     }
-    sub_configs = {"backbone_config": AutoConfig}
+    default_backbone = InternImageConfig
 
-    backbone_config: dict | PreTrainedConfig | None = None
     fpn_channels: int = 256
     fpn_norm: str | None = None
     anchor_scale: float | int = 8
@@ -66,11 +60,6 @@ class BackboneRCNNConfig(CodeCarrier, PreTrainedConfig):
     max_detections: int = 100
 
     def __post_init__(self, **kwargs):
-        if self.backbone_config is None:
-            self.backbone_config = InternImageConfig()
-            self.backbone_config.out_features = self.backbone_config.stage_names[1:]
-        elif isinstance(self.backbone_config, dict):
-            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
         super().__post_init__(**kwargs)
         for name in ("fpn_channels", "rpn_pre_nms", "rpn_post_nms", "box_fcs", "box_hidden_size", "max_detections"):
             if getattr(self, name) < 1:

@@ -1,18 +1,13 @@
 """Configuration of DINO, a detector with a transformer on any backbone (https://arxiv.org/abs/2203.03605)."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig
 
-from .auto import register_families
+from .configuration_backbone_head import BackboneHeadConfig
 from .configuration_internimage import InternImageConfig
-from .remote_code import CodeCarrier
-
-register_families(replace=False)  # `backbone_config` is looked up by its model_type
 
 
 @strict
-class DinoDetectorConfig(CodeCarrier, PreTrainedConfig):
+class DinoDetectorConfig(BackboneHeadConfig):
     """Configuration of [`DinoDetectorForObjectDetection`]. Fields are named as in `DeformableDetrConfig`.
 
     Args:
@@ -33,7 +28,8 @@ class DinoDetectorConfig(CodeCarrier, PreTrainedConfig):
 
     model_type = "dino_detector"
     auto_classes = {"AutoModelForObjectDetection": "ForObjectDetection"}
-    sub_configs = {"backbone_config": AutoConfig}
+    default_backbone = InternImageConfig
+    default_stages = slice(-3, None)
     attribute_map = {"hidden_size": "d_model", "num_attention_heads": "encoder_attention_heads"}
 
     # The layers of transformers ask for these too. They are the same in every published DINO.
@@ -42,7 +38,6 @@ class DinoDetectorConfig(CodeCarrier, PreTrainedConfig):
     encoder_n_points = decoder_n_points = 4
     disable_custom_kernels = False
 
-    backbone_config: dict | PreTrainedConfig | None = None
     d_model: int = 256
     encoder_layers: int = 6
     encoder_attention_heads: int = 8
@@ -56,11 +51,6 @@ class DinoDetectorConfig(CodeCarrier, PreTrainedConfig):
     max_detections: int = 300
 
     def __post_init__(self, **kwargs):
-        if self.backbone_config is None:
-            self.backbone_config = InternImageConfig()
-            self.backbone_config.out_features = self.backbone_config.stage_names[-3:]
-        elif isinstance(self.backbone_config, dict):
-            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
         super().__post_init__(**kwargs)
         if self.max_detections > self.num_queries * self.num_labels:
             raise ValueError(

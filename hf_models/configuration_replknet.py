@@ -38,15 +38,8 @@ class RepLKNetConfig(HierarchicalConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        self._check_one_per_stage("kernel_sizes")
-        self._check_positive("kernel_sizes")
+        self._check_kernel_sizes()
         self._check_ratio("bottleneck_ratio", "mlp_ratio")
-        small = self.small_kernel_size
-        for kernel_size in self.kernel_sizes:
-            if kernel_size % 2 == 0 or (small is not None and (small % 2 == 0 or small > kernel_size)):
-                raise ValueError(
-                    f"kernel_sizes must be odd and not below small_kernel_size ({small}), got {kernel_size}"
-                )
         if self.batch_norm_folded and not self.reparameterized:
             raise ValueError("batch_norm_folded=True needs reparameterized=True, got reparameterized=False")
 

@@ -1,18 +1,13 @@
 """Configuration of a backbone with the SegFormer head of mmseg (https://arxiv.org/abs/2105.15203, section 3.2)."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
-from transformers.configuration_utils import PreTrainedConfig
 
-from .auto import register_families
+from .configuration_backbone_head import BackboneHeadConfig
 from .configuration_internimage import InternImageConfig
-from .remote_code import CodeCarrier
-
-register_families(replace=False)  # `backbone_config` is looked up by its model_type
 
 
 @strict
-class SegformerHeadConfig(CodeCarrier, PreTrainedConfig):
+class SegformerHeadConfig(BackboneHeadConfig):
     """Configuration of [`SegformerHeadForSemanticSegmentation`].
 
     Args:
@@ -25,21 +20,12 @@ class SegformerHeadConfig(CodeCarrier, PreTrainedConfig):
 
     model_type = "segformer_head"
     auto_classes = {"AutoModelForSemanticSegmentation": "ForSemanticSegmentation"}
-    sub_configs = {"backbone_config": AutoConfig}
+    default_backbone = InternImageConfig
 
-    backbone_config: dict | PreTrainedConfig | None = None
     hidden_size: int = 256
     classifier_dropout_prob: float | int = 0.1
     initializer_range: float | int = 0.02
     loss_ignore_index: int = 255
-
-    def __post_init__(self, **kwargs):
-        if self.backbone_config is None:
-            self.backbone_config = InternImageConfig()
-            self.backbone_config.out_features = self.backbone_config.stage_names[1:]
-        elif isinstance(self.backbone_config, dict):
-            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
-        super().__post_init__(**kwargs)
 
 
 __all__ = ["SegformerHeadConfig"]

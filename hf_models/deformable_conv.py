@@ -7,19 +7,37 @@ DCNv3: https://arxiv.org/abs/2211.05778 (InternImage); DCNv4: https://arxiv.org/
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 
 from .deformable_aggregate import deformable_aggregate, sample_positions
 from .fused_layers import conv_norm_activation
-from .layers import depthwise_layer, linear, on_channels_first, split_last, xavier_linear, zero_linear
+from .layers import (
+    depthwise_layer,
+    linear,
+    on_channels_first,
+    split_last,
+    starting_with,
+    xavier_linear,
+    zero_linear,
+)
 
 
 def _packed_size(size: int) -> int:
     """DCNv4 rounds the width of its offset prediction up to a multiple of 8."""
     return math.ceil(size / 8) * 8
+
+
+def _start_weights(bias: torch.Tensor, groups: int, points: int, value: float) -> None:
+    """Initialise the bias of DCNv4's prediction: offsets of zero, and the weight `value` for each sample."""
+    start = torch.zeros_like(bias)
+    # each group's row is x0 y0 x1 y1 ... m0 m1 ...
+    split_last(start[: groups * points * 3], groups, -1)[:, points * 2 :] = value
+    init.copy_(bias, start)
 
 
 def _blend(
@@ -134,6 +152,8 @@ class DCNv4(nn.Module):
         center_feature_scale: Whether to blend the projected input into the aggregated features.
         pointwise: Whether to project input and output.
         output_bias: Whether the output projection has a bias.
+        initial_weight: Where the weight of every sample starts. The authors' layer starts with nothing but zeros, and
+            1 / points makes it an average, which a norm can follow directly.
 
     Raises:
         ValueError: `groups` does not divide `channels`, or `kernel_size` is even.
@@ -151,6 +171,7 @@ class DCNv4(nn.Module):
         center_feature_scale: bool = False,
         pointwise: bool = True,
         output_bias: bool = True,
+        initial_weight: float = 0.0,
     ):
         super().__init__()
         self.groups = groups
@@ -160,7 +181,11 @@ class DCNv4(nn.Module):
         self.depthwise_conv = (
             nn.Identity() if depthwise_kernel_size is None else depthwise_layer(channels, depthwise_kernel_size)
         )
-        self.offset_mask = zero_linear(channels, _packed_size(groups * self.points * 3))
+        self.offset_mask = starting_with(
+            init.zeros_,
+            nn.Linear(channels, _packed_size(groups * self.points * 3)),
+            partial(_start_weights, groups=groups, points=self.points, value=initial_weight),
+        )
         self.value_proj = xavier_linear(channels, channels) if pointwise else nn.Identity()
         self.output_proj = xavier_linear(channels, channels, bias=output_bias) if pointwise else nn.Identity()
         self.center_feature_scale = zero_linear(channels, groups) if center_feature_scale else None

@@ -128,28 +128,29 @@ def are_untouched(modules: Iterable[nn.Module], kinds: frozenset[type[nn.Module]
 
     Every parameter must have the type and the device of the tensor `like` too. Cheaper than to ask for each one.
     """
-    if torch.compiler.is_compiling() or all_modules._has_any_global_hook():
-        return False
-    if any(
-        kind.forward is not forward or getattr(F, name) is not of_pytorch
-        for kind, (forward, name, of_pytorch) in _DEFINITIONS.items()
+    compiles = torch.compiler.is_compiling()
+    if not compiles and (
+        all_modules._has_any_global_hook()
+        or any(
+            kind.forward is not forward or getattr(F, name) is not of_pytorch
+            for kind, (forward, name, of_pytorch) in _DEFINITIONS.items()
+        )
     ):
         return False
     modules = list(modules)
     while modules:
         module = modules.pop()
-        if (
-            type(module) not in kinds
-            or module._forward_hooks
-            or module._forward_pre_hooks
-            or module._backward_hooks
+        if type(module) not in kinds or module._forward_hooks or module._forward_pre_hooks:
+            return False
+        if not compiles and (
+            module._backward_hooks
             or module._backward_pre_hooks
             or module._compiled_call_impl is not None
             or "forward" in module.__dict__
         ):
             return False
         for tensor in module._parameters.values():
-            if type(tensor) not in _PLAIN_TENSORS or (
+            if not (compiles or type(tensor) in _PLAIN_TENSORS) or (
                 tensor is not None and (tensor.dtype != like.dtype or tensor.device != like.device)
             ):
                 return False

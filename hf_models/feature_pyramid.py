@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .layers import on_channels_last
+from .dense_conv import dense_conv
+from .layers import on_channels_last, pointwise_conv
 
 
 class FeaturePyramid(nn.Module):
@@ -39,14 +40,14 @@ class FeaturePyramid(nn.Module):
             of the one before.
         """
         levels = [
-            on_channels_last(norm, conv(feature_map))
+            on_channels_last(norm, pointwise_conv(conv, feature_map))
             for conv, norm, feature_map in zip(self.lateral_convs, self.lateral_norms, feature_maps, strict=True)
         ]
         for i in reversed(range(len(levels) - 1)):
             levels[i] = levels[i] + F.interpolate(levels[i + 1], size=levels[i].shape[2:], mode="nearest")
         maps = len(levels)
         levels = [
-            on_channels_last(norm, conv(level))
+            on_channels_last(norm, dense_conv(conv, level))
             for conv, norm, level in zip(self.output_convs[:maps], self.output_norms, levels, strict=True)
         ]
         if len(self.output_convs) == maps:

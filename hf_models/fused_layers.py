@@ -14,7 +14,7 @@ from transformers.activations import GELUActivation
 
 from .execution import are_plain, is_recording, is_transformed, is_untouched, only_computes, only_trains
 from .hub_kernels import get_function, get_module
-from .layers import DropPath, LayerScale, on_channels_first
+from .layers import DropPath, LayerScale, on_channels_first, only_numbers
 from .training_layers import TrainedGelu
 
 _HALF = (torch.bfloat16, torch.float16)
@@ -34,8 +34,8 @@ def layer_norm(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., C).
     """
-    if only_computes() and _is_layer_norm(norm):
-        if kernel := _kernel("layer_norm", hidden_states, norm.weight, norm.bias):
+    if only_numbers(hidden_states.dtype) and _is_layer_norm(norm):
+        if kernel := fused_kernel("layer_norm", hidden_states, norm.weight, norm.bias):
             return kernel(hidden_states, norm.weight, norm.bias, norm.eps)
     elif _adds_gradients_in_half_precision(norm, hidden_states):
         weight, bias = (parameter.float() for parameter in (norm.weight, norm.bias))
@@ -67,11 +67,11 @@ def add_branch_and_norm(
     hidden_states: torch.Tensor, branch: torch.Tensor, scale: nn.Module, drop_path: nn.Module, norm: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum of [`add_branch`], and its [`layer_norm`], (..., C) each."""
-    if only_computes() and _is_layer_norm(norm) and _keeps_all(drop_path):
+    if only_numbers(hidden_states.dtype) and _is_layer_norm(norm) and _keeps_all(drop_path):
         factor = scale.scale if is_untouched(scale, LayerScale) else None
         if factor is not None or is_untouched(scale, nn.Identity):
             tensors = hidden_states, branch, factor, norm.weight, norm.bias
-            if kernel := _kernel("add_layer_norm", *tensors):
+            if kernel := fused_kernel("add_layer_norm", *tensors):
                 return kernel(*tensors, norm.eps)
     hidden_states = add_branch(hidden_states, branch, scale, drop_path)
     return hidden_states, layer_norm(norm, hidden_states)
@@ -79,9 +79,9 @@ def add_branch_and_norm(
 
 def activate(activation: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     """`activation(hidden_states)`, for GELU to 1e-6 in float32 and to 9 bits in bfloat16; any shape."""
-    if only_computes() and _is_gelu(activation) and (kernel := _kernel("gelu", hidden_states)):
+    if only_numbers(hidden_states.dtype) and is_gelu(activation) and (kernel := fused_kernel("gelu", hidden_states)):
         return kernel(hidden_states)
-    if only_trains() and _is_gelu(activation) and _has_kernel_for_gradients(hidden_states):
+    if only_trains() and is_gelu(activation) and _has_kernel_for_gradients(hidden_states):
         return TrainedGelu.apply(hidden_states)
     return activation(hidden_states)
 
@@ -100,14 +100,14 @@ def conv_norm_activation(
     Returns:
         (N, H, W, C).
     """
-    if only_computes() and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and _is_gelu(activation):
+    if only_numbers(hidden_states.dtype) and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and is_gelu(activation):
         tensors = hidden_states, conv.weight, conv.bias, norm.weight, norm.bias
-        if kernel := _kernel("depthwise_norm_gelu", *tensors):
+        if kernel := fused_kernel("depthwise_norm_gelu", *tensors):
             return kernel(*tensors, norm.eps)
     return activate(activation, layer_norm(norm, on_channels_first(conv, hidden_states)))
 
 
-def _kernel(name: str, *tensors: torch.Tensor | None) -> Callable | None:
+def fused_kernel(name: str, *tensors: torch.Tensor | None) -> Callable | None:
     """The kernel's function for these tensors on a CPU; `None` elsewhere, and where their types differ."""
     dtype = tensors[0].dtype
     if dtype == torch.float64 or torch.is_autocast_enabled("cpu"):
@@ -129,7 +129,8 @@ def _is_layer_norm(norm: nn.Module) -> bool:
     return is_untouched(norm, nn.LayerNorm) and norm.bias is not None and len(norm.normalized_shape) == 1
 
 
-def _is_gelu(activation: nn.Module) -> bool:
+def is_gelu(activation: nn.Module) -> bool:
+    """Whether it is transformers', and the exact one."""
     return is_untouched(activation, GELUActivation) and activation.act is F.gelu
 
 

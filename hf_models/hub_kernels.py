@@ -39,6 +39,8 @@ KERNELS = {
     "large-kernel-conv": _Source("hf-models/large-kernel-conv", _FLOATS),
     "detection-ops": _Source("hf-models/detection-ops", _FLOATS),
     "fused-layers": _Source("hf-models/fused-layers", _FLOATS, ("cpu",)),
+    "int8-linear": _Source("hf-models/int8-linear", ("float32", "bfloat16"), ("cpu",)),
+    "winograd-conv": _Source("hf-models/winograd-conv", ("float32",), ("cpu",)),
 }
 
 
@@ -88,12 +90,12 @@ def get_function(kernel: str, name: str, device: str, *tensors: torch.Tensor | N
         return None
     if not _has_kernel(kernel, device) or has_stale_counter():
         return None
-    return getattr(_modules[kernel, device], name)
+    return getattr(_modules[kernel][device], name)
 
 
 def get_module(kernel: str, device: str) -> ModuleType | None:
     """The module of a compiled kernel, for whoever knows that nothing but numbers is wanted: see `only_computes`."""
-    return _modules[kernel, device] if _has_kernel(kernel, device) else None
+    return _modules[kernel][device] if _has_kernel(kernel, device) else None
 
 
 def set_reference(kernel: str, reference: Callable) -> None:
@@ -106,21 +108,21 @@ def build_command(device: str) -> str:
     return "hf-models kernels build" + (f" --backend {device}" if device != "cpu" else "")
 
 
-# Dynamo cannot take a function as a constant, but it reads this dictionary, which is filled before it looks.
-_modules: dict[tuple[str, str], ModuleType] = {}
+# Dynamo cannot take a function as a constant, but it reads these dictionaries; that of a kernel is filled before.
+_modules: dict[str, dict[str, ModuleType]] = {kernel: {} for kernel in KERNELS}
 _references: dict[str, Callable] = {}
 
 
 @torch.compiler.assume_constant_result
 def _has_kernel(kernel: str, device: str) -> bool:
     module, decision = _choose(kernel, device)
-    if module is not None and _modules.get((kernel, device)) is module:
+    if module is not None and _modules.setdefault(kernel, {}).get(device) is module:
         return True
     _log(decision)
     if module is not None:
         if kernel in _references and hasattr(module, "set_reference"):  # a kernel from the Hub may be older
             module.set_reference(_references[kernel])
-        _modules[kernel, device] = module
+        _modules[kernel][device] = module
     return module is not None
 
 

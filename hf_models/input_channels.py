@@ -28,6 +28,16 @@ def adapt_to_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:
     return (repeated.float() * (old / channels)).to(weight.dtype)
 
 
+def check_images(pixel_values: torch.Tensor | None, channels: int) -> None:
+    """Refuse what is not (batch_size, channels, height, width)."""
+    if pixel_values is None or pixel_values.ndim != 4 or pixel_values.shape[1] != channels:
+        got = None if pixel_values is None else tuple(pixel_values.shape)
+        raise ValueError(
+            f"pixel_values: expected (batch_size, {channels}, height, width) with {channels} channels "
+            f"(config.num_channels), got {got}"
+        )
+
+
 class FitChannels(ConversionOps):
     """What transformers does to the weight of a first convolution that it reads: see [`adapt_to_channels`]."""
 

@@ -1,4 +1,7 @@
-"""Linear layers in 8 bits: so are their weights stored, and on a CPU oneDNN computes the products so too."""
+"""Linear layers in 8 bits: so are their weights stored, and on a CPU the products are computed so too.
+
+The compiled kernel `int8-linear` computes them, and where it is not built oneDNN, which takes more passes.
+"""
 
 import functools
 import math
@@ -12,7 +15,10 @@ from transformers.activations import GELUActivation
 
 from .execution import are_plain, only_computes
 from .fused_layers import activate
+from .hub_kernels import get_function
 from .layers import linear
+
+KERNEL = "int8-linear"
 
 
 class Int8Linear(nn.Module):
@@ -83,6 +89,8 @@ class Int8Linear(nn.Module):
         if is_fast(self, hidden_states):
             levels = self.input_levels(hidden_states)
             if math.isfinite(levels[0]):
+                if kernel := get_function(KERNEL, "linear", "cpu", hidden_states):
+                    return kernel(hidden_states, *levels, *self.packed())
                 return self.product(to_levels(hidden_states, *levels), *levels, hidden_states.dtype)
         bias = None if self.bias is None else self.bias.to(hidden_states.dtype)
         return F.linear(hidden_states, self._wide_weight(hidden_states.dtype), bias)
@@ -90,7 +98,7 @@ class Int8Linear(nn.Module):
     def input_levels(self, hidden_states: torch.Tensor) -> tuple[float, int]:
         """The step between two levels of the input, and the level of 0."""
         if self.calibrated:
-            return self._pack()[-2:]
+            return self.input_scale.item(), self.input_zero_point.item()
         return _levels(*(bound.item() for bound in torch.aminmax(hidden_states)))
 
     def product(
@@ -103,7 +111,7 @@ class Int8Linear(nn.Module):
         out_zero_point: int = 0,
         activation: str = "none",
     ) -> torch.Tensor:
-        """The product with an input that is rounded already.
+        """The product with an input that is rounded already, by oneDNN.
 
         Args:
             hidden_states: (..., in_features) in unsigned 8-bit numbers.
@@ -112,7 +120,8 @@ class Int8Linear(nn.Module):
             out_scale, out_zero_point: The levels of the result.
             activation: Applied before the result is rounded: none, or gelu.
         """
-        weight, weight_scale, zeros, bias, *_ = self._pack()
+        weight, weight_scale, bias = self.packed()
+        zeros = torch.zeros(self.out_features, dtype=torch.int64)
         # fmt: off
         return torch.ops.onednn.qlinear_pointwise(
             hidden_states, scale, zero_point, weight, weight_scale, zeros, bias,
@@ -120,21 +129,16 @@ class Int8Linear(nn.Module):
         )
         # fmt: on
 
-    def _pack(self) -> tuple:
-        """The weights in oneDNN's own order, and the rest in the types that its product takes."""
-        tensors = (*self._buffers.values(), self.bias)
-        state = [(tensor, _version(tensor)) for tensor in tensors]
+    def packed(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """The weights in the order in which the kernel reads them, or oneDNN; their scales and the bias in float32."""
+        pack = get_function(KERNEL, "pack", "cpu", self.weight) or _pack_for_onednn
+        tensors = (self.weight, self.weight_scale, self.bias)
+        state = [(pack, 0), *((tensor, _version(tensor)) for tensor in tensors)]
         if self._packed is None or any(
             old is not new or before != now for (old, before), (new, now) in zip(self._packed[0], state, strict=True)
         ):
-            packed = (
-                torch.ops.onednn.qlinear_prepack(self.weight, None),
-                self.weight_scale.float(),
-                torch.zeros(self.out_features, dtype=torch.int64),
-                None if self.bias is None else self.bias.float(),
-                *((self.input_scale.item(), self.input_zero_point.item()) if self.calibrated else ()),
-            )
-            self._packed = state, packed
+            wide = (None if tensor is None else tensor.detach().float() for tensor in tensors[1:])
+            self._packed = state, (pack(self.weight), *wide)
         return self._packed[1]
 
     def _wide_weight(self, dtype: torch.dtype) -> torch.Tensor:
@@ -170,6 +174,8 @@ def feed_forward(
         and is_fast(expansion, hidden_states)
     ):
         levels, inner = expansion.input_levels(hidden_states), projection.input_levels(hidden_states)
+        if kernel := get_function(KERNEL, "feed_forward", "cpu", hidden_states):
+            return kernel(hidden_states, *levels, *expansion.packed(), *inner, *projection.packed())
         rounded = to_levels(hidden_states, *levels)
         hidden = expansion.product(rounded, *levels, torch.uint8, *inner, "gelu")
         return projection.product(hidden, *inner, hidden_states.dtype)
@@ -177,7 +183,7 @@ def feed_forward(
 
 
 def is_fast(layer: Int8Linear, hidden_states: torch.Tensor) -> bool:
-    """Whether oneDNN computes the layer in 8 bits for this input."""
+    """Whether the layer is computed in 8 bits for this input."""
     return (
         only_computes()
         and are_plain(hidden_states, layer.weight)
@@ -205,6 +211,10 @@ def has_fast_products() -> bool:
         return hasattr(torch.ops.onednn, "qlinear_pointwise")
     except (AttributeError, RuntimeError):
         return False
+
+
+def _pack_for_onednn(weight: torch.Tensor) -> torch.Tensor:
+    return torch.ops.onednn.qlinear_prepack(weight, None)
 
 
 def to_levels(hidden_states: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:

@@ -3,13 +3,16 @@
 https://arxiv.org/abs/2203.06717
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .execution import is_untouched, only_computes
 from .hub_kernels import get_function
-from .layers import channels_last, pointwise_conv
+from .layers import _is_for_products, channels_last, pointwise_conv
+from .pointwise_conv import activation_name, merging_kernel, pointwise_kernel
 
 
 def depthwise_conv2d(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -112,12 +115,13 @@ class LargeKernelDepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, H_out, W_out)."""
-        if input.ndim == 4 and _is_depthwise_of_same_size(self):
+        if input.ndim == 4 and is_depthwise_of_same_size(self):
             return depthwise_conv2d(input, self.weight, self.bias)
         return super().forward(input)
 
 
-def _is_depthwise_of_same_size(conv: nn.Conv2d) -> bool:
+def is_depthwise_of_same_size(conv: nn.Conv2d) -> bool:
+    """Whether it is what [`depthwise_conv2d`] computes."""
     return (
         conv.groups == conv.in_channels == conv.out_channels
         and conv.stride == conv.dilation == (1, 1)
@@ -155,7 +159,7 @@ class ConvNorm(nn.Module):
         )
         if kernel_size == stride == groups == 1:
             self.convolve = pointwise_conv
-        elif _is_depthwise_of_same_size(self.conv):
+        elif is_depthwise_of_same_size(self.conv):
             self.convolve = large_kernel_conv
         else:
             self.convolve = _call
@@ -164,6 +168,10 @@ class ConvNorm(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height / stride, width / stride)."""
+        if (out := _in_one_pass(self, hidden_states)) is not None:
+            return out
+        if (out := _convolved_by_onednn(self, hidden_states)) is not None:
+            return out
         return self.activation(self.norm(self.convolve(self.conv, hidden_states)))
 
     def folded_weights(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,17 +208,103 @@ def _call(conv: nn.Module, input: torch.Tensor) -> torch.Tensor:
     return conv(input)
 
 
+_NOTHING = nn.Identity()
+
+
+def pointwise_branch(
+    layer: nn.Module,
+    hidden_states: torch.Tensor,
+    *,
+    before: nn.Module = _NOTHING,
+    after: nn.Module = _NOTHING,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """`residual + after(layer(before(hidden_states)))`, in one pass where nobody would notice.
+
+    Args:
+        layer: A [`ConvNorm`] of a 1x1 convolution, or what stands in its place.
+        hidden_states: (batch_size, in_channels, height, width).
+        before: A BatchNorm, a ReLU, nothing, or what stands in its place.
+        after: GELU, nothing, or what stands in its place.
+        residual: (batch_size, out_channels, height, width), or none.
+
+    Returns:
+        (batch_size, out_channels, height, width).
+    """
+    if (out := _in_one_pass(layer, hidden_states, before, after, residual)) is not None:
+        return out
+    hidden_states = after(layer(before(hidden_states)))
+    return hidden_states if residual is None else residual + hidden_states
+
+
+def _in_one_pass(
+    layer: nn.Module,
+    hidden_states: torch.Tensor,
+    before: nn.Module = _NOTHING,
+    after: nn.Module = _NOTHING,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """[`pointwise_branch`] by a compiled kernel; `None` where the modules are to run."""
+    if not is_untouched(layer, ConvNorm) or layer.convolve is not pointwise_conv:
+        return None
+    conv, norm = layer.conv, layer.norm
+    if not (_is_plain(conv) and _is_plain(norm)):
+        return None
+    kernel = pointwise_kernel(hidden_states, conv.weight, conv.bias, residual)
+    if kernel is None:
+        return None
+    first, inner, last = (activation_name(module) for module in (before, layer.activation, after))
+    if None in (inner, last) or "none" not in (inner, last):
+        return None
+    if first == "gelu" or (first is None and not (_is_batch_norm(before) and _is_plain(before))):
+        return None
+    tokens = kernel(
+        hidden_states.permute(0, 2, 3, 1),  # (N, C, H, W) -> (N, H, W, C)
+        conv.weight.flatten(1),
+        conv.bias,
+        norm=_numbers_of(norm) if _is_batch_norm(norm) else None,
+        activation=inner if last == "none" else last,
+        residual=None if residual is None else residual.permute(0, 2, 3, 1),  # likewise
+        input_norm=_numbers_of(before) if first is None else None,
+        input_relu=first == "relu",
+    )
+    return tokens.permute(0, 3, 1, 2)  # (N, H, W, O) -> (N, O, H, W), channels-last
+
+
 def _is_batch_norm(module: nn.Module) -> bool:
     """Whether it is a BatchNorm, or one with frozen statistics as detectors (DETR, torchvision) put in its place."""
     return type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(module).__name__.endswith("FrozenBatchNorm2d")
 
 
+def _convolved_by_onednn(layer: ConvNorm, hidden_states: torch.Tensor) -> torch.Tensor | None:
+    """A 3x3 convolution of stem or transition with norm and activation in one pass of oneDNN; `None` where not."""
+    conv, activation = layer.conv, activation_name(layer.activation)
+    if (
+        not only_computes()
+        or not (_is_plain(conv) and _is_plain(layer.norm))
+        or conv.kernel_size != (3, 3)
+        or activation not in ("none", "relu")
+        or not _is_for_products(hidden_states, conv.weight)
+        or hidden_states.stride(1) != 1
+    ):
+        return None
+    weight, bias = (tensor.to(conv.weight.dtype) for tensor in layer.folded_weights())
+    geometry = conv.padding, conv.stride, conv.dilation, conv.groups
+    return torch.ops.mkldnn._convolution_pointwise(hidden_states, weight, bias, *geometry, activation, [], "")
+
+
+def _numbers_of(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
+    """Weight, bias, running mean and variance (channels), and epsilon of a BatchNorm."""
+    eps = getattr(norm, "eps", 1e-5)  # the frozen ones of transformers have no attribute but this number in their code
+    return norm.weight, norm.bias, norm.running_mean, norm.running_var, eps
+
+
 def _scale_and_shift(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """The factor and the summand (channels) of a BatchNorm in evaluation, in float32 at least."""
-    dtype = torch.promote_types(norm.weight.dtype, torch.float32)
-    eps = getattr(norm, "eps", 1e-5)  # the frozen ones of transformers have no attribute but this number in their code
-    scale = norm.weight.to(dtype) * (norm.running_var.to(dtype) + eps).rsqrt()
-    return scale, norm.bias - norm.running_mean * scale
+    weight, bias, mean, variance, eps = _numbers_of(norm)
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    scale = weight.to(dtype) * (variance.to(dtype) + eps).rsqrt()
+    return scale, bias - mean * scale
 
 
 class ReparameterizableLargeKernelConv(nn.Module):
@@ -251,6 +345,13 @@ class ReparameterizableLargeKernelConv(nn.Module):
 
     def merged_weights(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Weight and bias of the one convolution that equals the branches (running statistics), rounded once."""
+        branches = [branch for branch in (self.large, self.small) if branch is not None]
+        dtype = self.large.conv.weight.dtype
+        if kernel := _merging_kernel(branches):
+            weight, bias = kernel(
+                *(part for branch in branches for part in (branch.conv.weight, _numbers_of(branch.norm)))
+            )
+            return weight, bias.to(dtype)
         weight, bias = self.large.folded_weights()
         if self.small is not None:
             small_weight, small_bias = self.small.folded_weights()
@@ -258,7 +359,6 @@ class ReparameterizableLargeKernelConv(nn.Module):
             inside = slice(margin, margin + small_weight.shape[-1])
             weight[..., inside, inside] += small_weight  # in place: another copy would show in the time of a small map
             bias = bias + small_bias
-        dtype = self.large.conv.weight.dtype
         return weight.to(dtype), bias.to(dtype)
 
     def merge(self) -> None:
@@ -285,8 +385,20 @@ class ReparameterizableLargeKernelConv(nn.Module):
         return all(_is_plain(module) for branch in branches for module in branch.modules())
 
 
+def _merging_kernel(branches: list[ConvNorm]) -> Callable | None:
+    """The compiled function that merges branches of plain convolutions and BatchNorms in one pass, if there is one."""
+    weights = [branch.conv.weight for branch in branches]
+    if not (
+        only_computes()
+        and all(is_untouched(branch.conv, nn.Conv2d) and _is_batch_norm(branch.norm) for branch in branches)
+        and all(weight.is_cpu for weight in weights)
+    ):
+        return None
+    return merging_kernel(*weights)
+
+
 def _is_plain(module: nn.Module) -> bool:
-    if type(module) is nn.Conv2d:
-        return is_untouched(module, nn.Conv2d)
+    if type(module) in (nn.Conv2d, nn.Identity):
+        return is_untouched(module, type(module))
     changed = module.training or module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
-    return not changed and (type(module) in (ConvNorm, nn.Identity) or _is_batch_norm(module))
+    return not changed and (type(module) is ConvNorm or _is_batch_norm(module))

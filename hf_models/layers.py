@@ -6,11 +6,13 @@ starts differently by [`starting_with`], and calls a layer through functions suc
 in less time where nobody would notice.
 """
 
+import math
 from collections.abc import Callable
 from types import ModuleType
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import register_flop_formula
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
@@ -121,22 +123,26 @@ def xavier_linear(in_features: int, out_features: int, bias: bool = True) -> nn.
     return starting_with(init.xavier_uniform_, nn.Linear(in_features, out_features, bias=bias))
 
 
-def starting_with(initialize: Callable[[torch.Tensor], torch.Tensor], layer: nn.Linear) -> nn.Linear:
-    """Initialise the weight of a layer, now and whenever transformers does so; the bias becomes zero.
+def starting_with(
+    initialize: Callable[[torch.Tensor], torch.Tensor],
+    layer: nn.Linear,
+    initialize_bias: Callable[[torch.Tensor], torch.Tensor] = init.zeros_,
+) -> nn.Linear:
+    """Initialise the weight of a layer, now and whenever transformers does so; the bias becomes zero by default.
 
     The layer itself remembers how: outside transformers' own models `_init_weights` is never called for modules
     without parameters of their own, such as the module that owns the layer.
     """
-    layer.initialize_weight = initialize
+    layer.initialize_weight, layer.initialize_bias = initialize, initialize_bias
     initialize_linear(layer, initialize)
     return layer
 
 
 def initialize_linear(layer: nn.Linear, initialize: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Initialise the weight of a layer; the bias becomes zero."""
+    """Initialise the weight of a layer; the bias becomes zero, or starts as [`starting_with`] was told."""
     initialize(layer.weight)
     if layer.bias is not None:
-        init.zeros_(layer.bias)
+        getattr(layer, "initialize_bias", init.zeros_)(layer.bias)
 
 
 def linear(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -184,23 +190,37 @@ def pointwise_conv(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor
     return conv(hidden_states)
 
 
+def only_numbers(dtype: torch.dtype) -> bool:
+    """Whether a compiled kernel may take the place of PyTorch's modules: nothing but numbers of this type is wanted.
+
+    Where torch.compile stores the weights in a layout of its choice, its products take what follows them along. They
+    are left alone if the kernel has none that are faster.
+    """
+    return only_computes() or (only_compiles() and (_multiplies_fast(dtype) or not _packs_weights(dtype)))
+
+
 def product_kernel(hidden_states: torch.Tensor) -> ModuleType | None:
     """The module fused-layers, where only numbers are wanted, if its products are faster than oneDNN's here."""
-    if not only_computes() or type(hidden_states) is not torch.Tensor or not hidden_states.is_cpu:
+    if type(hidden_states) is not torch.Tensor or not hidden_states.is_cpu or not only_numbers(hidden_states.dtype):
         return None
+    if torch.is_autocast_enabled("cpu") or not _multiplies_fast(hidden_states.dtype):
+        return None
+    return get_module("fused-layers", "cpu")
+
+
+@torch.compiler.assume_constant_result
+def _multiplies_fast(dtype: torch.dtype) -> bool:
     kernel = get_module("fused-layers", "cpu")
-    suits = kernel is not None and kernel.multiplies_fast(hidden_states.dtype)
-    return kernel if suits and not torch.is_autocast_enabled("cpu") else None
+    return kernel is not None and kernel.multiplies_fast(dtype)
 
 
 def _fast_product(hidden_states: torch.Tensor) -> Callable | None:
     """What computes a linear layer where only numbers are wanted, or their gradients too; `None` elsewhere."""
-    if only_computes():
-        kernel = product_kernel(hidden_states)
-        return _linear_by_onednn if kernel is None else kernel.linear
-    if hidden_states.dtype == torch.float32 and only_trains():
-        return TrainedLinear.apply
-    return torch.ops.hf_models.linear if only_compiles() and not _packs_weights(hidden_states.dtype) else None
+    if only_numbers(hidden_states.dtype):
+        if kernel := product_kernel(hidden_states):
+            return kernel.linear
+        return _linear_by_onednn if only_computes() else torch.ops.hf_models.linear
+    return TrainedLinear.apply if hidden_states.dtype == torch.float32 and only_trains() else None
 
 
 @torch.compiler.assume_constant_result
@@ -229,6 +249,10 @@ if not hasattr(torch.ops.hf_models, "linear"):
     @torch.library.register_fake("hf_models::linear", lib=_library)
     def _linear_shape(input, weight, bias):
         return input.new_empty((*input.shape[:-1], weight.shape[0]))
+
+    @register_flop_formula(torch.ops.hf_models.linear)
+    def _linear_flops(input_shape, weight_shape, *args, **kwargs) -> int:
+        return 2 * math.prod(input_shape) * weight_shape[0]
 
 
 def _is_for_products(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:

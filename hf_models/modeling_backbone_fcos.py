@@ -13,6 +13,7 @@ from transformers.backbone_utils import load_backbone
 
 from .boxes import clip_boxes, image_sizes
 from .configuration_backbone_fcos import BackboneFCOSConfig
+from .dense_conv import dense_conv
 from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
 from .layers import initialize_linear, starting_with
@@ -38,7 +39,7 @@ class Tower(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns a level (batch_size, channels, height, width)."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            hidden_states = F.relu(norm(conv(hidden_states)))
+            hidden_states = F.relu(norm(dense_conv(conv, hidden_states)))
         return hidden_states
 
 
@@ -66,7 +67,7 @@ class FCOSHead(nn.Module):
         for level, scale in zip(levels, self.scales, strict=True):
             of_class = self.class_tower(level)
             distances = (self.distances(self.box_tower(level)) * scale).float().exp()
-            outputs.append((self.classifier(of_class), self.centreness(of_class), distances))
+            outputs.append((dense_conv(self.classifier, of_class), self.centreness(of_class), distances))
         return outputs
 
 

@@ -15,6 +15,7 @@ from transformers.backbone_utils import load_backbone
 
 from .boxes import clip_boxes, decode_deltas, image_sizes
 from .configuration_backbone_rcnn import BackboneRCNNConfig
+from .dense_conv import dense_conv
 from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
 from .layers import initialize_linear, linear, starting_with
@@ -46,7 +47,7 @@ class RegionProposalHead(nn.Module):
             For each level, the logits (batch_size, 3, height, width) of the anchors at each position, and their deltas
             (batch_size, 12, height, width), four for each anchor.
         """
-        hidden_states = [F.relu(self.conv(level)) for level in levels]
+        hidden_states = [dense_conv(self.conv, level, relu=True) for level in levels]
         return [self.objectness(hidden) for hidden in hidden_states], [self.deltas(hidden) for hidden in hidden_states]
 
 
@@ -70,7 +71,7 @@ class BoxHead(nn.Module):
             Logits (N, num_labels + 1), the background last, and deltas (N, num_labels, 4).
         """
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            pooled = F.relu(norm(conv(pooled)))
+            pooled = F.relu(norm(dense_conv(conv, pooled)))
         hidden_states = pooled.flatten(1)  # (N, C, 7, 7) -> (N, C * 49)
         for fc in self.fcs:
             hidden_states = F.relu(linear(fc, hidden_states))
@@ -90,7 +91,7 @@ class MaskHead(nn.Module):
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Takes features (N, channels, 14, 14); returns logits (N, num_labels, 28, 28)."""
         for conv in self.convs:
-            pooled = F.relu(conv(pooled))
+            pooled = dense_conv(conv, pooled, relu=True)
         return self.classifier(F.relu(self.upsample(pooled)))
 
 

@@ -22,6 +22,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_base import HierarchicalConfig
+from .input_channels import check_images
 from .int8_quantizer import register_quantizer
 from .layers import LayerScale, channels_last, initialize_linear
 from .saved_weights import OneSetOfWeights
@@ -75,13 +76,7 @@ class HierarchicalPreTrainedModel(OneSetOfWeights, PreTrainedModel):
             super()._init_weights(module)
 
     def _feature_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        num_channels = self.config.num_channels
-        if pixel_values is None or pixel_values.ndim != 4 or pixel_values.shape[1] != num_channels:
-            got = None if pixel_values is None else tuple(pixel_values.shape)
-            raise ValueError(
-                f"pixel_values: expected (batch_size, {num_channels}, height, width) with {num_channels} channels "
-                f"(config.num_channels), got {got}"
-            )
+        check_images(pixel_values, self.config.num_channels)
         weight = next(self.embeddings.parameters())
         return self.encoder(self.embeddings(channels_last(pixel_values.to(weight.dtype))))
 

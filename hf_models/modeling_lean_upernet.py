@@ -13,6 +13,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.upernet.modeling_upernet import UperNetConvModule, UperNetHead
 from transformers.utils.generic import can_return_tuple
 
+from .dense_conv import conv3x3, dense_conv
 from .execution import is_untouched, only_computes
 from .layers import channels_last, pointwise_conv
 from .saved_weights import OneSetOfWeights
@@ -74,12 +75,20 @@ def upernet_scores(head: nn.Module, feature_maps: Sequence[torch.Tensor]) -> tor
     if not (only_computes() and is_untouched(head, UperNetHead) and _is_untouched(head.fpn_bottleneck)):
         return head(feature_maps)
     levels = [layer(feature) for layer, feature in zip(head.lateral_convs, feature_maps[:-1], strict=True)]
-    levels.append(channels_last(head.psp_forward(feature_maps)))
+    pooled = torch.cat((feature_maps[-1], *head.psp_modules(feature_maps[-1])), dim=1)
+    levels.append(_convolved(head.bottleneck, channels_last(pooled)))
     for i in range(len(levels) - 1, 0, -1):
         levels[i - 1] = levels[i - 1] + _resized(head, levels[i], levels[i - 1].shape)
     for i, layer in enumerate(head.fpn_convs):
-        levels[i] = layer(levels[i])
+        levels[i] = _convolved(layer, levels[i])
     return pointwise_conv(head.classifier, _fused(head, levels))
+
+
+def _convolved(module: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """`module(hidden_states)`, for a UperNetConvModule with 3x3 weights by [`dense_conv`]."""
+    if not is_untouched(module, UperNetConvModule):
+        return module(hidden_states)
+    return module.activation(module.batch_norm(dense_conv(module.conv, hidden_states)))
 
 
 def _is_untouched(module: nn.Module) -> bool:
@@ -91,7 +100,7 @@ def _fused(head: UperNetHead, levels: list[torch.Tensor]) -> torch.Tensor:
     conv, shape, dtype = head.fpn_bottleneck.conv, levels[0].shape, levels[0].dtype
     total = None  # in half precision a sum would be rounded once a level
     for weight in conv.weight.split(head.channels, dim=1):  # (C, levels * C, 3, 3) -> (C, C, 3, 3) each
-        part = F.conv2d(_resized(head, levels.pop(0), shape), weight, padding=conv.padding)
+        part = conv3x3(_resized(head, levels.pop(0), shape), weight)
         total = part.to(torch.promote_types(dtype, torch.float32)) if total is None else total.add_(part)
         del part
     return head.fpn_bottleneck.activation(head.fpn_bottleneck.batch_norm(total.to(dtype)))

@@ -6,8 +6,9 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_replknet import RepLKNetConfig
+from .execution import is_untouched
 from .input_channels import fit_channels_of
-from .large_kernel_conv import ConvNorm, ReparameterizableLargeKernelConv
+from .large_kernel_conv import ConvNorm, ReparameterizableLargeKernelConv, pointwise_branch
 from .layers import DropPath, GlobalAveragePooler
 from .modeling_base import (
     HierarchicalBackbone,
@@ -65,8 +66,12 @@ class RepLKNetLargeKernelBlock(FoldablePreNormBlock):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, channels, height, width)."""
-        hidden_states = self.large_kernel(self.pointwise1(self.norm(hidden_states)))
-        return self.pointwise2(self.activation(hidden_states))
+        return self.branch(hidden_states)
+
+    def branch(self, hidden_states: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`forward`, and a residual of the same shape added."""
+        hidden_states = self.large_kernel(pointwise_branch(self.pointwise1, hidden_states, before=self.norm))
+        return pointwise_branch(self.pointwise2, hidden_states, before=self.activation, residual=residual)
 
 
 class RepLKNetFeedForward(FoldablePreNormBlock):
@@ -83,7 +88,12 @@ class RepLKNetFeedForward(FoldablePreNormBlock):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, channels, height, width)."""
-        return self.pointwise2(self.activation(self.pointwise1(self.norm(hidden_states))))
+        return self.branch(hidden_states)
+
+    def branch(self, hidden_states: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`forward`, and a residual of the same shape added."""
+        hidden_states = pointwise_branch(self.pointwise1, hidden_states, before=self.norm, after=self.activation)
+        return pointwise_branch(self.pointwise2, hidden_states, residual=residual)
 
 
 class RepLKNetLayer(GradientCheckpointingLayer):
@@ -97,8 +107,15 @@ class RepLKNetLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, channels, height, width)."""
-        hidden_states = hidden_states + self.drop_path(self.large_kernel_block(hidden_states))
-        return hidden_states + self.drop_path(self.feed_forward(hidden_states))
+        for block, kind in (
+            (self.large_kernel_block, RepLKNetLargeKernelBlock),
+            (self.feed_forward, RepLKNetFeedForward),
+        ):
+            if is_untouched(block, kind) and is_untouched(self.drop_path, DropPath) and not self.drop_path.training:
+                hidden_states = block.branch(hidden_states, residual=hidden_states)
+            else:
+                hidden_states = hidden_states + self.drop_path(block(hidden_states))
+        return hidden_states
 
 
 class RepLKNetEmbeddings(nn.Module):

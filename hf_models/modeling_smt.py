@@ -2,17 +2,19 @@
 
 import math
 from functools import partial
+from types import ModuleType
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, GELUActivation
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
-from .fused_layers import activate, add_branch, add_branch_and_norm, layer_norm
+from .fused_layers import add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
 from .layers import (
     DropPath,
@@ -21,6 +23,7 @@ from .layers import (
     linear,
     on_channels_first,
     on_channels_last,
+    pointwise_conv,
     residual_scale,
     split_last,
 )
@@ -32,6 +35,17 @@ from .modeling_base import (
     HierarchicalPreTrainedModel,
     HierarchicalStage,
 )
+from .scale_aware_modulation import (
+    add_conv_and_activate,
+    attention_kernel,
+    is_depthwise,
+    is_pointwise,
+    mix_scales,
+    mixes_scales,
+    mixing_tensors,
+)
+from .smt_blocks import compute_layer, layer_kernel, multiply
+from .strided_conv import conv_norm_relu, downsample
 
 
 class SMTModulation(nn.Module):
@@ -57,14 +71,30 @@ class SMTModulation(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        heads = linear(self.context, hidden_states).chunk(len(self.head_convs), dim=-1)
-        heads = [on_channels_first(conv, head) for conv, head in zip(self.head_convs, heads, strict=True)]
-        # channel c of every head side by side, (N, H, W, C / heads, heads) -> (N, H, W, C) -> (N, C, H, W):
-        # each group of the 1x1 convolution mixes the scales of one channel
-        mixed = torch.stack(heads, dim=-1).flatten(-2).permute(0, 3, 1, 2)
-        modulator = self.reduce(self.activation(self.batch_norm(self.expand(mixed))))
-        modulated = modulator.permute(0, 2, 3, 1) * linear(self.value, hidden_states)
+        context = linear(self.context, hidden_states)
+        mixed = mix_scales(self.head_convs, self.expand, self.batch_norm, self.activation, context)
+        modulator = on_channels_first(partial(pointwise_conv, self.reduce), mixed)
+        modulated = modulator * linear(self.value, hidden_states)
         return self.dropout(linear(self.projection, modulated))
+
+    def suits_kernel(self) -> bool:
+        """Whether the layers are as in the published models, for [`compute_layer`]."""
+        return (
+            mixes_scales(self.head_convs, self.expand, self.batch_norm)
+            and type(self.activation) is GELUActivation
+            and self.activation.act is F.gelu
+            and is_pointwise(self.reduce)
+            and self.reduce.groups == 1
+            and type(self.value) is type(self.context) is nn.Linear
+        )
+
+    def mix(self, kernel: ModuleType, hidden_states: torch.Tensor) -> torch.Tensor:
+        """All but the projection, by the compiled kernel."""
+        context = multiply(kernel, self.context, hidden_states)
+        tensors = mixing_tensors(self.head_convs, self.expand, self.batch_norm)
+        mixed = kernel.mix_scales(context, *tensors, self.batch_norm.eps)
+        modulator = kernel.linear(mixed, self.reduce.weight.flatten(1), self.reduce.bias)
+        return modulator.mul_(multiply(kernel, self.value, hidden_states))
 
 
 def eager_attention_forward(
@@ -102,21 +132,44 @@ class SMTAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
-        query = linear(self.query, hidden_states)
-        key, value = linear(self.key_value, hidden_states).chunk(2, dim=-1)
+        query, key_value = linear(self.query, hidden_states), linear(self.key_value, hidden_states)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        attended, _ = attention(
-            self,
-            self._split_heads(query),
-            self._split_heads(key),
-            self._split_heads(value),
-            attention_mask=None,
-            scaling=(query.shape[-1] // self.num_heads) ** -0.5,
-            dropout=self.attention_dropout if self.training else 0.0,
-            is_causal=False,
+        dropout = self.attention_dropout if self.training else 0.0
+        kernel = None
+        if attention is sdpa_attention_forward and not dropout:
+            kernel = attention_kernel(self.local_conv, query, key_value)
+        if kernel:
+            mixed = kernel(query, key_value, self.num_heads, self.local_conv.weight, self.local_conv.bias)
+        else:
+            key, value = key_value.chunk(2, dim=-1)
+            attended, _ = attention(
+                self,
+                self._split_heads(query),
+                self._split_heads(key),
+                self._split_heads(value),
+                attention_mask=None,
+                scaling=(query.shape[-1] // self.num_heads) ** -0.5,
+                dropout=dropout,
+                is_causal=False,
+            )
+            # (N, H * W, heads, C / heads) -> (N, H, W, C)
+            mixed = attended.reshape(hidden_states.shape) + on_channels_first(self.local_conv, value)
+        return self.dropout(linear(self.projection, mixed))
+
+    def suits_kernel(self) -> bool:
+        """As [`SMTModulation.suits_kernel`]; here also whether PyTorch's attention is chosen."""
+        chosen = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        return (
+            chosen is sdpa_attention_forward
+            and (self.attention_dropout == 0 or not self.training)
+            and is_depthwise(self.local_conv, 3)
+            and type(self.query) is type(self.key_value) is nn.Linear
         )
-        attended = attended.reshape(hidden_states.shape)  # (N, H * W, heads, C / heads) -> (N, H, W, C)
-        return self.dropout(linear(self.projection, attended + on_channels_first(self.local_conv, value)))
+
+    def mix(self, kernel: ModuleType, hidden_states: torch.Tensor) -> torch.Tensor:
+        """All but the projection, by the compiled kernel."""
+        query, key_value = (multiply(kernel, layer, hidden_states) for layer in (self.query, self.key_value))
+        return kernel.attend(query, key_value, self.num_heads, self.local_conv.weight, self.local_conv.bias)
 
 
 class SMTMLP(nn.Module):
@@ -134,8 +187,8 @@ class SMTMLP(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
         hidden_states = linear(self.fc1, hidden_states)
-        hidden_states = hidden_states + on_channels_first(self.depthwise_conv, hidden_states)
-        return self.dropout(linear(self.fc2, self.dropout(activate(self.activation, hidden_states))))
+        hidden_states = add_conv_and_activate(self.depthwise_conv, self.activation, hidden_states)
+        return self.dropout(linear(self.fc2, self.dropout(hidden_states)))
 
 
 class SMTLayer(GradientCheckpointingLayer):
@@ -157,6 +210,8 @@ class SMTLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Takes and returns (batch_size, height, width, channels)."""
+        if kernel := layer_kernel(self, (SMTModulation, SMTAttention, SMTMLP), hidden_states):
+            return compute_layer(kernel, self, hidden_states)
         branch = self.mixer(layer_norm(self.norm1, hidden_states))
         hidden_states, normalized = add_branch_and_norm(
             hidden_states, branch, self.layer_scale1, self.drop_path, self.norm2
@@ -179,7 +234,7 @@ class SMTEmbeddings(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(batch_size, num_channels, height, width) -> (batch_size, channels, height / 4, width / 4)."""
-        hidden_states = F.relu(self.batch_norm(self.conv1(pixel_values)))
+        hidden_states = conv_norm_relu(self.conv1, self.batch_norm, pixel_values)
         return on_channels_last(partial(layer_norm, self.norm), self.conv2(hidden_states))
 
 
@@ -193,7 +248,7 @@ class SMTDownsample(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(batch_size, in_channels, height, width) -> (batch_size, out_channels, height / 2, width / 2)."""
-        return on_channels_last(partial(layer_norm, self.norm), self.conv(hidden_states))
+        return on_channels_last(partial(layer_norm, self.norm), downsample(self.conv, hidden_states))
 
 
 class SMTStage(HierarchicalStage):

@@ -53,6 +53,8 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> Backbon
     if with_masks:
         mask_convs = _take_mask_heads(model, width, boxes["num_classes"])
         _take_extractor(model, "mask_roi_extractor", width, side=14, finest_scale=finest_scale)
+    else:
+        model.leave("roi_head.mask_roi_extractor.")  # the original builds it only for a mask head
     stages = len(boxes["stds"])
     model.take(
         "roi_head.",

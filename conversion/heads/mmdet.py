@@ -132,6 +132,10 @@ class ModelDict:
                 )
         return first
 
+    def leave(self, path: str) -> None:
+        """Take a section out that has no meaning here, whatever it says."""
+        self.left = {name: value for name, value in self.left.items() if not name.startswith(path)}
+
     def check_used_up(self) -> None:
         """Refuse what no section was.
 
@@ -139,4 +143,6 @@ class ModelDict:
             InputError: Something is left.
         """
         if self.left:
-            raise InputError(f"unknown argument {', '.join(self.left)}: no such part of a detector can be converted.")
+            first, *others = self.left
+            more = f" and {len(others)} more" if others else ""
+            raise InputError(f"unknown argument {first}{more}: no such part of a detector can be converted.")

@@ -22,7 +22,15 @@ def read_original_config(path: Path) -> tuple[dict, dict | None]:
         )
     content = read_json(path)
     model = next((content[key] for key in ("model", "model_cfg") if isinstance(content.get(key), dict)), None)
-    return (content, None) if model is None else (model, _preprocessing(path, content.get("test_pipeline")))
+    return (content, None) if model is None else (model, _preprocessing(path, _test_pipeline(content)))
+
+
+def _test_pipeline(content: dict) -> Any:
+    """The steps of the test, which whole configs of mmdet hold twice, and those without variables once."""
+    inside = content
+    for key in ("data", "test", "pipeline"):
+        inside = inside.get(key) if isinstance(inside, dict) else None
+    return content.get("test_pipeline", inside)
 
 
 def _preprocessing(path: Path, pipeline: Any) -> dict | None:
@@ -38,6 +46,8 @@ def _preprocessing(path: Path, pipeline: Any) -> dict | None:
         raise InputError(f"{path}: test_pipeline has img_scale={scale!r}, mean={mean!r}, std={std!r}. Correct it.")
     if not said.get("to_rgb", True):
         raise InputError(f"{path}: test_pipeline has to_rgb=False, which is not supported: images are RGB here.")
+    if said.get("flip", False):
+        raise InputError(f"{path}: test_pipeline has flip={said['flip']!r}, but one view of an image is tested here.")
     return {
         "size": {"shortest_edge": min(scale), "longest_edge": max(scale)},
         "image_mean": [round(value / 255, 9) for value in mean],

@@ -10,13 +10,16 @@ from functools import partial
 from pathlib import Path
 
 from hf_models.evaluate.accuracy_table import accuracy_table
-from hf_models.evaluate.speed import memory, tables, training_step
+from hf_models.evaluate.speed import memory, model_tables, tables, training_step
 from hf_models.zoo import find_checkpoint, list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 CARDS = {  # operator -> the card of its kernel
-    **{name: ROOT / "kernels_src" / name / "CARD.md" for name in ("deformable-conv", "large-kernel-conv")},
+    **{
+        name: ROOT / "kernels_src" / name / "CARD.md"
+        for name in ("deformable-conv", "large-kernel-conv", "winograd-conv")
+    },
     **dict.fromkeys(("deformable-attention", "roi-align", "nms"), ROOT / "kernels_src" / "detection-ops" / "CARD.md"),
 }
 sweep = runpy.run_path(str(CARDS["large-kernel-conv"].parent / "benchmarks" / "sweep.py"))
@@ -116,8 +119,11 @@ TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "segmentation.md", "segmentation models", segmenters_table),
     (DOCS / "detection.md", "detection models", detectors_table),
     (DOCS / "evaluation.md", "accuracy", accuracy_table),
-    (DOCS / "speed.md", "speed of models", tables.models_table),
-    (DOCS / "speed.md", "speed of RepLKNet-31B", tables.originals_table),
+    *(
+        (DOCS / page, f"speed of {name}", partial(model_tables.models_table, name))
+        for name, page in (dict.fromkeys(model_tables.TABLES, "speed.md") | {"8 bits": "quantization.md"}).items()
+    ),
+    (DOCS / "detection.md", "speed of detectors", model_tables.detectors_table),
     (DOCS / "export.md", "speed of exported models", tables.exports_table),
     (DOCS / "speed.md", "memory", memory.memory_table),
     (DOCS / "training.md", "speed of training", training_step.training_table),

@@ -17,6 +17,7 @@ from ..results import OPERATORS as FORMAT
 from ..results import merge_results, rows_under
 from .attention_operator import DEFORMABLE_ATTENTION
 from .deformable_operator import DEFORMABLE_CONV
+from .dense_conv_operator import WINOGRAD_CONV
 from .implementations import Implementation, Operator, Size, check_agreement
 from .large_kernel_operator import LARGE_KERNEL_CONV
 from .nms_operator import NMS
@@ -26,6 +27,7 @@ from .timing import conditions, interleave, milliseconds, seconds, thread_count
 OPERATORS = {
     "deformable-conv": DEFORMABLE_CONV,
     "large-kernel-conv": LARGE_KERNEL_CONV,
+    "winograd-conv": WINOGRAD_CONV,
     "deformable-attention": DEFORMABLE_ATTENTION,
     "roi-align": ROI_ALIGN,
     "nms": NMS,

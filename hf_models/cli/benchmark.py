@@ -8,24 +8,30 @@ import typer
 from .common import Device, Verbose, one_line_errors
 
 app = typer.Typer(
-    help="Time operators and models beside their peers. They take turns in one process.\n\n"
+    help="Time operators and models beside their peers, in turns.\n\n"
     "On a CPU start with MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment: "
     "without them the C library returns each large result to the system, and page faults take up to half of a time. "
     "HF_MODELS_KERNELS=require makes sure that the compiled kernel runs.",
     no_args_is_help=True,
 )
-Dtypes = Annotated[list[str] | None, typer.Option(help="float32 (the default), bfloat16 or float16; may be repeated.")]
-Threads = Annotated[list[int] | None, typer.Option(min=1, help="Threads of PyTorch, 1 by default; may be repeated.")]
+Dtypes = Annotated[
+    list[str] | None,
+    typer.Option("--dtypes", "--dtype", help="float32 (the default), bfloat16 or float16; may be repeated."),
+]
+Threads = Annotated[list[int] | None, typer.Option(min=1, help="How many, 1 by default; may be repeated.")]
 Rounds = Annotated[int, typer.Option(min=1, help="How often each is timed, if --seconds allow.")]
 Seconds = Annotated[float, typer.Option(min=0, help="For each in each case; the slowest are timed once.")]
 Results = Annotated[Path | None, typer.Option(help="CSV file to keep the rows in; measured again, they are replaced.")]
-Resume = Annotated[bool, typer.Option(help="Leave out what --results has of today, with the same kernels.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Leave out what --results has of this build on this machine.")]
 
 
 @app.command("ops")
 def benchmark_ops(
     operator: Annotated[
-        str, typer.Option(help="deformable-conv, large-kernel-conv, deformable-attention, roi-align or nms.")
+        str,
+        typer.Option(
+            help="deformable-conv, large-kernel-conv, winograd-conv, deformable-attention, roi-align or nms."
+        ),
     ] = "deformable-conv",
     shapes: Annotated[
         list[str] | None, typer.Option(help="Such as seed56; may be repeated; all that suit the device by default.")
@@ -55,7 +61,20 @@ def benchmark_ops(
 @app.command("models")
 def benchmark_models(
     models: Annotated[
-        list[str] | None, typer.Option(help="Such as internimage-t; may be repeated; all by default.")
+        list[str] | None,
+        typer.Option(
+            "--models",
+            "--model",
+            help="Such as internimage-t, or internimage-t:int8 for one mode; may be repeated; all by default.",
+        ),
+    ] = None,
+    modes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mode",
+            help="eager (the default), compiled, frozen (compiled, with weights that cannot change), int8, "
+            "onnxruntime, onnxruntime-int8, openvino or openvino-int8; may be repeated.",
+        ),
     ] = None,
     image_size: Annotated[
         list[int] | None, typer.Option(min=32, help="Pixels of a side, 224 by default; may be repeated.")
@@ -66,19 +85,61 @@ def benchmark_models(
     rounds: Rounds = 10,
     seconds: Seconds = 10.0,
     device: Device = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Python of an environment with another version of this package, to beat.")
+    ] = None,
     results: Results = None,
     resume: Resume = False,
     verbose: Verbose = False,
 ) -> None:
-    """Time whole classifiers with random weights."""
+    """Time whole classifiers with random weights, and measure their peak memory. Each has a process of its own."""
     with one_line_errors(verbose):
+        from hf_models.conversion.export import export
+        from hf_models.evaluate.speed.model_tables import render_models
         from hf_models.evaluate.speed.models import benchmark_models
-        from hf_models.evaluate.speed.tables import render_models
 
         rows = benchmark_models(
-            models, image_size, batch_size, dtypes, threads, rounds, seconds, device, results, resume
+            export,
+            models,
+            modes,
+            image_size,
+            batch_size,
+            dtypes,
+            threads,
+            rounds,
+            seconds,
+            device,
+            baseline,
+            results,
+            resume,
         )
         print(render_models(rows), end="")
+
+
+@app.command("detectors")
+def benchmark_detectors(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models", "--model", help="Name in the zoo; may be repeated; by default InternImage-T's Mask R-CNN."
+        ),
+    ] = None,
+    dtypes: Dtypes = None,
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    seconds: Seconds = 30.0,
+    device: Device = None,
+    results: Results = None,
+    resume: Resume = False,
+    verbose: Verbose = False,
+) -> None:
+    """Time whole detectors with random weights on images of 800 x 1333 pixels, beside their backbones alone."""
+    with one_line_errors(verbose):
+        from hf_models.evaluate.speed.detectors import benchmark_detectors
+        from hf_models.evaluate.speed.model_tables import render_detectors
+
+        rows = benchmark_detectors(models, dtypes, threads, rounds, seconds, device, results, resume)
+        print(render_detectors(rows), end="")
 
 
 @app.command("export")
@@ -157,7 +218,8 @@ def benchmark_table(
     """Render results that were kept, as Markdown."""
     with one_line_errors(verbose):
         from hf_models.evaluate.results import FOLDER, MODELS, read_results
-        from hf_models.evaluate.speed.tables import operators_table, render_models
+        from hf_models.evaluate.speed.model_tables import render_models
+        from hf_models.evaluate.speed.tables import operators_table
 
         print(operators_table(operators or FOLDER / "operators.csv"))
         print(render_models(read_results(models or FOLDER / "models.csv", MODELS)), end="")

@@ -32,7 +32,7 @@ def load_hierarchical(
     """
     processor, classifier = load_classifier(model, device)
     if not isinstance(classifier, HierarchicalPreTrainedModel):
-        family, known = classifier.config.model_type, [config.model_type for config, *_ in FAMILIES]
+        family, known = classifier.config.model_type, [config.model_type for config, _ in _hierarchical()]
         raise InputError(f"{model}: of the family {family}. Give {', '.join(known[:-1])} or {known[-1]}.")
     return processor, classifier
 
@@ -40,7 +40,12 @@ def load_hierarchical(
 def families_with(feature: Callable[[PreTrainedModel], bool]) -> str:
     """Names of the families whose models have something to draw, as in "internimage and flash_internimage"."""
     with torch.device("meta"):  # the modules tell, without weights
-        return " and ".join(config.model_type for config, model, *_ in FAMILIES if feature(model(config())))
+        return " and ".join(config.model_type for config, model in _hierarchical() if feature(model(config())))
+
+
+def _hierarchical() -> list[tuple[type, type]]:
+    """Config and base model of each family that can be drawn."""
+    return [(config, model) for config, model, *_ in FAMILIES if issubclass(model, HierarchicalPreTrainedModel)]
 
 
 def load_photo(

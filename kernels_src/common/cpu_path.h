@@ -21,11 +21,12 @@ std::string cpu_path();
 
 namespace common {
 
-// avx512_bf16 and amx add instructions for bfloat16 to avx512.
-enum class CpuPath { portable, avx2, avx512, avx512_bf16, amx };
+// avx512_vnni adds instructions for 8-bit numbers to avx512, avx512_bf16 adds some for bfloat16 to these, and amx adds
+// to avx512 its own for bfloat16.
+enum class CpuPath { portable, avx2, avx512, avx512_vnni, avx512_bf16, amx };
 
 inline const char* name_of(CpuPath path) {
-  constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_bf16", "amx"};
+  constexpr const char* kNames[] = {"portable", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"};
   return kNames[int(path)];
 }
 
@@ -54,8 +55,10 @@ inline bool runs(CpuPath path) {
     case CpuPath::avx512:
       return runs(CpuPath::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    case CpuPath::avx512_vnni:
+      return runs(CpuPath::avx512) && __builtin_cpu_supports("avx512vnni");
     case CpuPath::avx512_bf16:
-      return runs(CpuPath::avx512) && __builtin_cpu_supports("avx512bf16");
+      return runs(CpuPath::avx512_vnni) && __builtin_cpu_supports("avx512bf16");
     case CpuPath::amx:
       return runs(CpuPath::avx512) && has_amx();
   }

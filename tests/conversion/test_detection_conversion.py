@@ -278,22 +278,29 @@ def test_the_backbone_of_a_segmentation_model(tmp_path):
 # --- whole configs
 
 
-def test_a_whole_config_says_how_images_are_prepared(tmp_path):
+@pytest.mark.parametrize(
+    "around", [lambda steps: {"test_pipeline": steps}, lambda steps: {"data": {"test": {"pipeline": steps}}}]
+)
+def test_a_whole_config_says_how_images_are_prepared(tmp_path, around):
     state, model = golden_checkpoint("dino_t_like")
     normalize = {"type": "Normalize", "mean": [127.5] * 3, "std": [127.5] * 3, "to_rgb": True}
     inner = [{"type": "Resize", "keep_ratio": True}, normalize, {"type": "Pad", "size_divisor": 32}]
     augment = {"type": "MultiScaleFlipAug", "img_scale": [1400, 700], "flip": False, "transforms": inner}
     pipeline = [{"type": "LoadImageFromFile"}, augment]
-    output = convert_by_command(tmp_path, state, {"model": model, "test_pipeline": pipeline, "runner": {}})
+    output = convert_by_command(tmp_path, state, {"model": model, "runner": {}, **around(pipeline)})
     processor = AutoImageProcessor.from_pretrained(output)
     assert tuple(processor.image_mean) == tuple(processor.image_std) == (0.5, 0.5, 0.5)
     assert dict(processor.size) == {"shortest_edge": 700, "longest_edge": 1400}
     assert json.loads((output / "conversion_report.json").read_text())["notes"] == []
 
-    normalize["to_rgb"] = False
-    (tmp_path / "bgr.json").write_text(json.dumps({"model": model, "test_pipeline": pipeline}))
-    with pytest.raises(InputError, match="to_rgb=False, which is not supported"):
-        convert(tmp_path / "original.pth", tmp_path / "bgr", original_config=tmp_path / "bgr.json", progress=False)
+    for step, name, value in ((augment, "flip", True), (normalize, "to_rgb", False)):
+        step[name] = value
+        (tmp_path / "other.json").write_text(json.dumps({"model": model, **around(pipeline)}))
+        with pytest.raises(InputError, match=f"test_pipeline has {name}={value}, "):
+            convert(
+                tmp_path / "original.pth", tmp_path / "no", original_config=tmp_path / "other.json", progress=False
+            )
+        del step[name]
 
 
 # --- what cannot be converted

@@ -7,15 +7,13 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification
 from typer.testing import CliRunner
 
 from hf_models.cli import app
 from hf_models.deformable_aggregate import deformable_aggregate_reference
 from hf_models.errors import InputError
 from hf_models.evaluate.results import MODELS, OPERATORS, merge_results, read_results
-from hf_models.evaluate.speed import model_entries, peers, tables
-from hf_models.evaluate.speed import models as benchmark_models
+from hf_models.evaluate.speed import peers, tables
 from hf_models.evaluate.speed.implementations import check_agreement
 from hf_models.evaluate.speed.operators import OPERATORS as BY_NAME
 from hf_models.evaluate.speed.timing import interleave
@@ -26,7 +24,7 @@ SIZE = (2, 7, 14, 2, 4)
 
 
 def run(command, *arguments, code=0):
-    device = ["--device", "cpu"] if command in ("ops", "models") else []
+    device = ["--device", "cpu"] if command in ("ops", "models", "detectors") else []
     result = CliRunner().invoke(app, ["benchmark", command, *device, *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result
@@ -109,63 +107,11 @@ def test_ops_are_kept_and_replaced(small, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["operators.csv"]
 
 
-def test_models_are_kept(small, tmp_path):
-    path = tmp_path / "models.csv"
-    names = "--models", "internimage-t", "--models", "internimage-t-original", "--models", "smt-t"
-    names += "--image-size", 64, "--dtypes", "bfloat16", "--rounds", 1, "--results", path
-    result = run("models", *names, "--batch-size", 2)
-    assert "**bfloat16, 1 thread, 64 pixels**" in result.stdout
-    assert "| InternImage-T, original PyTorch core | 2 | " in result.stdout
-    rows = read_csv(path)
-    assert [row["model"] for row in rows] == ["internimage-t", "internimage-t-original", "smt-t"]
-    run("models", *names, "--image-size", 32, "--batch-size", 2, "--resume")
-    again = read_csv(path)
-    assert again[:3] == rows and [row["image_size"] for row in again[3:]] == ["32"] * 3
-    for row in rows:
-        assert float(row["images_per_second"]) == pytest.approx(2000 / float(row["minimum_ms"]), rel=1e-3)
-
-
-def test_the_originals_layout_is_nchw_throughout():
-    config = {"hidden_sizes": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "kernel_sizes": [5, 5, 5, 5], "num_labels": 3}
-    model = AutoModelForImageClassification.from_config(AutoConfig.for_model("replknet", **config)).eval()
-    images = torch.randn(2, 3, 64, 64)
-    maps = []
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(lambda module, inputs, output: maps.append(output))
-    with torch.inference_mode():
-        logits = model_entries.DefaultLayout(model)(images.contiguous(memory_format=torch.channels_last))
-        assert maps and all(feature_map.is_contiguous() for feature_map in maps)
-        torch.testing.assert_close(logits, model(images).logits)
-
-
 def test_missing_peers_are_said_to_be_missing(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_ms_deform_attn", None)
-    monkeypatch.setitem(sys.modules, "timm", None)
     result = run("ops", "--rounds", 1, "--no-backward")
     assert "pip install --no-build-isolation torch-ms-deform-attn" in result.stderr
     assert "torch-ms-deform-attn" not in result.stdout and "grid_sample" in result.stdout
-    result = run("models", "--models", "swin-t", "--image-size", 64, code=2)
-    assert "timm does not import" in result.stderr and "hf-models[benchmark]" in result.stderr
-    built = {name: entry for name, entry in model_entries.MODELS.items() if name in ("smt-t", "convnext-t")}
-    monkeypatch.setattr(benchmark_models, "MODELS", built)
-    result = run("models", "--image-size", 64, "--rounds", 1, "--batch-size", 1)
-    assert "convnext-t is left out" in result.stderr and "SMT-T" in result.stdout
-
-
-def test_a_model_for_one_size_of_images(monkeypatch, tmp_path):
-    class OneSize(torch.nn.Module):
-        def forward(self, images):
-            assert images.shape[-1] == 64, "Input width doesn't match"
-            return images.mean((2, 3))
-
-    path = tmp_path / "models.csv"
-    monkeypatch.setitem(model_entries.MODELS, "one-size", model_entries.Entry("One size", OneSize))
-    command = "models", "--models", "one-size", "--rounds", 1, "--results", path
-    run(*command, "--image-size", 64)
-    (line,) = run(*command, "--image-size", 64, "--image-size", 96, code=2).stderr.splitlines()[-1:]
-    assert line.startswith("one-size: does not take images of 96 pixels (Input width doesn't match")
-    assert {row["image_size"] for row in read_csv(path)} == {"64"}
 
 
 def test_exported_models_are_timed_and_kept(tmp_path):
@@ -178,7 +124,7 @@ def test_exported_models_are_timed_and_kept(tmp_path):
         (threads, runtime) for threads in "12" for runtime in ("onnxruntime", "PyTorch")
     ]
     assert {(row["model"], row["image"], row["rounds"]) for row in rows} == {("embedded default", "80 x 80", "2")}
-    ratio = tables._number(float(rows[1]["minimum_ms"]) / float(rows[0]["minimum_ms"]))
+    ratio = tables.number(float(rows[1]["minimum_ms"]) / float(rows[0]["minimum_ms"]))
     assert f"| embedded default | {rows[0]['file_megabytes']} | 80 x 80 | 1 | 1 |" in result.stdout
     assert f"| {ratio}x |" in result.stdout
     assert run("export", "--model", tmp_path / "none", code=2).stderr.splitlines()[-1].startswith(f"{tmp_path}/none: ")
@@ -207,7 +153,6 @@ def test_page_faults_are_warned_of(small, monkeypatch, tmp_path, raised):
             ["ops", "--operator", "large-kernel-conv", "--shapes", "seed56"],
             "seed56: no such shape. Choose from 56x31_1",
         ),
-        (["models", "--models", "resnet"], "resnet: no such model. Choose from internimage-t"),
         (["ops", "--results", "missing/folder.csv"], "missing/folder.csv: cannot be written"),
     ],
 )
@@ -292,44 +237,8 @@ def test_operators_table(tmp_path):
     )
 
 
-def test_models_table(tmp_path):
-    path = tmp_path / "models.csv"
-    speeds = {"internimage-t": "10", "internimage-t-original": "4.4", "convnext-t": "12.5", "gone": "2"}
-    rows = [row_of(MODELS, model=name, dtype="float32", images_per_second=speed) for name, speed in speeds.items()]
-    merge_results(path, rows, MODELS)
-    assert run("table", "--models", path).stdout.endswith(
-        "| model | batch | images/s | median | as fast as ConvNeXt-T | as fast as Swin-T | as fast as the original |\n"
-        "| --- | --: | --: | --: | --: | --: | --: |\n"
-        "| InternImage-T | 1 | 10.0 | 1.00 | 0.800x |  | 2.27x |\n"
-        "| InternImage-T, original PyTorch core | 1 | 4.40 | 1.00 | 0.352x |  |  |\n"
-        "| ConvNeXt-T (timm) | 1 | 12.5 | 1.00 |  |  |  |\n"
-        "| gone | 1 | 2.00 | 1.00 | 0.160x |  |  |\n"
-    )
-
-
-def test_table_beside_the_slow_original(tmp_path):
-    path = tmp_path / "models.csv"
-    speeds = {"replknet-31b": "4.8", "replknet-31b-original": "0.6", "smt-t": "10"}
-    rows = [row_of(MODELS, model=name, dtype="float32", images_per_second=speed) for name, speed in speeds.items()]
-    rows.append(row_of(MODELS, model="replknet-31b", dtype="float32", image_size="512"))
-    merge_results(path, rows, MODELS)
-    assert tables.originals_table(path) == (
-        "a CPU; torch 2.0, k, 1\n"
-        "\n"
-        "| image | batch | dtype | threads | RepLKNet-31B, original's layout "
-        "| RepLKNet-31B (as fast as the original) |\n"
-        "| --: | --: | --: | --: | --: | --: |\n"
-        "| 1 | 1 | float32 | 1 | 0.600 | 4.80 (8.00x) |\n"
-        "| 512 | 1 | float32 | 1 |  | 1.00 |\n"
-    )
-    assert "RepLKNet" not in tables.models_table(path) and "SMT-T" in tables.models_table(path)
-    printed = run("table", "--models", path).stdout
-    assert printed.endswith(f"{tables.models_table(path)}\n{tables.originals_table(path)}")
-
-
 def test_without_results(tmp_path):
-    assert tables.operators_table(tmp_path / "none.csv") == tables.models_table(tmp_path / "none.csv")
-    assert tables.models_table(tmp_path / "none.csv") == "Not measured yet.\n"
+    assert tables.operators_table(tmp_path / "none.csv") == "Not measured yet.\n"
 
 
 def test_the_kernels_own_benchmark_measures_the_same_shapes():

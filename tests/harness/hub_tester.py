@@ -27,6 +27,14 @@ TINY = {
     "flash_internimage": {"hidden_sizes": (32, 64, 128, 256), "depths": (1, 1, 1, 1), "groups": (2, 4, 8, 16)},
     "smt": {"hidden_sizes": (16, 24, 32, 48), "depths": (1, 1, 2, 1), "num_attention_heads": (1, 1, 4, 8)},
     "replknet": {"hidden_sizes": (8, 16, 24, 32), "depths": (1, 1, 1, 1), "kernel_sizes": (31, 29, 27, 13)},
+    "convnext_large_kernel": {"hidden_sizes": (8, 16, 24, 32), "depths": (1, 1, 1, 1)},
+    "convnextv2_large_kernel": {"hidden_sizes": (8, 16, 24, 32), "depths": (1, 1, 1, 1)},
+    "convnext_dcnv4": {"hidden_sizes": (16, 32, 48, 64), "depths": (1, 1, 1, 1), "group_width": 16},
+    "convnextv2_dcnv4": {"hidden_sizes": (16, 32, 48, 64), "depths": (1, 1, 1, 1), "group_width": 16},
+    "vit_dcnv4": {
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+        **{"image_size": 64, "patch_size": 8},
+    },
 }
 SEGMENTERS = {
     "upernet": ("flash_internimage", {"hidden_size": 8, "auxiliary_channels": 4, "pool_scales": [1, 2]}),

@@ -26,6 +26,7 @@ class ModelTester:
     config_class: type
     config_kwargs: dict
     smallest_side = 1  # of images, in pixels
+    casts_images = True  # whether models take images of another dtype than their own
     amplifies_rounding = False  # whether rounding its random weights alone moves the logits by more than 3 %
 
     def config(self, **kwargs):
@@ -162,11 +163,11 @@ class ModelTester:
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_half_precision_stays_close(self, dtype, tmp_path):
-        model = self.classifier()
+        model, images = self.classifier(), self.images()
         model.save_pretrained(tmp_path)
         half = AutoModelForImageClassification.from_pretrained(tmp_path, dtype=dtype).eval()
         with torch.no_grad():
-            expected, logits = model(self.images()).logits, half(self.images()).logits
+            expected, logits = model(images).logits, half(images if self.casts_images else images.to(dtype)).logits
             error = (logits.float() - expected).abs().max()
             if self.amplifies_rounding:  # then less the error of the same network in float32 with its weights rounded
                 error -= (half.float()(self.images()).logits - expected).abs().max()

@@ -16,6 +16,8 @@ BACKBONES = {
     "smt": {"num_attention_heads": [1, 1, 2, 2]},
     "replknet": {"kernel_sizes": [9, 9, 7, 5]},
     "convnext": {},  # of transformers
+    "convnext_large_kernel": {},
+    "convnext_dcnv4": {"group_width": 16},
 }
 
 

@@ -42,6 +42,9 @@ SMT_CODE |= {
     "modeling_smt.py",
     "remote_code.py",
     "saved_weights.py",
+    "scale_aware_modulation.py",
+    "smt_blocks.py",
+    "strided_conv.py",
     "training_layers.py",
 }
 OTHERS = {".gitattributes", "README.md", "config.json", "model.safetensors", "preprocessor_config.json"}

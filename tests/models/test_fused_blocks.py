@@ -173,3 +173,28 @@ def test_the_modules_run_where_more_than_numbers_is_wanted(calls, layer, monkeyp
 def test_layers_that_normalise_their_outputs_run_as_modules(calls, family):
     layer = make(family, post_norm=True)
     assert layer(X).shape == X.shape and "feed_forward" not in calls
+
+
+def test_compiled_layers_call_the_kernel_too(layer, monkeypatch):
+    kernel = get_local_kernel(cpu_variant("fused-layers"))
+    if kernel.cpu_path() in ("avx2", "portable"):
+        pytest.skip("oneDNN is faster on this processor")
+    choose = hub_kernels._choose
+    decision = hub_kernels.KernelStatus("fused-layers", "cpu", "local", None, None, (), "the tests' build", ())
+    monkeypatch.setattr(
+        hub_kernels,
+        "_choose",
+        lambda name, device: (kernel, decision) if name == "fused-layers" else choose(name, device),
+    )
+    monkeypatch.setattr(hub_kernels, "_modules", {name: {} for name in hub_kernels.KERNELS})
+    called = set()
+
+    def backend(module, _):
+        called.update(str(node.target).split(".")[-1] for node in module.graph.nodes)
+        return module.forward
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        out = torch.compile(layer, backend=backend, fullgraph=True)(X)
+        assert {"layer_norm", "linear", "feed_forward"} <= called
+        assert torch.equal(out, layer(X))

@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from kernels import get_local_kernel
 from torch import nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
@@ -12,8 +13,19 @@ from transformers.activations import ACT2FN
 from hf_models import int8_linear
 from hf_models.int8_linear import Int8Linear, feed_forward, has_fast_products
 
+from ..harness.kernel_builder import cpu_variant
+
 needs_vnni = pytest.mark.skipif(not has_fast_products(), reason="this processor multiplies no 8-bit numbers")
 SPAN = (-3.0, 3.5)
+
+
+@pytest.fixture(params=["kernel", "onednn"], autouse=True)
+def way(request, monkeypatch):
+    """The products by the compiled kernel, and where it is not built."""
+    kernel = get_local_kernel(cpu_variant(int8_linear.KERNEL))
+    monkeypatch.setattr(
+        int8_linear, "get_function", lambda _, name, *__: getattr(kernel, name) if request.param == "kernel" else None
+    )
 
 
 def linear_layer(in_features: int = 48, out_features: int = 40, bias: bool = True) -> nn.Linear:

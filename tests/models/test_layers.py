@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import re
 import sys
 
 import pytest
@@ -16,12 +17,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from hf_models import layers
 from hf_models.layers import linear, pointwise_conv, xavier_linear, zero_linear
 
-ONEDNN = "mkldnn::_linear_pointwise"
+# what computes a linear layer faster than PyTorch: oneDNN, or the kernel fused-layers
+FAST = re.compile(r"mkldnn::_linear_pointwise|_fused_layers_cpu_\w+::linear")
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
 LAYERS = {
     linear: lambda **options: nn.Linear(24, 40, **options),
     pointwise_conv: lambda **options: nn.Conv2d(24, 40, 1, **options),
 }
+
+
+@pytest.fixture(autouse=True)
+def without_kernel(monkeypatch):
+    """The products of fused-layers have tests of their own."""
+    monkeypatch.setattr(layers, "product_kernel", lambda hidden_states: None)
+    monkeypatch.setattr(layers, "_multiplies_fast", lambda dtype: False)
 
 
 @pytest.fixture(params=LAYERS, ids=lambda function: function.__name__)
@@ -31,10 +40,10 @@ def computed(request):
 
 
 def run(computed, layer, inputs):
-    """What is computed without gradients, and whether oneDNN did it."""
+    """What is computed without gradients, and whether a faster product did it."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, torch.no_grad():
         out = computed(layer, inputs)
-    return out, ONEDNN in {event.name for event in profile.events()}
+    return out, any(FAST.fullmatch(event.name) for event in profile.events())
 
 
 def images(*shape, dtype=torch.float32, memory_format=torch.channels_last):
@@ -52,9 +61,9 @@ def inputs_of(computed):
 @pytest.mark.parametrize("shape", [(2, 24, 5, 7), (1, 24, 1, 1), (3, 24, 1, 9)])
 def test_pointwise_convolution_is_that_of_pytorch(shape, dtype, tolerance, bias):
     layer = nn.Conv2d(24, 40, 1, bias=bias).to(dtype)
-    out, by_onednn = run(pointwise_conv, layer, images(*shape, dtype=dtype))
+    out, is_fast = run(pointwise_conv, layer, images(*shape, dtype=dtype))
     expected = layer(images(*shape, dtype=dtype))
-    assert by_onednn
+    assert is_fast
     assert out.dtype == dtype
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, expected.detach(), rtol=tolerance, atol=tolerance)
@@ -63,8 +72,8 @@ def test_pointwise_convolution_is_that_of_pytorch(shape, dtype, tolerance, bias)
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_is_that_of_pytorch(bias):
     layer = nn.Linear(24, 40, bias=bias)
-    out, by_onednn = run(linear, layer, inputs_of(linear))
-    assert by_onednn
+    out, is_fast = run(linear, layer, inputs_of(linear))
+    assert is_fast
     torch.testing.assert_close(out, layer(inputs_of(linear)).detach(), rtol=1e-5, atol=1e-5)
 
 
@@ -84,20 +93,20 @@ def test_gradients_are_those_of_pytorch(computed):
         lambda x: x[:0],
     ],
 )
-def test_what_onednn_does_not_compute(change):
+def test_what_pytorch_computes(change):
     x = change(images(2, 24, 5, 7))
     layer = nn.Conv2d(24, 40, 1).to(x.dtype)
-    out, by_onednn = run(pointwise_conv, layer, x)
-    assert not by_onednn
+    out, is_fast = run(pointwise_conv, layer, x)
+    assert not is_fast
     torch.testing.assert_close(out, layer(x).detach())
     assert out.stride() == layer(x).stride()
 
 
 def test_autocast_decides_the_dtype(computed):
     with torch.autocast("cpu", torch.bfloat16):
-        out, by_onednn = run(computed, LAYERS[computed](), inputs_of(computed))
+        out, is_fast = run(computed, LAYERS[computed](), inputs_of(computed))
     assert out.dtype == torch.bfloat16
-    assert not by_onednn
+    assert not is_fast
 
 
 def compile_and_run(computed, layer, inputs):
@@ -117,8 +126,8 @@ def compile_and_run(computed, layer, inputs):
 def test_compiled_without_gradients_onednn_computes(computed):
     layer = LAYERS[computed]()
     with torch.no_grad():
-        out, by_onednn = compile_and_run(computed, layer, inputs_of(computed))
-        assert by_onednn
+        out, is_fast = compile_and_run(computed, layer, inputs_of(computed))
+        assert is_fast
         assert torch.equal(out, computed(layer, inputs_of(computed)))
         assert out.stride() == computed(layer, inputs_of(computed)).stride()
 
@@ -131,25 +140,25 @@ def test_compiled_with_frozen_weights_the_compiler_chooses(dtype, precision, com
     torch.backends.mkldnn.matmul.fp32_precision = precision
     try:
         with config.patch(freezing=True), torch.no_grad():
-            _, by_onednn = compile_and_run(computed, LAYERS[computed]().to(dtype), inputs_of(computed).to(dtype))
+            _, is_fast = compile_and_run(computed, LAYERS[computed]().to(dtype), inputs_of(computed).to(dtype))
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
-    assert not by_onednn
+    assert not is_fast
 
 
 def test_compiled_with_gradients_pytorch_computes(computed):
     layer = LAYERS[computed]()
-    out, by_onednn = compile_and_run(computed, layer, inputs_of(computed))
-    assert not by_onednn
+    out, is_fast = compile_and_run(computed, layer, inputs_of(computed))
+    assert not is_fast
     out.square().sum().backward()
     assert layer.weight.grad is not None
 
 
 def test_compiled_under_autocast_pytorch_computes(computed):
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        out, by_onednn = compile_and_run(computed, LAYERS[computed](), inputs_of(computed))
+        out, is_fast = compile_and_run(computed, LAYERS[computed](), inputs_of(computed))
     assert out.dtype == torch.bfloat16
-    assert not by_onednn
+    assert not is_fast
 
 
 def test_compiled_weights_of_another_kind_are_those_of_pytorch(computed):
@@ -157,8 +166,8 @@ def test_compiled_weights_of_another_kind_are_those_of_pytorch(computed):
     weight = layer.weight.detach()
     layer.weight = nn.Parameter(TwoTensor(weight, weight.clone()), requires_grad=False)
     with torch.no_grad():
-        _, by_onednn = compile_and_run(computed, layer, inputs_of(computed))
-    assert not by_onednn
+        _, is_fast = compile_and_run(computed, layer, inputs_of(computed))
+    assert not is_fast
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -175,8 +184,8 @@ def test_a_copy_of_the_file_finds_the_operator_defined(monkeypatch):
     monkeypatch.setitem(sys.modules, spec.name, copy_of_layers)
     spec.loader.exec_module(copy_of_layers)
     with torch.no_grad():
-        _, by_onednn = compile_and_run(copy_of_layers.linear, nn.Linear(24, 40), inputs_of(linear))
-    assert by_onednn
+        _, is_fast = compile_and_run(copy_of_layers.linear, nn.Linear(24, 40), inputs_of(linear))
+    assert is_fast
 
 
 class Plus(nn.Module):
@@ -232,8 +241,8 @@ def test_what_was_put_on_a_layer_takes_effect(computed, change):
         before = layer(inputs)
     changed = CHANGES[change](layer)
     layer = changed if isinstance(changed, Adapter) else layer
-    out, by_onednn = run(computed, layer, inputs)
-    assert not by_onednn
+    out, is_fast = run(computed, layer, inputs)
+    assert not is_fast
     assert (out - before).abs().max() > 1e-3
     assert torch.equal(out, layer(inputs).detach())
 
@@ -288,8 +297,8 @@ class Computed(nn.Module):
 
 def test_a_default_device_changes_nothing(computed):
     with torch.device("cpu"):
-        _, by_onednn = run(computed, LAYERS[computed](), inputs_of(computed))
-    assert by_onednn
+        _, is_fast = run(computed, LAYERS[computed](), inputs_of(computed))
+    assert is_fast
 
 
 def test_transformations_and_programs(computed):
@@ -316,3 +325,13 @@ def test_layers_that_start_differently():
     assert xavier.weight.std().item() == pytest.approx((2 / 500) ** 0.5, rel=0.02)
     assert copy.deepcopy(zero).initialize_weight is zero.initialize_weight
     assert layers.xavier_linear(4, 4, bias=False).bias is None
+
+
+def test_the_operator_of_compiled_graphs_counts_what_linear_counts():
+    weight, bias = torch.randn(40, 24), torch.randn(40)
+    counts = []
+    for product in (F.linear, torch.ops.hf_models.linear):
+        with FlopCounterMode(display=False) as counter:
+            product(torch.randn(2, 7, 24), weight, bias)
+        counts.append(counter.get_total_flops())
+    assert counts == [2 * 2 * 7 * 24 * 40] * 2

@@ -20,7 +20,7 @@ def config(kind: type[UperNetConfig] = UperNetConfig) -> UperNetConfig:
     backbone = InternImageConfig(
         depths=[1] * 4, hidden_sizes=[8, 16, 16, 32], groups=[1, 2, 2, 2], out_features=stages
     )
-    return kind(backbone_config=backbone, hidden_size=16, pool_scales=[1, 2], auxiliary_channels=8, num_labels=5)
+    return kind(backbone_config=backbone, hidden_size=32, pool_scales=[1, 2], auxiliary_channels=8, num_labels=5)
 
 
 @pytest.fixture(params=[UperNetConfig, AlignedUperNetConfig], ids=["upernet", "aligned"])

@@ -375,6 +375,32 @@ def test_the_kernel_runs_where_only_numbers_are_wanted(block, calls, dtype):
     torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("freezing", [False, True])
+def test_compiled_graphs_call_what_the_eager_model_calls(block, kernel, dtype, freezing, monkeypatch):
+    from torch._inductor import config
+
+    decision = hub_kernels.KernelStatus(NAME, "cpu", "local", None, None, (), "the tests' build", ())
+    monkeypatch.setattr(hub_kernels, "_choose", lambda *_: (kernel, decision))
+    monkeypatch.setattr(hub_kernels, "_modules", {NAME: {}})
+    block, x, called = block.to(dtype), X.to(dtype), []
+
+    def backend(module, _):
+        called.extend(str(node.target) for node in module.graph.nodes if kernel.__name__ in str(node.target))
+        return module.forward
+
+    torch._dynamo.reset()
+    with torch.no_grad(), config.patch(freezing=freezing):
+        out = torch.compile(block, backend=backend, fullgraph=True)(x)
+        if freezing and dtype == torch.bfloat16 and not kernel.multiplies_fast(dtype):  # the compiler's products do
+            assert not called
+        else:
+            names = ["depthwise_norm_gelu", "add_layer_norm", "layer_norm", "gelu"]
+            assert [name.split(".")[-1] for name in called] == names
+            tolerance = 2 * torch.finfo(dtype).eps  # a product and a sum are rounded together, or each
+            torch.testing.assert_close(out, block(x), rtol=tolerance, atol=tolerance)
+
+
 def with_a_hook(block):
     for module in block.children():
         module.register_forward_hook(lambda *_: None)
@@ -439,7 +465,6 @@ def test_the_modules_run_where_more_than_numbers_is_wanted(block, calls):
     expected = block.plain(X)
     torch.testing.assert_close(torch.func.vmap(block)(X[:, None])[:, 0], expected)
     torch.testing.assert_close(torch.func.jvp(block, (X,), (X,))[0], expected)
-    torch.testing.assert_close(torch.compile(block, backend="aot_eager", fullgraph=True)(X), expected)
     torch.testing.assert_close(torch.export.export(block, (X,)).module()(X), expected)
     torch.testing.assert_close(torch.jit.trace(block, (X,), check_trace=False)(X), expected)
     with FlopCounterMode(display=False) as counter:

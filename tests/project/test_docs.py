@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, constants
+from transformers import ConvNextConfig, ConvNextForImageClassification, ViTConfig, ViTForImageClassification
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.models import Context
@@ -83,6 +84,10 @@ def folder(tmp_path_factory):
     for name, family in (("internimage-t", "internimage"), ("replknet-31b", "replknet")):
         tiny_folder(folder / name, family)
     tiny_folder(folder / "upernet-internimage-t", "upernet")
+    stages = {"hidden_sizes": [32, 32, 64, 64], "depths": [1, 1, 1, 1]}
+    ConvNextForImageClassification(ConvNextConfig(**stages)).save_pretrained(folder / "facebook" / "convnext-tiny-224")
+    vit = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    ViTForImageClassification(ViTConfig(**vit)).save_pretrained(folder / "google" / "vit-base-patch16-224")
     tiny_model("internimage", metadata_hidden_size=8).save_pretrained(folder / "internimage-h-inat18")
     make_model(folder / "internimage-t-ade20k")
     make_detector(folder / "mask-rcnn-internimage-t")

@@ -104,6 +104,12 @@ def test_a_class_may_be_called_like_a_split(example, tmp_path, name):
     assert rows["train"].features["label"].names == sorted(["bus", "car", name])
 
 
+def test_photos_that_would_be_left_out_are_refused(example, folder):
+    Image.new("RGB", (16, 16)).save(Path(folder) / "red" / "web.AVIF")
+    with pytest.raises(SystemExit, match=r"web\.AVIF: such photos are left out, 1 in all"):
+        example.load(folder)
+
+
 def test_folders_of_splits_are_splits(example, tmp_path):
     photos(tmp_path / "photos" / "train", "bus", "test tube", "train")
     photos(tmp_path / "photos" / "val", "bus")

@@ -25,15 +25,6 @@ struct AttentionGradients {
   T* weights;
 };
 
-template <typename T>
-struct RoiProblem {
-  int64_t images, channels, height, width;
-  FeatureStrides strides;      // of the features, or of their gradient
-  int64_t count, output_size;  // regions, and bins of a side
-  const Compute<T>* rois;      // (count, 5): image, left, top, right, bottom
-  Compute<T> spatial_scale;
-};
-
 struct SuppressProblem {
   const float* boxes;      // (count, 4): left, top, right, bottom; the best first
   const int64_t* members;  // (count), the numbers of the boxes group by group, the best of each first

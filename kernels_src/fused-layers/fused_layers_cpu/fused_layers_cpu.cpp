@@ -1,37 +1,11 @@
 // From tensors to the compute paths: checks, memory, the split into tasks.
-#include <algorithm>
 #include <vector>
 
-#include "common/cpu_path.h"
-#include "fused_layers_operator/checks.h"
 #include "fused_layers_operator/fused_layers.h"
-#include "problem.h"
-
-#if defined(__x86_64__)
-#define ON_PATH(PATH, ...) \
-  ((PATH) == CpuPath::avx512_bf16 ? &avx512_bf16::__VA_ARGS__ : ON_CPU_PATH(PATH, __VA_ARGS__))
-#else
-#define ON_PATH(PATH, ...) ON_CPU_PATH(PATH, __VA_ARGS__)
-#endif
+#include "tensors.h"
 
 namespace fused_layers {
 namespace {
-
-constexpr int64_t kTask = 1 << 14;  // numbers; they take some 10 microseconds, about what it costs to wake a thread
-
-// The tensor itself where its numbers lie in order: asking PyTorch for a copy costs time even where it makes none.
-Tensor in_order(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
-template <typename T>
-const T* data(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-template <typename T>
-T* data(Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
-}
 
 void check_norm(const Tensor& input, const Tensor& weight, const Tensor& bias) {
   check_parameter("weight", weight, input);
@@ -43,13 +17,30 @@ Norm<T> norm_of(const Tensor& weight, const Tensor& bias, double eps) {
   return {weight.size(0), data<T>(weight), data<T>(bias), Compute<T>(eps)};
 }
 
-CpuPath choose_path() {
-  static const CpuPaths paths("FUSED_LAYERS_CPU_PATH",
-                              {CpuPath::avx512_bf16, CpuPath::avx512, CpuPath::avx2, CpuPath::portable});
-  return paths.choose();
+void check_depthwise(const Tensor& input, const Tensor& kernel, const Tensor& kernel_bias) {
+  STD_TORCH_CHECK(input.dim() == 4, "input: expected (N, H, W, C), got ", shape_of(sizes_of(input)));
+  check_shape("kernel", kernel, {input.size(3), 1, 3, 3});
+  check_like("kernel", kernel, "input", input);
+  check_parameter("kernel_bias", kernel_bias, input);
 }
 
-int64_t grain(int64_t numbers_of_row) { return std::max<int64_t>(1, kTask / numbers_of_row); }
+template <typename T>
+std::vector<T> tap_by_tap(const Tensor& kernel) {  // (C, 1, 3, 3) -> (9, C)
+  const int64_t channels = kernel.size(0);
+  std::vector<T> by_tap(9 * channels);
+  constexpr int64_t kSome = 16;  // so that what is read lies in the first-level cache, and writes are lines of it
+  const T* const taps = data<T>(kernel);
+  for (int64_t first = 0; first < channels; first += kSome)
+    for (int tap = 0; tap < 9; ++tap)
+      for (int64_t c = first; c < std::min(first + kSome, channels); ++c) by_tap[tap * channels + c] = taps[c * 9 + tap];
+  return by_tap;
+}
+
+template <typename T>
+Depthwise<T> depthwise_of(const Tensor& input, const std::vector<T>& kernel, const Tensor& bias,
+                          const std::vector<T>& zeros) {
+  return {input.size(1), input.size(2), input.size(3), data<T>(input), kernel.data(), data<T>(bias), zeros.data()};
+}
 
 }  // namespace
 }  // namespace fused_layers
@@ -135,12 +126,8 @@ Tensor gelu_backward(const Tensor& gradient, const Tensor& input) {
 
 Tensor depthwise_norm_gelu(const Tensor& input, const Tensor& kernel, const Tensor& kernel_bias, const Tensor& weight,
                            const Tensor& bias, double eps) {
-  STD_TORCH_CHECK(input.dim() == 4, "input: expected (N, H, W, C), got ", shape_of(sizes_of(input)));
+  check_depthwise(input, kernel, kernel_bias);
   check_norm(input, weight, bias);
-  const int64_t channels = input.size(3);
-  check_shape("kernel", kernel, {channels, 1, 3, 3});
-  check_like("kernel", kernel, "input", input);
-  check_parameter("kernel_bias", kernel_bias, input);
   Tensor output = torch::stable::new_empty(input, sizes_of(input));
   if (output.numel() == 0) return output;
   const Tensor pixels = in_order(input), taps = in_order(kernel), taps_bias = in_order(kernel_bias);
@@ -148,17 +135,33 @@ Tensor depthwise_norm_gelu(const Tensor& input, const Tensor& kernel, const Tens
   const CpuPath path = choose_path();
   dispatch_type("input", input, [&](auto zero) {
     using T = decltype(zero);
-    const std::vector<T> zeros(channels, T{});
-    std::vector<T> by_tap(9 * channels);  // (C, 9) -> (9, C)
-    for (int64_t c = 0; c < channels; ++c)
-      for (int tap = 0; tap < 9; ++tap) by_tap[tap * channels + c] = data<T>(taps)[c * 9 + tap];
-    const Depthwise<T> conv{input.size(1),  input.size(2),      channels,    data<T>(pixels),
-                            by_tap.data(),  data<T>(taps_bias), zeros.data()};
+    const std::vector<T> zeros(input.size(3), T{});
+    const std::vector<T> by_tap = tap_by_tap<T>(taps);
+    const Depthwise<T> conv = depthwise_of(pixels, by_tap, taps_bias, zeros);
     const Norm<T> norm = norm_of<T>(factor, shift, eps);
     T* const out = data<T>(output);
     const auto run = ON_PATH(path, depthwise_norm_gelu<T>);
-    torch::stable::parallel_for(0, input.size(0) * conv.height, grain(8 * conv.width * channels),
+    torch::stable::parallel_for(0, input.size(0) * conv.height, grain(8 * conv.width * conv.channels),
                                 [&](int64_t begin, int64_t end) { run(conv, norm, out, begin, end); });
+  });
+  return output;
+}
+
+Tensor add_depthwise_gelu(const Tensor& input, const Tensor& kernel, const Tensor& kernel_bias) {
+  check_depthwise(input, kernel, kernel_bias);
+  Tensor output = torch::stable::new_empty(input, sizes_of(input));
+  if (output.numel() == 0) return output;
+  const Tensor pixels = in_order(input), taps = in_order(kernel), taps_bias = in_order(kernel_bias);
+  const CpuPath path = choose_path();
+  dispatch_type("input", input, [&](auto zero) {
+    using T = decltype(zero);
+    const std::vector<T> zeros(input.size(3), T{});
+    const std::vector<T> by_tap = tap_by_tap<T>(taps);
+    const Depthwise<T> conv = depthwise_of(pixels, by_tap, taps_bias, zeros);
+    T* const out = data<T>(output);
+    const auto run = ON_PATH(path, add_depthwise_gelu<T>);
+    torch::stable::parallel_for(0, input.size(0) * conv.height, grain(2 * conv.width * conv.channels),
+                                [&](int64_t begin, int64_t end) { run(conv, out, begin, end); });
   });
   return output;
 }

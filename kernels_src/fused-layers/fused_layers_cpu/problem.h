@@ -36,6 +36,34 @@ struct Depthwise {
   const T* zeros;  // channels of them: a pixel outside the image
 };
 
+// The four heads of SMT's modulation and their aggregation, which makes eight outputs of channel c of every head. A task
+// is a window of pixels and a block of the channels of a head.
+template <typename T>
+struct Mixing {
+  static constexpr int kHeads = 4, kOutputs = 8, kSizes[kHeads] = {3, 5, 7, 9};
+  static constexpr int kFolded = 9 + 25 + 49 + 81 + kOutputs * (kHeads + 1);  // numbers of a channel, folded
+  static constexpr int64_t kRows = 14, kColumns = 28, kBlock = 16;
+  int64_t height, width, channels;       // channels of one head
+  int64_t down, across, blocks;          // windows and blocks
+  const T* input;                        // (batch, height, width, kHeads * channels)
+  const T* kernels[kHeads];              // (channels, size * size)
+  const T* kernel_biases[kHeads];        // (channels)
+  const T *expand, *expand_bias;         // (channels * kOutputs, kHeads), (channels * kOutputs)
+  const T *mean, *variance;              // of the BatchNorm, (channels * kOutputs)
+  const T *weight, *bias;
+  double eps;
+};
+
+// Self-attention over all pixels plus a depthwise 3x3 convolution of the values.
+template <typename T>
+struct Attention {
+  int64_t height, width, heads, channels;  // channels of one head
+  const T* query;                          // (batch, height * width, heads * channels)
+  const T* key_value;                      // (batch, height * width, 2 * heads * channels)
+  const T* kernel;                         // (heads * channels, 9)
+  const T* bias;
+};
+
 // residual + scale * activation(input x weight + bias); what there is not is a null pointer.
 template <typename T>
 struct Product {
@@ -49,8 +77,8 @@ struct Product {
   T* output;          // (rows, columns)
 };
 
-// Each path computes rows [begin, end): of channels, of image rows (depthwise_norm_gelu), or numbers (gelu and its
-// backward).
+// Each path computes rows [begin, end): of channels, of image rows (depthwise), numbers (gelu and its backward), windows
+// (mix_scales) or heads (attend).
 #define DECLARE_PATH(path)                                                                                      \
   namespace path {                                                                                              \
   template <typename T>                                                                                         \
@@ -63,6 +91,14 @@ struct Product {
   void gelu_backward(const T* gradient, const T* input, T* output, int64_t begin, int64_t end);                 \
   template <typename T>                                                                                         \
   void depthwise_norm_gelu(const Depthwise<T>&, const Norm<T>&, T* output, int64_t begin, int64_t end);         \
+  template <typename T>                                                                                         \
+  void add_depthwise_gelu(const Depthwise<T>&, T* output, int64_t begin, int64_t end);                          \
+  template <typename T>                                                                                         \
+  void attend(const Attention<T>&, T* output, int64_t begin, int64_t end);                                      \
+  template <typename T>                                                                                         \
+  void fold(const Mixing<T>&, Compute<T>* folded);                                                              \
+  template <typename T>                                                                                         \
+  void mix_scales(const Mixing<T>&, const Compute<T>* folded, T* output, int64_t begin, int64_t end);           \
   template <typename T>                                                                                         \
   void multiply(const Product<T>&, int64_t begin, int64_t end, int64_t first_panel, int64_t last_panel);        \
   template <typename T>                                                                                         \

@@ -42,6 +42,10 @@ def test_all_functions(kernel, path, dtype, channels):
         (normalized, norm(total.double())),
         (kernel.gelu(x), F.gelu(wide_x)),
         (kernel.gelu_backward(x, x), torch.ops.aten.gelu_backward(wide_x, wide_x)),
+        (
+            kernel.pointwise_conv(x, taps.flatten(1)[:, :1].expand(-1, channels), bias, activation="relu", residual=x),
+            (wide_x.sum(-1, keepdim=True) * wide_taps.flatten(1)[:, 0] + wide_bias).relu() + wide_x,
+        ),
         (kernel.depthwise_norm_gelu(x, taps, scale, weight, bias, 1e-6), F.gelu(norm(features.permute(0, 2, 3, 1)))),
     ):
         assert actual.dtype == dtype
@@ -67,6 +71,9 @@ def test_opcheck(operators):
         (operators.feed_forward, (x, x[0, 0], None, x[0, 0].mT.contiguous(), bias, x, scale)),
         (operators.gelu, (x,)),
         (operators.gelu_backward, (x, x)),
+        (operators.pointwise_conv, (x, weight[None], None, None, None, scale, bias, True, 2)),
+        (operators.batch_norm_factors, (weight, bias, scale, scale.abs(), 1e-6)),
+        (operators.merge_kernels, (taps, scale, None, None)),
         (operators.depthwise_norm_gelu, (x, taps, scale, weight, bias, 1e-6)),
     ):
         torch.library.opcheck(operator.default, arguments, test_utils=tests)

@@ -3,7 +3,8 @@
 
 #include <algorithm>
 
-#include "transpose.h"
+#include "channel_lanes.h"
+#include "common/transpose.h"
 
 namespace large_kernel_conv::CPU_PATH {
 
@@ -40,7 +41,7 @@ void pack(const View<const T>& view, int64_t channels, int64_t first, int64_t la
           else
             for (int64_t x = 0; x < count; ++x) rows[c][x] = widen(row[x * view.column]);
         }
-        transpose(rows, out + start * N, count);
+        transpose<N>(rows[0], N, out + start * N, count);
       }
     }
     out += pixels * N;

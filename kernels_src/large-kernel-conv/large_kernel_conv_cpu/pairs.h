@@ -50,7 +50,7 @@ ALWAYS_INLINE void for_pairs(const View<const BFloat16>& view, const BFloat16* r
       }
       _mm512_store_si512(rows[c], _mm512_maskz_loadu_epi16(uint32_t((uint64_t(1) << count) - 1), numbers));
     }
-    transpose(rows, pairs, (count + 1) / 2);
+    transpose<N>(rows[0], N, pairs, (count + 1) / 2);
     for (int64_t q = 0; q < (count + 1) / 2; ++q) f(_mm512_load_si512(pairs + q * N));
   }
 }

@@ -37,6 +37,10 @@ class BackboneModelTester:
             for c, stride in zip(channels, strides, strict=True)
         ]
 
+    def hidden_shapes(self, config):
+        """Of each hidden state."""
+        return self.map_shapes(config)
+
     def prepare_config_and_inputs(self):
         pixel_values = floats_tensor([self.batch_size, self.num_channels, self.image_size, self.image_size])
         return self.get_config(), pixel_values, ids_tensor([self.batch_size], self.num_labels)
@@ -46,22 +50,34 @@ class BackboneModelTester:
         return config, {"pixel_values": pixel_values}
 
 
+class ViTModelTester(BackboneModelTester):
+    """The same for a ViT, whose hidden states are (patches, channels)."""
+
+    def map_shapes(self, config):
+        return [(config.hidden_size, *2 * [self.image_size // stride]) for stride in config.stage_strides]
+
+    def hidden_shapes(self, config):
+        return [(height * width, channels) for channels, height, width in self.map_shapes(config)]
+
+
 class ModelSuite(ModelTesterMixin):
     """Tests of the base model, the classifier and the backbone as models; mix into a `unittest.TestCase`."""
 
     config_class: type
     config_kwargs: dict
+    model_tester_class = BackboneModelTester
+    common_properties = ["num_channels", "hidden_sizes"]
     test_resize_embeddings = False
     test_can_init_all_missing_weights_before_2023 = True
     has_attentions = False
 
     def setUp(self):
-        self.model_tester = BackboneModelTester(self.config_class, self.config_kwargs)
+        self.model_tester = self.model_tester_class(self.config_class, self.config_kwargs)
         self.config_tester = ConfigTester(
             self,
             config_class=self.config_class,
             has_text_modality=False,
-            common_properties=["num_channels", "hidden_sizes"],
+            common_properties=self.common_properties,
             **self.model_tester.config_kwargs,
         )
 
@@ -92,7 +108,8 @@ class ModelSuite(ModelTesterMixin):
         pixel_values, labels = pixel_values.to(torch_device), labels.to(torch_device)
         with torch.no_grad():
             outputs = model_class(config).to(torch_device).eval()(pixel_values)
-            self.assertEqual(outputs.last_hidden_state.shape, (batch_size, *shapes[-1]))
+            last = self.model_tester.hidden_shapes(config)[-1]
+            self.assertEqual(outputs.last_hidden_state.shape, (batch_size, *last))
             outputs = classifier_class(config).to(torch_device).eval()(pixel_values, labels=labels)
             self.assertEqual(outputs.logits.shape, (batch_size, self.model_tester.num_labels))
             self.assertEqual(outputs.loss.shape, ())
@@ -110,7 +127,14 @@ class ModelSuite(ModelTesterMixin):
                 with torch.no_grad():
                     hidden_states = model(**inputs_for_class, **kwargs).hidden_states
                 shapes = [tuple(hidden_state.shape[1:]) for hidden_state in hidden_states]
-                self.assertEqual(shapes, self.model_tester.map_shapes(config))
+                self.assertEqual(shapes, self.model_tester.hidden_shapes(config))
+
+
+class ViTSuite(ModelSuite):
+    """The same tests of a ViT."""
+
+    model_tester_class = ViTModelTester
+    common_properties = ["num_channels", "hidden_size"]
 
 
 class BackboneSuite(BackboneTesterMixin):

@@ -9,7 +9,7 @@ import unittest
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from backbone_suite import BackboneSuite, ModelSuite
+from backbone_suite import BackboneSuite, ModelSuite, ViTSuite
 from transformers import ConvNextBackbone, ConvNextConfig, ConvNextForImageClassification, ConvNextModel
 
 from hf_models.auto import FAMILIES
@@ -41,7 +41,8 @@ def own_tests(model_type: str) -> dict[str, dict]:
 def add_suites(family: tuple[type, ...], configurations: dict[str, dict]) -> None:
     """Add the test classes of a family to this module, under names that begin with its model_type."""
     config, *models = family
-    suites = {name: (ModelSuite, kwargs, models) for name, kwargs in configurations.items()}
+    model_suite = ModelSuite if hasattr(config(), "hidden_sizes") else ViTSuite
+    suites = {name: (model_suite, kwargs, models) for name, kwargs in configurations.items()}
     suites["Backbone"] = (BackboneSuite, next(iter(configurations.values())), models[-1:])
     for name, (suite, kwargs, classes) in suites.items():
         name = f"{config.model_type}__{name}"

@@ -1,21 +1,21 @@
-// N x N numbers of 4 bytes or 8, the rows of N channels, to N pixels.
+// N x N numbers of 4 bytes or 8: rows that are `stride` numbers apart become columns.
 #pragma once
 
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
-#include "channel_lanes.h"
+#include "numbers.h"
 
-namespace large_kernel_conv::CPU_PATH {
+namespace common::CPU_PATH {
 
-template <typename A, int N>
-ALWAYS_INLINE void transpose(const A (&rows)[N][N], A* out, int64_t pixels) {
+template <int N, typename A>
+ALWAYS_INLINE void transpose(const A* rows, int64_t stride, A* out, int64_t columns = N) {
 #ifdef __AVX512F__
   if constexpr (sizeof(A) == 4 && N == 16) {
     __m512i row[16], pair[16], four[16];  // rows, of two and of four rows the columns of each 128 bits
 #pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) row[i] = _mm512_load_si512(rows[i]);
+    for (int i = 0; i < 16; ++i) row[i] = _mm512_loadu_si512(rows + i * stride);
 #pragma GCC unroll 8
     for (int i = 0; i < 16; i += 2) {
       pair[i] = _mm512_unpacklo_epi32(row[i], row[i + 1]);
@@ -41,12 +41,12 @@ ALWAYS_INLINE void transpose(const A (&rows)[N][N], A* out, int64_t pixels) {
     }
 #pragma GCC unroll 16
     for (int i = 0; i < 16; ++i)
-      if (i < pixels) _mm512_store_si512(out + i * 16, row[i]);
+      if (i < columns) _mm512_store_si512(out + i * 16, row[i]);
     return;
   }
 #endif
-  for (int64_t x = 0; x < pixels; ++x)
-    for (int c = 0; c < N; ++c) out[x * N + c] = rows[c][x];
+  for (int64_t x = 0; x < columns; ++x)
+    for (int c = 0; c < N; ++c) out[x * N + c] = rows[c * stride + x];
 }
 
-}  // namespace large_kernel_conv::CPU_PATH
+}  // namespace common::CPU_PATH
