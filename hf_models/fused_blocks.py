@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from .execution import are_untouched
+from .kernel_layers import factor_of, multiply, normalize, tensors_of
 from .layers import DropPath, LayerScale, product_kernel
 
 _KINDS = frozenset((nn.Linear, nn.Conv2d, nn.LayerNorm, nn.Identity, GELUActivation, DropPath, LayerScale))
@@ -47,29 +48,16 @@ def compute_block(kernel: ModuleType, layer: nn.Module, hidden_states: torch.Ten
         (N, H, W, C).
     """
     dcn, mlp = layer.dcn, layer.mlp
-    normalized = _normalize(kernel, layer.norm1, hidden_states)
+    normalized = normalize(kernel, layer.norm1, hidden_states)
     aggregated = dcn.aggregate(normalized, partial(_multiply, kernel))
-    hidden_states = kernel.linear(aggregated, *_tensors(dcn.output_proj), hidden_states, _factor(layer.layer_scale1))
-    normalized = _normalize(kernel, layer.norm2, hidden_states)
-    weights = *_tensors(mlp.fc1), *_tensors(mlp.fc2)
-    return kernel.feed_forward(normalized, *weights, hidden_states, _factor(layer.layer_scale2))
+    hidden_states = multiply(kernel, dcn.output_proj, aggregated, hidden_states, factor_of(layer.layer_scale1))
+    normalized = normalize(kernel, layer.norm2, hidden_states)
+    weights = *tensors_of(mlp.fc1), *tensors_of(mlp.fc2)
+    return kernel.feed_forward(normalized, *weights, hidden_states, factor_of(layer.layer_scale2))
 
 
 def _multiply(kernel: ModuleType, layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    return kernel.linear(hidden_states, *_tensors(layer)) if type(layer) is nn.Linear else layer(hidden_states)
-
-
-def _normalize(kernel: ModuleType, norm: nn.LayerNorm, hidden_states: torch.Tensor) -> torch.Tensor:
-    return kernel.layer_norm(hidden_states, *_tensors(norm), norm.eps)
-
-
-def _tensors(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-    parameters = layer._parameters  # what `layer.weight` finds after a search
-    return parameters["weight"], parameters["bias"]
-
-
-def _factor(scale: nn.Module) -> torch.Tensor | None:
-    return scale.scale if type(scale) is LayerScale else None
+    return multiply(kernel, layer, hidden_states) if type(layer) is nn.Linear else layer(hidden_states)
 
 
 def _fits(layer: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .configuration_smt import SMTConfig
 from .fused_layers import add_branch, add_branch_and_norm, layer_norm
 from .input_channels import fit_channels_of
+from .kernel_layers import multiply
 from .layers import (
     DropPath,
     GlobalAveragePooler,
@@ -44,7 +45,7 @@ from .scale_aware_modulation import (
     mixes_scales,
     mixing_tensors,
 )
-from .smt_blocks import compute_layer, layer_kernel, multiply
+from .smt_blocks import compute_layer, layer_kernel
 from .strided_conv import conv_norm_relu, downsample
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from .execution import are_untouched
+from .kernel_layers import factor_of, multiply, normalize, tensors_of
 from .layers import DropPath, LayerScale, product_kernel
 from .scale_aware_modulation import is_depthwise
 
@@ -58,29 +59,11 @@ def compute_layer(kernel: ModuleType, layer: nn.Module, hidden_states: torch.Ten
         (N, H, W, C).
     """
     mixer, mlp = layer.mixer, layer.mlp
-    mixed = mixer.mix(kernel, _normalize(kernel, layer.norm1, hidden_states))
-    hidden_states = multiply(kernel, mixer.projection, mixed, hidden_states, _factor(layer.layer_scale1))
-    hidden = multiply(kernel, mlp.fc1, _normalize(kernel, layer.norm2, hidden_states))
-    hidden = kernel.add_depthwise_gelu(hidden, *_tensors(mlp.depthwise_conv))
-    return multiply(kernel, mlp.fc2, hidden, hidden_states, _factor(layer.layer_scale2))
-
-
-def multiply(kernel: ModuleType, layer: nn.Linear, hidden_states: torch.Tensor, *residual_and_scale) -> torch.Tensor:
-    """The linear layer, and what `kernel.linear` does after it."""
-    return kernel.linear(hidden_states, *_tensors(layer), *residual_and_scale)
-
-
-def _normalize(kernel: ModuleType, norm: nn.LayerNorm, hidden_states: torch.Tensor) -> torch.Tensor:
-    return kernel.layer_norm(hidden_states, *_tensors(norm), norm.eps)
-
-
-def _tensors(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
-    parameters = layer._parameters  # what `layer.weight` finds after a search
-    return parameters["weight"], parameters["bias"]
-
-
-def _factor(scale: nn.Module) -> torch.Tensor | None:
-    return scale.scale if type(scale) is LayerScale else None
+    mixed = mixer.mix(kernel, normalize(kernel, layer.norm1, hidden_states))
+    hidden_states = multiply(kernel, mixer.projection, mixed, hidden_states, factor_of(layer.layer_scale1))
+    hidden = multiply(kernel, mlp.fc1, normalize(kernel, layer.norm2, hidden_states))
+    hidden = kernel.add_depthwise_gelu(hidden, *tensors_of(mlp.depthwise_conv))
+    return multiply(kernel, mlp.fc2, hidden, hidden_states, factor_of(layer.layer_scale2))
 
 
 def _fits(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:

@@ -178,7 +178,7 @@ def benchmark_memory(
     results: Results = None,
     verbose: Verbose = False,
 ) -> None:
-    """Measure the memory that one large image takes, beside ConvNeXt-T."""
+    """Measure the memory that one large image takes."""
     with one_line_errors(verbose):
         from hf_models.evaluate.speed.memory import benchmark_memory, render_memory
 

@@ -21,7 +21,7 @@ BENCHMARKS = KERNELS_SRC / "large-kernel-conv" / "benchmarks"
 
 @pytest.fixture(scope="module")
 def kernel():
-    (variant,) = (built_kernel("large-kernel-conv") / "build").glob("*-cpu-*")
+    (variant,) = (built_kernel("large-kernel-conv") / "build").glob("torch*-cpu-*")
     return get_local_kernel(variant)
 
 

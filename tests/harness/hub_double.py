@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -64,6 +65,14 @@ class Repo:
         return sha
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a client that hangs up is no news
+            super().handle_error(request, client_address)
+
+
 class Hub:
     """The server and what it stores.
 
@@ -85,8 +94,7 @@ class Hub:
         self.closing = threading.Event()  # what stalls waits for this
         self.lock = threading.RLock()
         self._faults: list[tuple[re.Pattern, Fault, list[float]]] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         port = self._server.server_address[1]
         self.url, self.storage = f"http://127.0.0.1:{port}", f"http://localhost:{port}/storage"
 

@@ -42,7 +42,7 @@ def built_kernel(name: str) -> Path:
 
 def cpu_variant(name: str) -> Path:
     """A kernel's build for the CPU: named, because a PyTorch for GPUs would choose another one in the folder."""
-    (variant,) = (built_kernel(name) / "build").glob("*-cpu-*")
+    (variant,) = (built_kernel(name) / "build").glob("torch*-cpu-*")  # not what an interrupted build left
     return variant
 
 

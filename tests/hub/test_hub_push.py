@@ -36,6 +36,7 @@ SMT_CODE |= {
     "int8_linear.py",
     "int8_quantizer.py",
     "kernel_download.py",
+    "kernel_layers.py",
     "kernel_places.py",
     "layers.py",
     "modeling_base.py",

@@ -69,7 +69,9 @@ def test_every_class_keeps_its_stem(folder, channels):
     expected = adapt_to_channels(stem(rgb), channels)
     for model_class in (AutoModelForImageClassification, AutoModel, backbone_class):
         model, info = model_class.from_pretrained(folder, num_channels=channels, output_loading_info=True)
-        assert model.config.num_channels == channels and not info["missing_keys"] and not info["mismatched_keys"]
+        assert model.config.num_channels == channels and not info["mismatched_keys"]
+        # ConvNext's backbones have norms that its classifiers lack
+        assert all(name.startswith("hidden_states_norms.") for name in info["missing_keys"])
         assert torch.equal(stem(model), expected)
 
 

@@ -82,7 +82,7 @@ def test_gradients_are_those_of_pytorch(computed):
     other = copy.deepcopy(layer)
     computed(layer, inputs_of(computed)).square().sum().backward()
     other(inputs_of(computed)).square().sum().backward()
-    assert torch.equal(layer.weight.grad, other.weight.grad)
+    torch.testing.assert_close(layer.weight.grad, other.weight.grad)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +183,7 @@ def test_a_copy_of_the_file_finds_the_operator_defined(monkeypatch):
     copy_of_layers = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, copy_of_layers)
     spec.loader.exec_module(copy_of_layers)
+    monkeypatch.setattr(copy_of_layers, "_multiplies_fast", lambda dtype: False)
     with torch.no_grad():
         _, is_fast = compile_and_run(copy_of_layers.linear, nn.Linear(24, 40), inputs_of(linear))
     assert is_fast

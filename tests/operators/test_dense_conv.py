@@ -181,7 +181,10 @@ def calls(kernel, monkeypatch):
             return kernel.conv3x3(*arguments)
 
     decision = hub_kernels.KernelStatus(NAME, "cpu", "local", None, None, (), "the tests' build", ())
-    monkeypatch.setattr(hub_kernels, "_choose", lambda *_: (Counted(), decision))
+    none = hub_kernels.KernelStatus("others", "cpu", "reference", None, None, (), "not for these tests", ())
+    monkeypatch.setattr(
+        hub_kernels, "_choose", lambda name, _: (Counted(), decision) if name == NAME else (None, none)
+    )
     monkeypatch.setattr(hub_kernels, "_modules", {})
     return found
 
