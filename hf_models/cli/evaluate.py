@@ -25,8 +25,8 @@ from .evaluation_options import (
 )
 
 app = typer.Typer(
-    help="Measure accuracy on ImageNet, ADE20K, COCO or your classes, and the shape bias. Image processor and model "
-    "are those that users load.\n\n"
+    help="Measure accuracy on ImageNet, ADE20K, COCO or your classes. Image processor and model are those "
+    "that users load.\n\n"
     "With several GPUs: torchrun --nproc-per-node 8 -m hf_models.cli evaluate COMMAND. Every image counts once, "
     "whatever the number of processes and the batch size.",
     no_args_is_help=True,
@@ -250,7 +250,7 @@ def evaluate_shape_bias(
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure whether a classifier of ImageNet's classes goes by shape or by texture, over all and for each shape."""
+    """Measure whether a classifier goes by shape or by texture."""
     with one_line_errors(verbose, model):
         from hf_models.evaluate.settings import Settings
         from hf_models.evaluate.shape_bias import evaluate_shape_bias
