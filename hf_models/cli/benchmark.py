@@ -201,7 +201,10 @@ def benchmark_training(
     results: Results = None,
     verbose: Verbose = False,
 ) -> None:
-    """Time one step of training (forward, backward, AdamW) of whole classifiers with random weights."""
+    """Time a step of training of whole classifiers.
+
+    It is the forward pass, the backward pass and AdamW, with random weights and images.
+    """
     with one_line_errors(verbose):
         from hf_models.evaluate.speed.training_step import benchmark_training, render_training
 
