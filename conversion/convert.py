@@ -49,7 +49,8 @@ def convert(
         name: Published checkpoint to take the config from. By default `source` itself, if it is named as one.
         original_config: JSON file with the arguments of the original constructor, or with a config of mmseg or mmdet 2
             or its `model` dict, for other checkpoints.
-        part: `"backbone"` to convert only that of a checkpoint with a head on it.
+        part: `"backbone"` to convert only that of a checkpoint with a head on it, `"img_backbone"` for that of a
+            driving network.
         weights: `"model"` or `"ema"`, where a training checkpoint holds both.
         dtype: What the files store: `"float32"`, `"float16"` or `"bfloat16"`; by default that of the checkpoint.
             Models load in float32.
@@ -67,8 +68,8 @@ def convert(
     """
     if name and original_config:
         raise InputError("--name and --original-config exclude each other. Pass one of them.")
-    if part not in (None, "backbone"):
-        raise InputError(f"--part must be backbone, got {part}.")
+    if part not in (None, "backbone", "img_backbone"):
+        raise InputError(f"--part must be backbone or img_backbone, got {part}.")
     output = Path(output)
     if not dry_run:
         tidy(output)
@@ -116,7 +117,7 @@ def _choose_dtype(checkpoint: Checkpoint, requested: str | None) -> torch.dtype:
 def _image_processor(plan: Plan) -> BaseImageProcessor:
     """That of the published recipe; for a checkpoint that nobody published upstream's, or the usual one."""
     whole = plan.published and plan.published.image_processor()
-    if whole and not plan.part:
+    if plan.as_published:
         return whole
     stated = whole.to_dict() if whole else plan.preprocessing or {}
     if plan.part:  # how large images are depends on what the backbone will be used for

@@ -57,6 +57,11 @@ class Plan:
     buffers: set[str]
 
     @property
+    def as_published(self) -> bool:
+        """Whether it is what the zoo describes: the whole, or the part that an entry is of."""
+        return self.published is not None and self.published.part == self.part
+
+    @property
     def model_class(self) -> type[PreTrainedModel]:
         return self.convertible.model_class_of(self.config)
 
@@ -70,14 +75,15 @@ def make_plan(
         checkpoint: The opened checkpoint.
         name: Published name to take the config from. By default the name of the source, if it is a published one.
         original_config: JSON file with the original constructor's arguments, instead.
-        part: `"backbone"` for that of a checkpoint with a head on it. The whole is looked at all the same.
+        part: `"backbone"` for that of a checkpoint with a head on it; the whole is looked at all the same.
+            `"img_backbone"` for that of a driving network, of which nothing else is looked at.
 
     Raises:
         InputError: The config cannot be known, or checkpoint and config do not fit each other.
     """
     label = checkpoint.source.given
     check_not_refused(label, name)
-    convertible, checkpoint = recognise(checkpoint)
+    convertible, checkpoint = recognise(checkpoint, part)
     key_map = key_map_of(convertible, checkpoint)
     shown = convertible.facts(key_map.shapes({name: tensor.shape for name, tensor in checkpoint.tensors.items()}))
     original, where, preprocessing = _original_arguments(checkpoint, convertible, original_config)
@@ -103,7 +109,7 @@ def make_plan(
     expected, buffers = model_tensors(convertible.model_class_of(config), config)
     constants = convertible.constants(config)
     _check_tensors(label, checkpoint, key_map, expected, constants)
-    if part:
+    if part == "backbone":
         convertible, checkpoint = backbone_alone(convertible, checkpoint)
         config, key_map, constants = config.backbone_config, key_map_of(convertible, checkpoint), {}
         expected, buffers = model_tensors(convertible.model_class_of(config), config)

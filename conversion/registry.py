@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from hf_models import auto
 from hf_models.errors import InputError
 
+from .backbones.camera import PART, CameraBackbone
 from .backbones.family import Family
 from .heads import HEADS
 from .heads.head import BACKBONE, BackboneWithHead
@@ -27,19 +28,28 @@ FAMILIES: dict[str, Family] = {
 ANY_HEAD = ("decode_head.", "neck.", "rpn_head.", "roi_head.", "bbox_head.")
 
 
-def recognise(checkpoint: Checkpoint) -> tuple[Convertible, Checkpoint]:
+def recognise(checkpoint: Checkpoint, part: str | None = None) -> tuple[Convertible, Checkpoint]:
     """The family by whose signature a checkpoint can be told, with the head that it has; and its tensors by its names.
+
+    Args:
+        checkpoint: The opened checkpoint.
+        part: `"img_backbone"` for that of a driving network, which is all of it that can be converted.
 
     Raises:
         InputError: It is none of them, or holds several sets of weights.
     """
     given = checkpoint.source.given
-    # the longest signature first: that of a composite backbone ends in that of its parts
-    for family in sorted(FAMILIES.values(), key=lambda family: -len(family.signature)):
+    if part == PART:
+        return _camera_backbone(checkpoint)
+    for family in _families():
         found = owner_of(given, checkpoint.tensors, family.signature, checkpoint.chosen)
         if found is None:
             continue
         owner, kind = found
+        if owner.endswith(f"{PART}."):
+            raise InputError(
+                f"{given}: a driving network, of which only the backbone can be converted. Pass --part {PART}."
+            )
         names, dropped = inside(checkpoint.tensors, owner, ANY_HEAD)
         weights = kind if kind == "ema" else checkpoint.weights
         if f"{BACKBONE}{family.signature}" not in names:
@@ -54,6 +64,29 @@ def recognise(checkpoint: Checkpoint) -> tuple[Convertible, Checkpoint]:
     raise InputError(
         f"{given}: not a checkpoint of {', '.join(FAMILIES)}{_looks_like(checkpoint.tensors)}. "
         f"Its first keys are {some(checkpoint.tensors)}."
+    )
+
+
+def _families() -> list[Family]:
+    """The longest signature first: that of a composite backbone ends in that of its parts."""
+    return sorted(FAMILIES.values(), key=lambda family: -len(family.signature))
+
+
+def _camera_backbone(checkpoint: Checkpoint) -> tuple[CameraBackbone, Checkpoint]:
+    """The backbone of a driving network, and its tensors by the names inside it."""
+    given = checkpoint.source.given
+    for family in _families():
+        if found := owner_of(given, checkpoint.tensors, f"{PART}.{family.signature}", checkpoint.chosen):
+            owner, kind = found
+            prefix = f"{owner}{PART}."
+            names = {name.removeprefix(prefix): name for name in checkpoint.tensors if name.startswith(prefix)}
+            others = sorted(checkpoint.tensors.keys() - names.values())
+            why = f"outside of {prefix}*: no model here has such a neck, BEV encoder or head"
+            weights = kind if kind == "ema" else checkpoint.weights
+            return CameraBackbone.of(family), checkpoint.renamed(names, dict.fromkeys(others, why), weights=weights)
+    raise InputError(
+        f"{given}: has no {PART} of {', '.join(FAMILIES)}; its first keys are {some(checkpoint.tensors)}. "
+        "Leave out --part, or pass --part backbone for that of a detector or a segmentation model."
     )
 
 
@@ -88,7 +121,7 @@ def convertible_of(config: PreTrainedConfig, part: str | None = None) -> Convert
 
     Args:
         config: The config.
-        part: `"backbone"` for one that was taken from under a head.
+        part: What of a checkpoint it is, if not all: its backbone, by either name.
     """
     if part:
         return FAMILIES[config.model_type].alone() if config.model_type in FAMILIES else None

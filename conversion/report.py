@@ -68,7 +68,7 @@ def make_report(plan: Plan, dtype: torch.dtype, files: list[dict]) -> dict:
     target = str(dtype).removeprefix("torch.")
     notes = [f"values were cast from {origin} to {target}" for origin in sorted(cast)] + checkpoint.notes
     unknown = plan.published is None and plan.preprocessing is None
-    if unknown or plan.part:
+    if unknown or (plan.part and not plan.as_published):
         assumed = plan.convertible.assumed_preprocessing(plan.config)
         if unknown:
             stated = [f"{name} {values}" for name, values in plan.convertible.image_statistics(plan.config).items()]

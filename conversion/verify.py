@@ -74,8 +74,8 @@ def verify(folder: str | Path, *, source: str | Path | None = None, progress: bo
             raise InputError(
                 f"{source}: not the file that {folder} was converted from (sha256 differs from {REPORT})."
             )
-        convertible, checkpoint = recognise(checkpoint)
-        if part:
+        convertible, checkpoint = recognise(checkpoint, part)
+        if part == "backbone":
             convertible, checkpoint = backbone_alone(convertible, checkpoint)
         key_map = key_map_of(convertible, checkpoint)
         transfer = Transfer(checkpoint, key_map, convertible.constants(config), expected)

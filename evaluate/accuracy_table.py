@@ -11,7 +11,7 @@ from .data.imagenet import FULL as IMAGENET
 from .results import ACCURACY, FOLDER, read_results
 from .speed.tables import NOT_MEASURED, markdown
 
-FILES = (FOLDER / "imagenet.csv", FOLDER / "ade20k.csv", FOLDER / "coco.csv")
+FILES = (FOLDER / "imagenet.csv", FOLDER / "ade20k.csv", FOLDER / "coco.csv", FOLDER / "shape_bias.csv")
 REPORTED = {
     (IMAGENET, "top-1"): "top1",
     (IMAGENET, "top-5"): "top5",

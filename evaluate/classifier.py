@@ -1,7 +1,9 @@
 """What all evaluations of image classifiers share."""
 
 import torch
+from PIL import Image
 from transformers import BaseImageProcessor
+from transformers.image_utils import SizeDict
 
 from hf_models.errors import InputError
 from hf_models.inference.images import read_image
@@ -16,18 +18,23 @@ class ClassifierEvaluation(Evaluation):
 
     Args:
         upright: Whether photos are turned as their EXIF data say.
-        depends_on: As for [`Evaluation`].
+        depends_on: As for [`Evaluation`], as for `options`.
     """
 
-    def __init__(self, loaded: Loaded, selection: Selection, upright: bool, depends_on: dict[str, str]):
+    def __init__(
+        self, loaded: Loaded, selection: Selection, upright: bool, depends_on: dict[str, str], options: str = ""
+    ):
         self.upright = upright
-        super().__init__(loaded, selection, size=_size(loaded.processor), depends_on=depends_on)
+        super().__init__(loaded, selection, size=_size(loaded.processor), options=options, depends_on=depends_on)
+
+    def read(self, sample: Sample) -> Image.Image:
+        """The image, in the channels that the model takes."""
+        channels = getattr(self.loaded.processor, "channels", 3)
+        return read_image(sample.file, sample.name, upright=self.upright, channels=channels)
 
     def prepare_image(self, sample: Sample) -> torch.Tensor:
         """The image as the model sees it, (channels, H, W)."""
-        channels = getattr(self.loaded.processor, "channels", 3)
-        image = read_image(sample.file, sample.name, upright=self.upright, channels=channels)
-        return self.loaded.processor(image, return_tensors="pt").pixel_values[0]
+        return self.loaded.processor(self.read(sample), return_tensors="pt").pixel_values[0]
 
     @torch.inference_mode()
     def logits(self, images: list[torch.Tensor]) -> torch.Tensor:
@@ -50,7 +57,12 @@ def best_outputs(logits: torch.Tensor, number: int) -> torch.Tensor:
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :number]
 
 
+def size_seen(processor: BaseImageProcessor) -> SizeDict:
+    """The size of the images that the model sees; only `shortest_edge` where they are not cropped to one shape."""
+    return processor.crop_size if getattr(processor, "do_center_crop", None) else processor.size
+
+
 def _size(processor: BaseImageProcessor) -> str:
-    """Height and width of the images that the model sees."""
-    size = processor.crop_size if getattr(processor, "do_center_crop", None) else processor.size
+    """For tables."""
+    size = size_seen(processor)
     return f"{size.height} x {size.width}" if size.height else f"shortest edge {size.shortest_edge}"

@@ -42,6 +42,7 @@ DATASETS = {
     "COCO": (None, COCO_TERMS),
     "COCO-Stuff 10K": (None, COCO_TERMS),
     "COCO-Stuff 164K": (None, COCO_TERMS),
+    "Argoverse 2": (None, "CC BY-NC-SA 4.0, which excludes commercial use (https://www.argoverse.org/about.html)"),
     "Cityscapes": (None, "for non-commercial use only (https://www.cityscapes-dataset.com/license)"),
     "LVIS v1": (
         None,
@@ -60,6 +61,12 @@ DATASETS = {
     "PASCAL VOC 2007 and 2012": (
         None,
         "images from Flickr, under Flickr's terms (http://host.robots.ox.ac.uk/pascal/VOC)",
+    ),
+    "nuScenes": (None, "for non-commercial use only (https://www.nuscenes.org/terms-of-use)"),
+    "OpenLane-V2": (
+        None,
+        "made of nuScenes and Argoverse 2, whose terms must be agreed to and exclude commercial use "
+        "(https://github.com/OpenDriveLab/OpenLane-V2#license)",
     ),
     "Pascal Context": (None, "images of PASCAL VOC 2010 from Flickr, under Flickr's terms"),
 }
@@ -86,7 +93,7 @@ def render_card(
         measured: Rows of `evaluate/results/*.csv`, by default those of this checkpoint.
     """
     alone = _is_backbone(config)
-    if model and alone:  # what the authors say of the whole is nothing about it
+    if model and alone and model.task != BACKBONE_TASK:  # what the authors say of the whole is nothing about it
         note = f"It is the backbone of {model.name}, without the head."
         model = replace(model, task=BACKBONE_TASK, reported={}, remeasured=[], notes=[note])
     if measured is None:

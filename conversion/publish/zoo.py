@@ -70,7 +70,7 @@ def _publish(name: str, org, original: Path | None, folder: Path, private, dry_r
     if original is None:
         return _result("skipped", f"no file {find_checkpoint(name).file or name}")
     if not (folder / REPORT).is_file():
-        convert(original, folder, name=name, progress=progress)
+        convert(original, folder, name=name, part=find_checkpoint(name).part, progress=progress)
     pushed = push_model(folder, f"{org}/{name}", private=private, dry_run=dry_run, progress=progress, api=api)
     if dry_run:
         return _result("checked")

@@ -98,6 +98,15 @@ def detectors_table() -> str:
     return _markdown(table, text_columns=3)
 
 
+def driving_table() -> str:
+    """Every backbone of a driving network as a row of Markdown."""
+    table = [["checkpoint", "backbone", "trained on", "licence", "parameters"]]
+    for model in map(find_checkpoint, list_models(task="image-feature-extraction")):
+        about = [_link(f"`{model.name}`", model.url), model.title, ", ".join(model.training_data), model.license]
+        table.append([*about, f"{model.parameters:,}"])
+    return _markdown(table, text_columns=4)
+
+
 def _metric(model, metric: str, value: str) -> str:
     """A number of a detector, with what it is where that is not the box AP."""
     return value if metric == "box_ap" else f"{value} ({model.metrics[metric].removeprefix('Box ')})"
@@ -118,6 +127,7 @@ TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "models.md", "classifiers", classifiers_table),
     (DOCS / "segmentation.md", "segmentation models", segmenters_table),
     (DOCS / "detection.md", "detection models", detectors_table),
+    (DOCS / "conversion.md", "driving backbones", driving_table),
     (DOCS / "evaluation.md", "accuracy", accuracy_table),
     *(
         (DOCS / page, f"speed of {name}", partial(model_tables.models_table, name))

@@ -92,7 +92,10 @@ def benchmark_models(
     resume: Resume = False,
     verbose: Verbose = False,
 ) -> None:
-    """Time whole classifiers with random weights, and measure their peak memory. Each has a process of its own."""
+    """Time whole classifiers, and measure their peak memory.
+
+    Their weights are random, and each has a process of its own.
+    """
     with one_line_errors(verbose):
         from hf_models.conversion.export import export
         from hf_models.evaluate.speed.model_tables import render_models
@@ -133,7 +136,10 @@ def benchmark_detectors(
     resume: Resume = False,
     verbose: Verbose = False,
 ) -> None:
-    """Time whole detectors with random weights on images of 800 x 1333 pixels, beside their backbones alone."""
+    """Time whole detectors beside their backbones alone.
+
+    Their weights are random, and the images have 800 x 1333 pixels.
+    """
     with one_line_errors(verbose):
         from hf_models.evaluate.speed.detectors import benchmark_detectors
         from hf_models.evaluate.speed.model_tables import render_detectors
@@ -201,7 +207,10 @@ def benchmark_training(
     results: Results = None,
     verbose: Verbose = False,
 ) -> None:
-    """Time one step of training (forward, backward, AdamW) of whole classifiers with random weights."""
+    """Time a step of training of whole classifiers.
+
+    It is the forward pass, the backward pass and AdamW, with random weights and images.
+    """
     with one_line_errors(verbose):
         from hf_models.evaluate.speed.training_step import benchmark_training, render_training
 

@@ -24,7 +24,11 @@ def convert(
         ),
     ] = None,
     part: Annotated[
-        str | None, typer.Option(help="Convert only the backbone of a segmentation model or a detector: backbone.")
+        str | None,
+        typer.Option(
+            help="Convert only the backbone: of a segmentation model or a detector with backbone, of a driving "
+            "network with img_backbone."
+        ),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Which weights of a training checkpoint to take: model or ema.")

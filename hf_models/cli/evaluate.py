@@ -231,6 +231,46 @@ def evaluate_coco(
         print_rows(rows, as_json)
 
 
+@app.command("shape-bias")
+@with_settings
+def evaluate_shape_bias(
+    *,
+    data: Annotated[str, typer.Option(help="Folder of the cue-conflict stimuli, with a folder for each shape.")],
+    model: Model = "default",
+    subset: Annotated[
+        bool,
+        typer.Option("--subset", help="Accept fewer stimuli, or categories unknown to the model; the result says so."),
+    ] = False,
+    limit: Limit = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Picture to write, with a row for each category; needs matplotlib.")
+    ] = None,
+    batch_size: BatchSize = 32,
+    settings: Options,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure whether a classifier goes by shape or by texture."""
+    with one_line_errors(verbose, model):
+        from hf_models.evaluate.settings import Settings
+        from hf_models.evaluate.shape_bias import evaluate_shape_bias
+
+        rows, details = evaluate_shape_bias(
+            model, data, subset=subset, limit=limit, picture=picture, settings=Settings(batch_size, **settings)
+        )
+    if as_json and rows:
+        print(json.dumps({"rows": rows, **details}, indent=2))
+    elif rows:
+        print("     shape bias  shape  texture  images  category")
+        for entry in details["categories"]:
+            bias, error = entry["shape_bias"], entry["standard_error"]
+            shown = f"{'-':>15}" if bias is None else f"{bias:6.1f} ± {error:4.1f} %"
+            print(f"{shown}{entry['shape']:7}{entry['texture']:9}{entry['images']:8}  {entry['category']}")
+        if rows[0]["options"]:
+            print(f"the images were {rows[0]['options']}")
+        print_rows(rows, as_json)
+
+
 @app.command("table")
 def evaluate_table(
     results: Annotated[

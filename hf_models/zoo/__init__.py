@@ -1,5 +1,6 @@
 """The zoo: every published checkpoint that the families here can load, as its authors describe it."""
 
+from .backbone import PublishedBackbone
 from .catalogue import find_checkpoint, get_model, list_models, published_as
 from .checkpoint import PublishedCheckpoint
 from .classification import Preprocessing, PublishedClassifier
@@ -13,6 +14,7 @@ __all__ = [
     "DETECTION_SETS",
     "LABEL_FILES",
     "Preprocessing",
+    "PublishedBackbone",
     "PublishedCheckpoint",
     "PublishedClassifier",
     "PublishedDetector",

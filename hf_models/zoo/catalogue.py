@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from ..errors import InputError
+from .backbone import PublishedBackbone
 from .checkpoint import PublishedCheckpoint
 from .classification import PublishedClassifier
 from .detection import PublishedDetector
@@ -15,7 +16,12 @@ from .segmentation import PublishedSegmenter
 
 DATA = Path(__file__).with_name("data")
 # A new task is one class here.
-ENTRIES: tuple[type[PublishedCheckpoint], ...] = (PublishedClassifier, PublishedSegmenter, PublishedDetector)
+ENTRIES: tuple[type[PublishedCheckpoint], ...] = (
+    PublishedClassifier,
+    PublishedSegmenter,
+    PublishedDetector,
+    PublishedBackbone,
+)
 
 
 def list_models(pattern: str | None = None, *, family: str | None = None, task: str | None = None) -> list[str]:

@@ -39,6 +39,8 @@ class PublishedCheckpoint(ABC):
     metrics: ClassVar[Mapping[str, str]]
     # name of these metrics on the Hub
     hub_metric: ClassVar[str]
+    # what of the file is converted, where it is not the whole: as `--part` has it
+    part: ClassVar[str | None] = None
 
     name: str
     family: str

@@ -390,7 +390,10 @@ def test_other_numbers_of_classes_are_refused():
     ("arguments", "message"),
     [
         (("--original-config", "config.py"), "config.py: a program, which is not run. Write it as JSON"),
-        (("--original-config", "original.json", "--part", "neck"), "--part must be backbone, got neck."),
+        (
+            ("--original-config", "original.json", "--part", "neck"),
+            "--part must be backbone or img_backbone, got neck.",
+        ),
     ],
 )
 def test_bad_options(arguments, message, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ NAMES = list_models()
 CLASSIFIERS = list_models(task="image-classification")
 SEGMENTERS = list_models(task="image-segmentation")
 DETECTORS = list_models(task="object-detection")
+BACKBONES = list_models(task="image-feature-extraction")
 SIZES = {"imagenet-1k": 1_000, "imagenet-22k": 21_841}
 
 # Not stored in the weights, so that no conversion can notice a mistake here: (offset_scale, intermediate_norm_layers).
@@ -60,7 +61,8 @@ def test_every_published_checkpoint_is_listed():
     assert counts(SEGMENTERS) == {"flash_internimage": 8, "internimage": 26, "replknet": 5}
     # 36 results of the authors, and two starting points of training
     assert counts(DETECTORS) == {"flash_internimage": 12, "internimage": 21, "replknet": 5}
-    assert set(CLASSIFIERS) | set(SEGMENTERS) | set(DETECTORS) == set(NAMES)
+    assert counts(BACKBONES) == {"internimage": 3}
+    assert set(CLASSIFIERS) | set(SEGMENTERS) | set(DETECTORS) | set(BACKBONES) == set(NAMES)
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
@@ -140,6 +142,9 @@ def test_entry_is_complete(name):
     assert model.url.startswith("https://") and model.repository.startswith("https://github.com/")
     assert model.paper.startswith("https://arxiv.org/abs/") and model.license and model.training_data
     assert model.citation.startswith("@") and model.citation.count("{") == model.citation.count("}")
+    if name in BACKBONES:
+        assert model.num_labels is None and not model.reported and len(model.notes) == 2
+        return
     assert (model.parameters is None) == (model.num_labels is None)
     if name in SEGMENTERS:
         assert model.reported.keys() <= {"miou", "miou_ms"}

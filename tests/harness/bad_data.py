@@ -219,4 +219,23 @@ ADE20K_FOLDERS = {
     "ADE20K: colour mask": masks("mode RGB, a mask has one channel", mode="RGB"),
     "ADE20K: truncated image": masks("cannot be read completely", cut=700, path=IMAGES),
 }
-CASES = PICTURES | IMAGENET_FOLDERS | ADE20K_FOLDERS
+SHAPE_BIAS = ("evaluate", "shape-bias", "--data", "stimuli", "--results", "shape_bias.csv")
+STIMULUS = "stimuli/cat/cat1-dog1.jpg"
+STIMULI = {
+    "stimuli: other name": Case(
+        writing(jpeg(), "stimuli/cat/photo.jpg"),
+        SHAPE_BIAS,
+        "stimuli/cat/photo.jpg",
+        "not a stimulus. Their names are",
+    ),
+    "stimuli: categories missing": Case(
+        writing(jpeg(), STIMULUS), SHAPE_BIAS, "stimuli", "1 stimuli (no airplane, bear, bicycle, "
+    ),
+    "stimuli: truncated": Case(
+        writing(jpeg((224, 224))[:-300], STIMULUS), (*SHAPE_BIAS, "--subset"), STIMULUS, "cannot be read completely"
+    ),
+    "stimuli: other size": Case(
+        writing(jpeg(), STIMULUS), (*SHAPE_BIAS, "--subset"), STIMULUS, "64 x 48 pixels, a stimulus has 224 x 224"
+    ),
+}
+CASES = PICTURES | IMAGENET_FOLDERS | ADE20K_FOLDERS | STIMULI
