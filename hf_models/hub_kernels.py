@@ -31,6 +31,7 @@ class _Source:
     repo_id: str
     dtypes: tuple[str, ...]
     devices: tuple[str, ...] = ("cpu", "cuda")
+    functions: tuple[str, ...] = ()  # that builds of older sources lack
 
 
 _FLOATS = ("float32", "float64", "bfloat16", "float16")
@@ -38,7 +39,9 @@ KERNELS = {
     "deformable-conv": _Source("hf-models/deformable-conv", _FLOATS),
     "large-kernel-conv": _Source("hf-models/large-kernel-conv", _FLOATS),
     "detection-ops": _Source("hf-models/detection-ops", _FLOATS),
-    "fused-layers": _Source("hf-models/fused-layers", _FLOATS, ("cpu",)),
+    "fused-layers": _Source(
+        "hf-models/fused-layers", _FLOATS, ("cpu",), ("feed_forward", "pointwise_conv", "mix_scales", "gelu_backward")
+    ),
     "int8-linear": _Source("hf-models/int8-linear", ("float32", "bfloat16"), ("cpu",)),
     "winograd-conv": _Source("hf-models/winograd-conv", ("float32",), ("cpu",)),
 }
@@ -133,7 +136,7 @@ def _choose(kernel: str, device: str) -> tuple[ModuleType | None, KernelStatus]:
         raise InputError(f"HF_MODELS_KERNELS: expected one of {', '.join(MODES)}, got {mode}.")
     source, (module, places, reason) = KERNELS[kernel], (None, (), OFF)
     if mode != "off":
-        module, places, reason = _find(kernel, source.repo_id, device)
+        module, places, reason = _find(kernel, source, device)
     if module is None and mode == "require":
         raise InputError(
             f"{kernel}: HF_MODELS_KERNELS is require, but there is no kernel: {reason}. "
@@ -146,7 +149,7 @@ def _choose(kernel: str, device: str) -> tuple[ModuleType | None, KernelStatus]:
     return module, KernelStatus(kernel, device, chosen, version, path, dtypes, reason, places)
 
 
-def _find(kernel: str, repo_id: str, device: str) -> tuple[ModuleType | None, tuple[Place, ...], str]:
+def _find(kernel: str, source: _Source, device: str) -> tuple[ModuleType | None, tuple[Place, ...], str]:
     """The kernel's module, where it was looked for, and where it comes from or why there is none."""
     if device not in ("cpu", "cuda"):
         return None, (), f"no build for {device} devices"
@@ -154,7 +157,7 @@ def _find(kernel: str, repo_id: str, device: str) -> tuple[ModuleType | None, tu
         import kernels
     except ImportError as error:
         return None, (), f"the kernels library does not import: {error}"
-    module, places = find_kernel(kernels, kernel, repo_id, device)
+    module, places = find_kernel(kernels, kernel, source.repo_id, device, source.functions)
     used = [f"from {place.name}" for place in places if place.result == "used"]
     return module, places, "; ".join(used or [f"{place.name}: {place.result}" for place in places])
 

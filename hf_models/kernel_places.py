@@ -46,7 +46,7 @@ def default_directory() -> Path:
 
 
 def find_kernel(
-    library: ModuleType, kernel: str, repo_id: str, device: str
+    library: ModuleType, kernel: str, repo_id: str, device: str, functions: tuple[str, ...] = ()
 ) -> tuple[ModuleType | None, tuple[Place, ...]]:
     """Load a kernel from the first place that has it for this machine.
 
@@ -56,6 +56,7 @@ def find_kernel(
         kernel: Name of the kernel, such as "deformable-conv".
         repo_id: What `LOCAL_KERNELS` calls it.
         device: "cpu" or "cuda".
+        functions: What it must have; builds of older sources do not.
 
     Returns:
         The kernel's module, and what was found in each place, in their order.
@@ -68,7 +69,10 @@ def find_kernel(
         result = "not looked at"
         if module is None:
             try:
-                module, result = load(), "used"
+                found = load()
+                if missing := [function for function in functions if not hasattr(found, function)]:
+                    raise AttributeError(f"built from older sources, without {missing[0]}")
+                module, result = found, "used"
             except Exception as error:  # a kernel that does not load must never stop a model that runs without it
                 result = reason(error)
         places.append(Place(name, result))

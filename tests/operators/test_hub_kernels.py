@@ -1,5 +1,6 @@
 """Which kernel is chosen, where it is looked for, and what the user is told."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -96,6 +97,17 @@ def test_a_broken_build_is_a_reason_not_an_error(tmp_path, caplog):
     assert "Torch stable ABI version (2.99) is too new" in told or "does not match system CPU" in told
     assert told.endswith("`hf-models kernels build` builds it for this Python environment.")
     assert "TRUST_KERNELS" not in told, "the user did not speak of the Hub"
+
+
+def test_a_build_of_older_sources_is_not_used(monkeypatch, caplog):
+    built_kernel(NAME)
+    monkeypatch.setenv("HF_MODELS_KERNELS_DIR", str(KERNELS_SRC))
+    newer = dataclasses.replace(hub_kernels.KERNELS[NAME], functions=("deformable_aggregate", "deformable_more"))
+    monkeypatch.setitem(hub_kernels.KERNELS, NAME, newer)
+    assert choose() is None
+    (told,) = caplog.messages
+    assert "built from older sources, without deformable_more" in told
+    assert told.endswith("`hf-models kernels build` builds it for this Python environment.")
 
 
 def test_the_network_is_not_touched(monkeypatch):
