@@ -5,4 +5,4 @@ from ..harness import adopted_tester
 
 class TestConvNextV2DCNv4(adopted_tester.ConvNextTester):
     config_class = ConvNextV2DCNv4Config
-    amplifies_rounding = True
+    half_precision_error = 5e-2  # positions of samples that move in every layer

@@ -1,6 +1,7 @@
 """Images with other channels than three: the stem is kept, and images are prepared and classified."""
 
 from copy import deepcopy
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -168,6 +169,7 @@ def test_evaluation_prepares_as_many_channels(tmp_path):
     AutoModelForImageClassification.from_pretrained(folder, num_channels=4).save_pretrained(folder)
     pixels = four_channels(tmp_path / "four.png")
     evaluation = SimpleNamespace(loaded=load(str(folder), AutoModelForImageClassification), upright=True)
+    evaluation.read = partial(ClassifierEvaluation.read, evaluation)
     prepared = ClassifierEvaluation.prepare_image(evaluation, Sample(0, "four.png", tmp_path / "four.png", 0))
     expected = evaluation.loaded.processor(pixels, return_tensors="pt").pixel_values[0]
     assert prepared.shape[0] == 4 and torch.equal(prepared, expected)
