@@ -100,7 +100,7 @@ def conv_norm_activation(
     Returns:
         (N, H, W, C).
     """
-    if only_numbers(hidden_states.dtype) and _is_depthwise_3x3(conv) and _is_layer_norm(norm) and is_gelu(activation):
+    if only_numbers(hidden_states.dtype) and is_depthwise_3x3(conv) and _is_layer_norm(norm) and is_gelu(activation):
         tensors = hidden_states, conv.weight, conv.bias, norm.weight, norm.bias
         if kernel := fused_kernel("depthwise_norm_gelu", *tensors):
             return kernel(*tensors, norm.eps)
@@ -138,16 +138,22 @@ def _keeps_all(drop_path: nn.Module) -> bool:
     return is_untouched(drop_path, DropPath) and (drop_path.rate == 0 or not drop_path.training)
 
 
-def _is_depthwise_3x3(conv: nn.Module) -> bool:
-    """Whether it is PyTorch's, and keeps the size and the channels."""
+def is_depthwise(conv: nn.Module, kernel_size: int) -> bool:
+    """Whether it is a convolution with a bias, of each channel alone, that keeps the size."""
     return (
-        is_untouched(conv, nn.Conv2d)
+        type(conv) is nn.Conv2d
         and conv.groups == conv.in_channels == conv.out_channels
-        and conv.kernel_size == (3, 3)
-        and conv.stride == conv.dilation == conv.padding == (1, 1)
+        and conv.kernel_size == (kernel_size, kernel_size)
+        and conv.padding == (kernel_size // 2, kernel_size // 2)
+        and conv.stride == conv.dilation == (1, 1)
         and conv.padding_mode == "zeros"
         and conv.bias is not None
     )
+
+
+def is_depthwise_3x3(conv: nn.Module) -> bool:
+    """Whether it is one of 3x3 weights, whose attributes tell all that calling it does."""
+    return is_depthwise(conv, 3) and is_untouched(conv, nn.Conv2d)
 
 
 def _adds_gradients_in_half_precision(norm: nn.Module, hidden_states: torch.Tensor) -> bool:

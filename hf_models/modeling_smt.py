@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_smt import SMTConfig
-from .fused_layers import add_branch, add_branch_and_norm, layer_norm
+from .fused_layers import add_branch, add_branch_and_norm, is_depthwise, layer_norm
 from .input_channels import fit_channels_of
 from .kernel_layers import multiply
 from .layers import (
@@ -39,7 +39,6 @@ from .modeling_base import (
 from .scale_aware_modulation import (
     add_conv_and_activate,
     attention_kernel,
-    is_depthwise,
     is_pointwise,
     mix_scales,
     mixes_scales,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .execution import is_untouched, only_compiles, only_computes
-from .fused_layers import activate, fused_kernel, is_gelu
+from .fused_layers import activate, fused_kernel, is_depthwise, is_depthwise_3x3, is_gelu
 from .layers import on_channels_first
 
 _HEADS, _OUTPUTS = 4, 8  # of every published model, and so of the kernel
@@ -58,7 +58,7 @@ def add_conv_and_activate(conv: nn.Module, activation: nn.Module, hidden_states:
     Returns:
         (N, H, W, C).
     """
-    if (only_computes() or only_compiles()) and _is_depthwise(conv) and is_gelu(activation):
+    if (only_computes() or only_compiles()) and is_depthwise_3x3(conv) and is_gelu(activation):
         tensors = hidden_states, conv.weight, conv.bias
         if kernel := fused_kernel("add_depthwise_gelu", *tensors):
             return kernel(*tensors)
@@ -73,7 +73,7 @@ def attention_kernel(conv: nn.Module, query: torch.Tensor, key_value: torch.Tens
         query: (N, H, W, C).
         key_value: (N, H, W, 2 C).
     """
-    if (only_computes() or only_compiles()) and _is_depthwise(conv):
+    if (only_computes() or only_compiles()) and is_depthwise_3x3(conv):
         return fused_kernel("attend", query, key_value, conv.weight, conv.bias)
     return None
 
@@ -99,23 +99,6 @@ def mixing_tensors(convs: nn.ModuleList, expand: nn.Conv2d, norm: nn.BatchNorm2d
     """What the kernel's function `mix_scales` takes between the map and the epsilon."""
     kernels, biases = [conv.weight for conv in convs], [conv.bias for conv in convs]
     return kernels, biases, expand.weight, expand.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias
-
-
-def is_depthwise(conv: nn.Module, kernel_size: int) -> bool:
-    """Whether it is a convolution with a bias, of each channel alone, that keeps the size."""
-    return (
-        type(conv) is nn.Conv2d
-        and conv.groups == conv.in_channels == conv.out_channels
-        and conv.kernel_size == (kernel_size, kernel_size)
-        and conv.padding == (kernel_size // 2, kernel_size // 2)
-        and conv.stride == conv.dilation == (1, 1)
-        and conv.padding_mode == "zeros"
-        and conv.bias is not None
-    )
-
-
-def _is_depthwise(conv: nn.Module) -> bool:
-    return is_depthwise(conv, 3) and is_untouched(conv, nn.Conv2d)
 
 
 def is_pointwise(conv: nn.Module) -> bool:

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
 from .execution import are_untouched
+from .fused_layers import is_depthwise
 from .kernel_layers import factor_of, multiply, normalize, tensors_of
 from .layers import DropPath, LayerScale, product_kernel
-from .scale_aware_modulation import is_depthwise
 
 _KINDS = frozenset(
     (
