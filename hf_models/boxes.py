@@ -12,6 +12,17 @@ def image_sizes(pixel_mask: torch.Tensor) -> torch.Tensor:
     return torch.stack([pixel_mask.any(dim=dim).sum(dim=1) for dim in (1, 2)], dim=1).float()
 
 
+def corner_boxes(boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    """The edges in pixels of boxes (..., 4) that are given as in DETR.
+
+    Args:
+        boxes: (..., 4), centre x, centre y, width and height as fractions of an image.
+        size: (2,), width and height of the image in pixels.
+    """
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=-1) * size.repeat(2)
+
+
 def decode_deltas(boxes: torch.Tensor, deltas: torch.Tensor, stds: tuple[float, ...] = (1, 1, 1, 1)) -> torch.Tensor:
     """Move and resize boxes by what a network predicts (https://arxiv.org/abs/1311.2524, appendix C).
 

@@ -16,7 +16,8 @@ class DetectorOutput(ModelOutput):
     the padding on its right and below.
 
     Args:
-        loss: Always `None`; pipelines expect the field.
+        loss: The sum of the parts in `loss_dict`; `None` without labels. Pipelines expect the field to be the first.
+        loss_dict: Name -> part of the loss, with its weight in it; `None` without labels.
         scores: (batch_size, K), in [0, 1], descending; 0 where there is no detection.
         labels: (batch_size, K), indices of classes; -1 where there is no detection.
         boxes: (batch_size, K, 4), left, top, right and bottom edge, as fractions of the width and height of the valid
@@ -27,6 +28,7 @@ class DetectorOutput(ModelOutput):
     """
 
     loss: torch.Tensor | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
     scores: torch.Tensor | None = None
     labels: torch.Tensor | None = None
     boxes: torch.Tensor | None = None

@@ -1,13 +1,20 @@
 """The image processor of the detectors: images in, boxes and masks out, as in mmdetection's test."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ImageInput,
+    PILImageResampling,
+    SizeDict,
+)
 
+from .coco_labels import coco_labels
 from .detector_output import DetectorOutput
 from .image_processing_imagenet import UprightPilBackend
 from .mask_pasting import paste_mask, run_lengths
@@ -37,6 +44,29 @@ class DetectionImageProcessor(UprightPilBackend):
     do_pad = True
     model_input_names = ["pixel_values", "pixel_mask"]
 
+    def preprocess(
+        self,
+        images: ImageInput,
+        annotations: Mapping | Sequence[Mapping] | None = None,
+        return_segmentation_masks: bool = False,
+        **kwargs,
+    ) -> BatchFeature:
+        """Prepare images, and what is to be found in them.
+
+        Args:
+            images: One image or several.
+            annotations: For each image, `image_id` and `annotations` as in COCO's files, see [`coco_labels`]: the
+                same that transformers' detection processors take.
+            return_segmentation_masks: Whether `labels` have masks.
+
+        Returns:
+            `pixel_values` and `pixel_mask`, and with annotations `labels`, which detectors learn from.
+
+        Raises:
+            ValueError: There are not as many annotations as images, or one has another form.
+        """
+        return super().preprocess(images, annotations, return_segmentation_masks, **kwargs)
+
     def resize(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
         """Resize an image (3, height, width) of 8 bits or of floats.
 
@@ -56,6 +86,8 @@ class DetectionImageProcessor(UprightPilBackend):
     def _preprocess(
         self,
         images: list[np.ndarray],
+        annotations: Mapping | Sequence[Mapping] | None,
+        return_segmentation_masks: bool,
         do_resize: bool,
         size: SizeDict,
         do_rescale: bool,
@@ -68,6 +100,10 @@ class DetectionImageProcessor(UprightPilBackend):
         return_tensors: str | None,
         **kwargs,
     ) -> BatchFeature:
+        annotations = [annotations] if isinstance(annotations, Mapping) else annotations
+        if annotations is not None and len(annotations) != len(images):
+            raise ValueError(f"annotations: expected one for each of {len(images)} images, got {len(annotations)}.")
+        sizes = [image.shape[1:] for image in images]
         if do_resize:
             images = [self.resize(image, size) for image in images]
         if do_normalize:
@@ -80,8 +116,15 @@ class DetectionImageProcessor(UprightPilBackend):
         if do_pad and pad_size is None:
             height, width = (-(-max(sides) // SIZE_DIVISOR) * SIZE_DIVISOR for sides in _sides(images))
             pad_size = SizeDict(height=height, width=width)
-        images, masks = self.pad(images, pad_size, return_mask=True)
-        return BatchFeature({"pixel_values": images, "pixel_mask": masks}, tensor_type=return_tensors)
+        padded, masks = self.pad(images, pad_size, return_mask=True)
+        features = BatchFeature({"pixel_values": padded, "pixel_mask": masks}, tensor_type=return_tensors)
+        if annotations is not None:
+            labels = [
+                coco_labels(annotation, size, image.shape[1:], values.shape[1:], return_segmentation_masks)
+                for annotation, size, image, values in zip(annotations, sizes, images, padded, strict=True)
+            ]
+            features["labels"] = [BatchFeature(one, tensor_type=return_tensors) for one in labels]
+        return features
 
     def post_process_object_detection(
         self,

@@ -96,8 +96,15 @@ class BackboneFCOSForObjectDetection(Detector):
         else:
             super()._init_weights(module)
 
-    def find(self, feature_maps: tuple[torch.Tensor, ...], pixel_mask: torch.Tensor) -> DetectorOutput:
+    def find(
+        self,
+        feature_maps: tuple[torch.Tensor, ...],
+        pixel_mask: torch.Tensor,
+        labels: list[dict] | None = None,
+    ) -> DetectorOutput:
         """See [`Detector`]."""
+        if labels is not None:
+            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
         of_levels = self.head(self.neck(feature_maps))
         # what is found is in float32 from here on, and on one device, wherever the head is
         sizes = image_sizes(pixel_mask).to(of_levels[0][0].device)

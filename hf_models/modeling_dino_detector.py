@@ -248,12 +248,19 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
             for attention in self._deformable_attentions():
                 super()._init_weights(attention)
 
-    def find(self, feature_maps: tuple[torch.Tensor, ...], pixel_mask: torch.Tensor) -> DinoDetectorOutput:
+    def find(
+        self,
+        feature_maps: tuple[torch.Tensor, ...],
+        pixel_mask: torch.Tensor,
+        labels: list[dict] | None = None,
+    ) -> DinoDetectorOutput:
         """See [`Detector`]; with `logits` and `pred_boxes` of all queries.
 
         Raises:
             ValueError: An image is so small that it has fewer tokens than there are queries.
         """
+        if labels is not None:
+            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
         device = pixel_mask.device  # of all that lies between the modules, wherever these are
         levels = [level.to(device) for level in self.project(feature_maps)]
         layout = lay_out([tuple(level.shape[2:]) for level in levels], pixel_mask, self.level_embed)

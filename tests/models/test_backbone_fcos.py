@@ -152,7 +152,7 @@ def test_detections_of_a_batch():
 def test_what_the_model_does_not_take_is_refused():
     model, inputs = small_model(), padded_images((64, 64))
     with pytest.raises(ValueError, match="labels: training is not supported"):
-        model(**inputs, labels=[{}])
+        model(**inputs, labels=[{"class_labels": [], "boxes": torch.zeros(0, 4)}])
     with pytest.raises(ValueError, match=r"pixel_mask: expected \(1, 64, 64\), got \(1, 64, 32\)"):
         model(inputs["pixel_values"], inputs["pixel_mask"][:, :, :32])
     with pytest.raises(ValueError, match="candidates_per_level must be positive, got 0"):
