@@ -42,6 +42,13 @@ def decode_deltas(boxes: torch.Tensor, deltas: torch.Tensor, stds: tuple[float, 
     return torch.cat((centre - size * 0.5, centre + size * 0.5), dim=-1)
 
 
+def encode_deltas(boxes: torch.Tensor, targets: torch.Tensor, stds: tuple[float, ...] = (1, 1, 1, 1)) -> torch.Tensor:
+    """What [`decode_deltas`] makes targets (..., 4) of boxes (..., 4) with: (..., 4)."""
+    size, target_size = boxes[..., 2:] - boxes[..., :2], targets[..., 2:] - targets[..., :2]
+    steps = (targets[..., :2] + targets[..., 2:] - boxes[..., :2] - boxes[..., 2:]) * 0.5 / size
+    return torch.cat((steps, (target_size / size).log()), dim=-1) / boxes.new_tensor(stds)
+
+
 def clip_boxes(boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     """Clip boxes (..., 4) to an image of a size (..., 2), which is its width and height."""
     return boxes.clamp(min=0).minimum(torch.cat((size, size), dim=-1))

@@ -22,6 +22,9 @@ class BackboneFCOSConfig(BackboneHeadConfig):
         candidates_per_level: Pairs of a position and a class that each level may propose.
         nms_threshold: Overlap above which the worse one of two boxes of a class is no detection.
         max_detections: Detections for each image.
+        box_loss: What boxes are learned by: "iou" for the logarithm of their overlap, "giou" for the generalised one.
+        centre_radius: Strides around the centre of an object within which points learn to find it; `None` for all
+            points inside of its box.
     """
 
     model_type = "backbone_fcos"
@@ -37,12 +40,16 @@ class BackboneFCOSConfig(BackboneHeadConfig):
     candidates_per_level: int = 1000
     nms_threshold: float | int = 0.5
     max_detections: int = 100
+    box_loss: str = "iou"
+    centre_radius: float | int | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         for name in ("fpn_channels", "strided_levels", "candidates_per_level", "max_detections"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.box_loss not in ("iou", "giou"):
+            raise ValueError(f'box_loss must be "iou" or "giou", got {self.box_loss!r}')
 
     @property
     def level_strides(self) -> list[int]:

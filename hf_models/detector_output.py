@@ -1,10 +1,8 @@
 """What every detector returns: a fixed number of detections for each image, the best first."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from transformers.utils import ModelOutput
 
 
@@ -36,17 +34,28 @@ class DetectorOutput(ModelOutput):
     hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
-def fixed_number(detections: Iterable[torch.Tensor], places: int, empty: int) -> torch.Tensor:
-    """One tensor of what was found in several images.
+def fixed_number(images: list[tuple], places: int, like: torch.Tensor, side: int = 0) -> dict[str, torch.Tensor]:
+    """One tensor of each kind of what was found in several images, or in none.
 
     Args:
-        detections: For each image, up to K scores, labels, boxes or masks (k, ...).
+        images: For each image, up to K scores (k,), labels (k,), boxes (k, 4) and masks (k, side, side), or `None` in
+            the place of masks.
         places: The K that results.
-        empty: The value of places without a detection.
+        like: Has the type and device of the results.
+        side: Of the masks; 0 for models without.
 
     Returns:
-        (batch_size, K, ...).
+        Fields of [`DetectorOutput`].
     """
-    return torch.stack(
-        [F.pad(found, (0, 0) * (found.ndim - 1) + (0, places - len(found)), value=empty) for found in detections]
-    )
+    batch_size = len(images)
+    fields = {
+        "scores": like.new_zeros(batch_size, places),
+        "labels": like.new_full((batch_size, places), -1, dtype=torch.long),
+        "boxes": like.new_zeros(batch_size, places, 4),
+    }
+    if side:
+        fields["masks"] = like.new_zeros(batch_size, places, side, side)
+    for i, found in enumerate(images):
+        for tensor, values in zip(fields.values(), found, strict=False):
+            tensor[i, : len(values)] = values
+    return fields

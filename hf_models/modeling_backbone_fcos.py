@@ -1,8 +1,10 @@
 """FCOS, in which every position says what is there and how far its edges are (https://arxiv.org/abs/1904.01355).
 
-The forward pass is the whole test of the original model in MMDetection, from the images to the detections.
+The forward pass is the whole test of the original model in MMDetection, from the images to the detections, or its
+training, from the images and what is to be found in them to the losses.
 """
 
+import math
 from functools import partial
 
 import torch
@@ -11,20 +13,26 @@ from torch import nn
 from transformers import initialization as init
 from transformers.backbone_utils import load_backbone
 
+from .box_assignment import assign_points
 from .boxes import clip_boxes, image_sizes
 from .configuration_backbone_fcos import BackboneFCOSConfig
 from .dense_conv import dense_conv
+from .detection_losses import focal_loss, giou_loss, iou_loss, mean_over_processes
+from .detector_labels import objects_in_pixels
 from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
 from .layers import initialize_linear, starting_with
 from .modeling_detector import Detector
 from .nms import batched_nms
 
+BOX_LOSSES = {"iou": iou_loss, "giou": giou_loss}
+RARE = -math.log(99)  # the logit of 1 %, which a class is to start with: else the background would be all of the loss
 
-def small_conv(in_channels: int, out_channels: int, bias: bool = True) -> nn.Conv2d:
-    """A 3x3 convolution that starts with small weights."""
+
+def small_conv(in_channels: int, out_channels: int, bias: bool = True, start: float = 0.0) -> nn.Conv2d:
+    """A 3x3 convolution that starts with small weights, and with a bias of this value."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=bias)
-    return starting_with(partial(init.normal_, std=0.01), conv)
+    return starting_with(partial(init.normal_, std=0.01), conv, partial(init.constant_, val=start))
 
 
 class Tower(nn.Module):
@@ -50,7 +58,7 @@ class FCOSHead(nn.Module):
         super().__init__()
         width = config.fpn_channels
         self.class_tower, self.box_tower = Tower(config), Tower(config)
-        self.classifier = small_conv(width, config.num_labels)
+        self.classifier = small_conv(width, config.num_labels, start=RARE)
         self.centreness = small_conv(width, 1)
         self.distances = small_conv(width, 4)
         self.scales = nn.ParameterList(torch.ones(()) for _ in config.level_strides)
@@ -72,7 +80,7 @@ class FCOSHead(nn.Module):
 
 
 class BackboneFCOSForObjectDetection(Detector):
-    """FCOS on any backbone, for inference."""
+    """FCOS on any backbone."""
 
     config: BackboneFCOSConfig
     config_class = BackboneFCOSConfig
@@ -103,22 +111,62 @@ class BackboneFCOSForObjectDetection(Detector):
         labels: list[dict] | None = None,
     ) -> DetectorOutput:
         """See [`Detector`]."""
-        if labels is not None:
-            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
         of_levels = self.head(self.neck(feature_maps))
         # what is found is in float32 from here on, and on one device, wherever the head is
         sizes = image_sizes(pixel_mask).to(of_levels[0][0].device)
+        losses = None if labels is None else self.losses(of_levels, objects_in_pixels(labels, sizes))
+        if losses and self.training:
+            return DetectorOutput(loss_dict=losses)
         images = [
             self.detect([[output[i] for output in of_level] for of_level in of_levels], size)
             for i, size in enumerate(sizes)
         ]
-        scores, labels, boxes = zip(*images, strict=True)
-        places = self.config.max_detections
-        return DetectorOutput(
-            scores=fixed_number(scores, places, 0),
-            labels=fixed_number(labels, places, -1),
-            boxes=fixed_number(boxes, places, 0),
+        return DetectorOutput(loss_dict=losses, **fixed_number(images, self.config.max_detections, sizes))
+
+    def losses(
+        self,
+        of_levels: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+        objects: list[tuple[torch.Tensor, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """The parts of the loss, as in MMDetection.
+
+        Args:
+            of_levels: What [`FCOSHead`] returns.
+            objects: Classes (n,) and boxes (n, 4) in pixels of the objects of each image.
+        """
+        config, like = self.config, objects[0][1]
+        # (B, C, H, W) of each level -> (B, N, C), N points of all levels
+        logits, centreness, distances = (
+            torch.cat([output.flatten(2) for output in outputs], dim=2).transpose(1, 2).to(like)
+            for outputs in zip(*of_levels, strict=True)
         )
+        levels = [
+            (level_points(*of_level[0].shape[2:], stride).to(like), stride)
+            for of_level, stride in zip(of_levels, config.level_strides, strict=True)
+        ]
+        points = torch.cat([grid for grid, _ in levels])
+        strides = torch.cat([torch.full_like(grid[:, 0], stride) for grid, stride in levels])
+        wanted, assigned, edges = torch.zeros_like(logits), [], []
+        for i, (classes, boxes) in enumerate(objects):
+            index, to_edges = assign_points(points, strides, boxes, config.centre_radius)
+            (finding,) = (index >= 0).nonzero(as_tuple=True)
+            wanted[i, finding, classes[index[finding]]] = 1
+            assigned.append(index)
+            edges.append(to_edges)
+        finding = torch.stack(assigned) >= 0  # (B, N)
+        edges = torch.stack(edges)[finding]  # (P, 4), of the P points that are to find objects
+        # 1 in the middle of an object and 0 at its edges
+        shares = (edges.minimum(edges.roll(2, dims=1)) / edges.maximum(edges.roll(2, dims=1)))[:, :2]
+        centred = shares.prod(dim=1).sqrt()
+        number = mean_over_processes(finding.sum().to(like))
+        places = points.expand(len(objects), -1, -1)[finding]  # (N, 2) -> (B, N, 2) -> (P, 2)
+        box_losses = BOX_LOSSES[config.box_loss](boxes_around(places, distances[finding]), boxes_around(places, edges))
+        centre_losses = F.binary_cross_entropy_with_logits(centreness[finding][:, 0], centred, reduction="sum")
+        return {
+            "loss_cls": focal_loss(logits, wanted).sum() / number,
+            "loss_bbox": (box_losses * centred).sum() / mean_over_processes(centred.sum(), least=1e-6),
+            "loss_centreness": centre_losses / number,
+        }
 
     def detect(
         self, of_levels: list[list[torch.Tensor]], size: torch.Tensor
@@ -153,11 +201,21 @@ class BackboneFCOSForObjectDetection(Detector):
         scores = scores[positions, labels]
         best = scores.topk(min(self.config.candidates_per_level, len(scores))).indices
         positions, labels, scores = positions[best], labels[best], scores[best]
-        width = logits.shape[2]
-        points = stride * (torch.stack((positions % width, positions // width), dim=1) + 0.5)
-        before, after = distances.flatten(1).T[positions].split(2, dim=1)  # (4, H, W) -> (H * W, 4) -> (N, 2) twice
-        scores = scores * centreness.flatten()[positions].float().sigmoid()
-        return scores, labels, torch.cat((points - before, points + after), dim=1)
+        points = level_points(*logits.shape[1:], stride).to(positions.device)[positions]
+        boxes = boxes_around(points, distances.flatten(1).T[positions])  # (4, H, W) -> (H * W, 4) -> (N, 4)
+        return scores * centreness.flatten()[positions].float().sigmoid(), labels, boxes
+
+
+def level_points(height: int, width: int, stride: int) -> torch.Tensor:
+    """The centres (height * width, 2) of the cells of a level, x and y in pixels of the image."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return stride * (torch.stack((columns, rows), dim=2).flatten(0, 1) + 0.5)
+
+
+def boxes_around(points: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
+    """Boxes (N, 4) around points (N, 2) with distances (N, 4) to their left, top, right and bottom edges."""
+    before, after = distances.split(2, dim=1)
+    return torch.cat((points - before, points + after), dim=1)
 
 
 __all__ = ["BackboneFCOSForObjectDetection"]

@@ -61,10 +61,8 @@ class Detector(OneSetOfWeights, PreTrainedModel):
             pixel_values.to(self.dtype), output_hidden_states=output_hidden_states, return_dict=True
         )
         found = self.find(outputs.feature_maps, pixel_mask, labels)
-        if labels is not None:
-            found.loss = sum(found.loss_dict.values())
-        found.hidden_states = outputs.hidden_states
-        return found
+        loss = None if labels is None else sum(found.loss_dict.values())
+        return type(found)(**found, loss=loss, hidden_states=outputs.hidden_states)
 
     def find(
         self, feature_maps: tuple[torch.Tensor, ...], pixel_mask: torch.Tensor, labels: list[dict] | None
