@@ -17,10 +17,10 @@ def corner_boxes(boxes: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
 
     Args:
         boxes: (..., 4), centre x, centre y, width and height as fractions of an image.
-        size: (2,), width and height of the image in pixels.
+        size: (..., 2), width and height of the image in pixels.
     """
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat((centre - half, centre + half), dim=-1) * size.repeat(2)
+    return torch.cat((centre - half, centre + half), dim=-1) * torch.cat((size, size), dim=-1)
 
 
 def decode_deltas(boxes: torch.Tensor, deltas: torch.Tensor, stds: tuple[float, ...] = (1, 1, 1, 1)) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 The layers of the encoder and the decoder are those of Deformable DETR, from transformers. What lies around them is
 DINO's own: the encoder's best tokens give the first boxes but not the queries, which are learned; each decoder layer
-embeds its boxes anew, and refines them by its output before the norm, while predictions are made after the norm.
+embeds its boxes anew, and refines them by its output before the norm, while predictions are made after the norm. While
+it trains, the decoder also gets queries of the objects that are to be found, see `contrastive_denoising.py`.
 
 Boxes are (centre x, centre y, width, height) as fractions of the valid area, which is the image without its padding,
 and are kept in float32: half precision has too few digits to say where a point lies in a large image.
@@ -10,11 +11,13 @@ and are kept in float32: half precision has too few digits to say where a point 
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import initialization as init
 from transformers.backbone_utils import load_backbone
 from transformers.models.deformable_detr.modeling_deformable_detr import (
     DeformableDetrDecoderLayer,
@@ -22,11 +25,18 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
     DeformableDetrMultiscaleDeformableAttention,
     DeformableDetrPreTrainedModel,
 )
+from transformers.utils.generic import is_flash_attention_requested
 
+from .boxes import image_sizes
 from .configuration_dino_detector import DinoDetectorConfig
+from .contrastive_denoising import NoisyObjects, attention_mask, noisy_objects
 from .detector_output import DetectorOutput
+from .dino_loss import Prediction, dino_losses
+from .layers import initialize_linear, starting_with, zero_linear
 from .modeling_detector import Detector
 from .multi_scale_deformable_attention import MultiScaleDeformableAttention
+
+RARE = -math.log(99)  # the logit of 1 %, which a class is to start with: else the background would be all of the loss
 
 
 @dataclass
@@ -34,7 +44,8 @@ class DinoDetectorOutput(DetectorOutput):
     """Detections, and the queries that they come from, as `DeformableDetrForObjectDetection` returns them.
 
     Args:
-        logits: (batch_size, num_queries, num_labels), scores of the classes before the sigmoid.
+        logits: (batch_size, num_queries, num_labels), scores of the classes before the sigmoid. Small images have
+            fewer queries, as many as there are tokens.
         pred_boxes: (batch_size, num_queries, 4), centre x, centre y, width and height, as fractions of the valid area;
             they may reach beyond it.
     """
@@ -141,11 +152,18 @@ class DinoEncoder(nn.Module):
         return tokens
 
 
+def rare_classes(width: int, num_labels: int) -> nn.Linear:
+    """A linear layer that starts with small weights, and with the bias of rare classes."""
+    return starting_with(
+        partial(init.normal_, std=0.02), nn.Linear(width, num_labels), partial(init.constant_, val=RARE)
+    )
+
+
 class BoxHead(nn.Sequential):
     """Three linear layers with ReLU between them: a change of a box, before the sigmoid."""
 
     def __init__(self, width: int):
-        super().__init__(nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 4))
+        super().__init__(nn.Linear(width, width), nn.Linear(width, width), zero_linear(width, 4))
 
     def forward(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Takes states (..., width) and boxes (..., 4) before the sigmoid; returns the changed boxes after it."""
@@ -165,7 +183,13 @@ class DinoDecoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(
-        self, i: int, hidden_states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
+        self,
+        i: int,
+        hidden_states: torch.Tensor,
+        boxes: torch.Tensor,
+        memory: torch.Tensor,
+        layout: TokenLayout,
+        mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The output of one layer.
 
@@ -175,6 +199,7 @@ class DinoDecoder(nn.Module):
             boxes: (batch_size, num_queries, 4), where each query looks.
             memory: (batch_size, L, d_model), the encoder's tokens.
             layout: Their layout.
+            mask: (batch_size, 1, num_queries, num_queries), added to the attention among the queries.
         """
         # (B, queries, 1, 4) * (B, 1, levels, 4): the boxes, as fractions of each level with its padding
         references = boxes[:, :, None] * layout.valid_ratios.repeat(1, 1, 2)[:, None]
@@ -185,6 +210,7 @@ class DinoDecoder(nn.Module):
             **layout.levels,
             encoder_hidden_states=memory,
             encoder_attention_mask=layout.valid,
+            attention_mask=mask,
         )
 
     def embed_boxes(self, boxes: torch.Tensor) -> torch.Tensor:
@@ -196,13 +222,14 @@ class DinoDecoder(nn.Module):
 
 
 class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
-    """DINO on any backbone, for inference: the authors' test is part of it, up to the best detections."""
+    """DINO on any backbone: the authors' test is part of it, up to the best detections, and their loss."""
 
     config: DinoDetectorConfig
     config_class = DinoDetectorConfig
     base_model_prefix = ""
     _can_compile_fullgraph = True
     _no_split_modules = ["DinoEncoder", "DinoDecoder", "BoxHead"]
+    _keys_to_ignore_on_load_missing = [r"^label_embedding\."]  # of models that were converted before it was kept
 
     def __init__(self, config: DinoDetectorConfig):
         super().__init__(config)
@@ -213,10 +240,11 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
         self.enc_output = nn.Linear(config.d_model, config.d_model)
         self.enc_output_norm = nn.LayerNorm(config.d_model)
         self.query_embed = nn.Embedding(config.num_queries, config.d_model)
+        self.label_embedding = nn.Embedding(config.num_labels, config.d_model)  # of known objects
         self.decoder = DinoDecoder(config)
         # one of each for every layer of the decoder, and the last for the encoder's proposals
         heads = config.decoder_layers + 1
-        self.class_heads = nn.ModuleList(nn.Linear(config.d_model, config.num_labels) for _ in range(heads))
+        self.class_heads = nn.ModuleList(rare_classes(config.d_model, config.num_labels) for _ in range(heads))
         self.box_heads = nn.ModuleList(BoxHead(config.d_model) for _ in range(heads))
         for attention in self._deformable_attentions():
             attention.attn = MultiScaleDeformableAttention()
@@ -241,8 +269,13 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As Deformable DETR does it."""
-        super()._init_weights(module)
+        """As Deformable DETR does it, and as DINO does it in heads and queries."""
+        if hasattr(module, "initialize_weight"):
+            initialize_linear(module, module.initialize_weight)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
+        else:
+            super()._init_weights(module)
         if module is self:
             # In code from a repository, modules without parameters of their own are never initialised by themselves.
             for attention in self._deformable_attentions():
@@ -254,25 +287,32 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
         pixel_mask: torch.Tensor,
         labels: list[dict] | None = None,
     ) -> DinoDetectorOutput:
-        """See [`Detector`]; with `logits` and `pred_boxes` of all queries.
-
-        Raises:
-            ValueError: An image is so small that it has fewer tokens than there are queries.
-        """
-        if labels is not None:
-            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
+        """See [`Detector`]; with `logits` and `pred_boxes` of all queries."""
         device = pixel_mask.device  # of all that lies between the modules, wherever these are
         levels = [level.to(device) for level in self.project(feature_maps)]
         layout = lay_out([tuple(level.shape[2:]) for level in levels], pixel_mask, self.level_embed)
         # (B, d_model, rows, columns) of each level -> (B, L, d_model)
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         memory = self.encoder(tokens, layout).to(device)
-        boxes = self.select(*self.propose(memory, layout))
-        queries = self.query_embed(torch.arange(self.config.num_queries, device=device))
+        proposed = self.select(*self.propose(memory, layout))
+        boxes = proposed.boxes.detach()  # the encoder learns by its own part of the loss alone
+        own = boxes.shape[1]
+        queries = self.query_embed(torch.arange(own, device=device))
         queries = queries.expand(pixel_mask.shape[0], -1, -1)  # (queries, d_model) -> (B, queries, d_model)
-        states, boxes = self.decode(queries, boxes, memory, layout)
-        logits, boxes = self.class_heads[-2](states).to(device), self.refine(-2, states, boxes)
-        return DinoDetectorOutput(**self.best(logits, boxes), logits=logits, pred_boxes=boxes)
+        noisy = mask = None
+        if labels is not None and self.training:
+            noisy = noisy_objects(labels, self.config, device)
+            queries, boxes, mask = self.add_known(queries, boxes, noisy)
+        decoded = self.decode(queries, boxes, memory, layout, mask)
+        last = self.config.decoder_layers - 1
+        first = last if labels is None else 0  # whose predictions are wanted
+        predictions = [self.predict(i, *decoded[i]) for i in range(first, last + 1)]
+        logits, boxes = predictions[-1] if noisy is None else predictions[-1].split(own)[0]
+        output = DinoDetectorOutput(**self.best(logits, boxes), logits=logits, pred_boxes=boxes)
+        if labels is not None:
+            sizes = image_sizes(pixel_mask)
+            output.loss_dict = dino_losses(proposed, predictions, noisy, labels, sizes, self.config)
+        return output
 
     def project(self, feature_maps: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
         """The backbone's feature maps as levels of one width, with further levels from the last of them."""
@@ -297,41 +337,72 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
         features = self.enc_output_norm(self.enc_output(memory.masked_fill(~proposes, 0)))
         return features.to(boxes.device), boxes.logit().masked_fill(~proposes, math.inf)
 
-    def select(self, features: torch.Tensor, proposals: torch.Tensor) -> torch.Tensor:
-        """The boxes (batch_size, num_queries, 4) of the features with the best score in any class."""
-        queries, tokens = self.config.num_queries, features.shape[1]
-        if tokens < queries:
-            raise ValueError(f"pixel_values: too small, {tokens} tokens give no {queries} boxes (config.num_queries)")
-        scores = self.class_heads[-1](features).to(proposals).amax(-1)  # (B, L, classes) -> (B, L)
-        best = scores.topk(queries, dim=1).indices
-        return self.box_heads[-1](rows_of(features, best), rows_of(proposals, best)).to(proposals.device)
+    def select(self, features: torch.Tensor, proposals: torch.Tensor) -> Prediction:
+        """What the features with the best score in any class predict: `num_queries` of them, or all of fewer."""
+        logits = self.class_heads[-1](features).to(proposals.device)  # (B, L, classes)
+        best = logits.amax(-1).float().topk(min(self.config.num_queries, logits.shape[1]), dim=1).indices
+        boxes = self.box_heads[-1](rows_of(features, best), rows_of(proposals, best)).to(proposals.device)
+        return Prediction(rows_of(logits, best), boxes)
+
+    def add_known(
+        self, queries: torch.Tensor, boxes: torch.Tensor, noisy: NoisyObjects
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries and boxes with those of N known objects after them, and the mask between the two.
+
+        Raises:
+            ValueError: The attention among queries takes no mask, and would show the decoder what it is to find.
+        """
+        if is_flash_attention_requested(self.config):
+            raise ValueError(
+                f"attn_implementation={self.config._attn_implementation!r} takes no mask, which training needs. "
+                f'Load the model with attn_implementation="sdpa".'
+            )
+        known = self.label_embedding(noisy.classes).masked_fill(~noisy.known[..., None], 0)
+        mask = attention_mask(noisy.group, queries.shape[1], len(queries), queries.dtype)
+        return torch.cat((queries, known), dim=1), torch.cat((boxes, noisy.boxes), dim=1), mask
 
     def refine(self, i: int, states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Boxes (batch_size, num_queries, 4), changed by what a layer's box head makes of states."""
         return self.box_heads[i](states, inverse_sigmoid(boxes)).to(boxes.device)
 
     def decode(
-        self, states: torch.Tensor, boxes: torch.Tensor, memory: torch.Tensor, layout: TokenLayout
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self,
+        states: torch.Tensor,
+        boxes: torch.Tensor,
+        memory: torch.Tensor,
+        layout: TokenLayout,
+        mask: torch.Tensor | None,
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Refine queries (batch_size, num_queries, d_model) and boxes (batch_size, num_queries, 4) in turn.
 
         Returns:
-            The last layer's output, normalised, and the boxes that it has looked at, which are still to be changed by
-            it.
+            Of each layer the output, and the boxes that it has looked at, which are still to be changed by it.
         """
+        decoded = []
         for i in range(self.config.decoder_layers):
             if i > 0:
-                boxes = self.refine(i - 1, states, boxes)
-            states = self.decoder(i, states, boxes, memory, layout)
-        return self.decoder.norm(states), boxes
+                # "look forward twice": what a layer predicts also teaches the layer before, but none further back
+                boxes = self.refine(i - 1, states, boxes.detach())
+            states = self.decoder(i, states, boxes.detach(), memory, layout, mask)
+            decoded.append((states, boxes))
+        return decoded
+
+    def predict(self, i: int, states: torch.Tensor, boxes: torch.Tensor) -> Prediction:
+        """What a layer predicts, from its output and the boxes that it has looked at."""
+        states = self.decoder.norm(states)
+        return Prediction(self.class_heads[i](states).to(boxes.device), self.refine(i, states, boxes))
 
     def best(self, logits: torch.Tensor, boxes: torch.Tensor) -> dict[str, torch.Tensor]:
         """The best of all pairs of a query and a class, as [`DetectorOutput`] describes them."""
-        scores, pairs = logits.float().sigmoid().flatten(1).topk(self.config.max_detections)  # (B, queries * classes)
+        scores = logits.float().sigmoid().flatten(1)  # (B, queries * classes)
+        scores, pairs = scores.topk(min(self.config.max_detections, scores.shape[1]))
         queries, labels = pairs // logits.shape[-1], pairs % logits.shape[-1]
         centres, sizes = rows_of(boxes, queries).split(2, dim=-1)
-        edges = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=-1)
-        return {"scores": scores, "labels": labels, "boxes": edges.clamp(0, 1)}
+        edges = torch.cat((centres - sizes / 2, centres + sizes / 2), dim=-1).clamp(0, 1)
+        if empty := self.config.max_detections - scores.shape[1]:  # places, of images with few tokens
+            scores, labels = F.pad(scores, (0, empty)), F.pad(labels, (0, empty), value=-1)
+            edges = F.pad(edges, (0, 0, 0, empty))
+        return {"scores": scores, "labels": labels, "boxes": edges}
 
 
 __all__ = ["DinoDetectorForObjectDetection"]

@@ -33,6 +33,7 @@ RULES = (
     Rule(rf"{LAYER}ffns\.0\.fc2_bias$", f"{OURS}mlp.fc2.bias", optional=True),
     Rule(rf"{LAYER}ffns\.0\.", f"{OURS}mlp.", optional=True),
     Rule(r"^decoder\.ref_point_head\.", "decoder.reference_head."),
+    Rule(r"^bbox_head\.label_embedding\.", "label_embedding."),
     Rule(r"^bbox_head\.cls_branches\.", "class_heads."),
     Rule(r"^bbox_head\.reg_branches\.(\d+)\.(\d+)\.", lambda match: f"box_heads.{match[1]}.{int(match[2]) // 2}."),
 )
@@ -41,7 +42,6 @@ FUSED = {
     for kind in ("weight", "bias")
 }
 STRIPS = {r"(?<=\.mlp\.fc1)_\d+": 0, r"(?<=\.mlp\.fc2)_\d+(?=\.weight)": 1}
-DROPPED = {r"^bbox_head\.label_embedding\.": "only training uses it, to denoise labels"}
 
 
 def _facts_of_weights(shapes: Shapes) -> Facts:
@@ -93,6 +93,5 @@ HEAD = DetectionHead(
     facts_of_config=_facts_of_config,
     fused=FUSED,
     strips=STRIPS,
-    dropped=DROPPED,
     counted=("encoder_layers", "decoder_layers"),
 )

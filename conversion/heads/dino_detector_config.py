@@ -47,6 +47,11 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> DinoDet
             "offset": (0,),
         },
     )
+    denoising = model.take(
+        "bbox_head.dn_cfg.",
+        defaults={"noise_scale.label": 0.5, "noise_scale.box": 1.0, "group_cfg.num_dn_queries": 100},
+        only={"type": ("CdnQueryGenerator",), "group_cfg.dynamic": (True,), "group_cfg.num_groups": (None,)},
+    )
     queries = model.left.get("bbox_head.num_query")
     head = model.take(
         "bbox_head.",
@@ -55,6 +60,7 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> DinoDet
             "type": ("DINOHead", "CBDINOHead"),
             "as_two_stage": (True,),
             "with_box_refine": (True,),
+            "dn_cfg": (None,),
             "num_reg_fcs": (2,),
             "loss_cls.type": ("FocalLoss",),
             "loss_cls.use_sigmoid": (True,),
@@ -80,6 +86,9 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> DinoDet
         num_feature_levels=neck["num_outs"],
         group_norm_groups=neck["norm_cfg.num_groups"],
         max_detections=test["max_per_img"],
+        num_denoising=denoising["group_cfg.num_dn_queries"],
+        label_noise_ratio=denoising["noise_scale.label"],
+        box_noise_scale=denoising["noise_scale.box"],
     )
 
 

@@ -57,10 +57,9 @@ def test_every_checkpoint_maps_exactly_onto_its_model(name, tmp_path):
     plan = make_plan(opened(name, "mine.pth"), None, config)
     assert plan.key_map.sources | plan.key_map.dropped.keys() == shapes_of(name).keys()
     assert plan.key_map.origins.keys() == plan.expected.keys()
-    assert plan.key_map.dropped.keys() <= {"bbox_head.label_embedding.weight"}
-    dropped = sum(torch.Size(shapes_of(name)[key]).numel() for key in plan.key_map.dropped)
+    assert not plan.key_map.dropped
     parameters = sum(t.numel() for key, t in plan.expected.items() if key not in plan.buffers)
-    assert parameters == entry["parameters"] - dropped
+    assert parameters == entry["parameters"]
     if entry["published"]:
         # the authors' arguments and the zoo agree, also in what the weights do not show
         published = zoo.find_checkpoint(entry["published"])
@@ -182,7 +181,7 @@ def test_small_checkpoint(family, kind, tmp_path):
     report = json.loads((output / "conversion_report.json").read_text())
     assert len(report["files"]) > 1
     ema = {name for name in state if name.startswith("ema_")}
-    assert report["dropped"].keys() == {"meta"} | ema | {name for name in state if "label_embedding" in name}
+    assert report["dropped"].keys() == {"meta"} | ema
     assert all("running average" in report["dropped"][name] for name in ema)
     assert any(note.startswith("preprocessing is assumed: short side 800") for note in report["notes"])
     command("verify", output, "--source", tmp_path / "original.pth")
