@@ -121,9 +121,7 @@ def _training(model: ModelDict, stages: int) -> dict[str, Any]:
         "box_best_matches": model.told(f"train_cfg.rcnn.{numbers[0]}assigner.match_low_quality", bool),
         "box_loss": kind,
         "box_loss_weight": (model.told(f"{box_loss}loss_weight", float) or 1.0) if kind else None,
-        "stage_weights": weights
-        if weights and [type(weight) in (int, float) for weight in weights] == [True] * stages
-        else None,
+        "stage_weights": weights if weights and len(weights) == stages else None,
     }
     return {name: value for name, value in told.items() if value is not None}
 

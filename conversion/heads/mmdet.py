@@ -94,12 +94,15 @@ class ModelDict:
 
         Args:
             name: Dotted.
-            kind: Of the value; a number is positive.
+            kind: Of the value; a number is positive, and a list is one of such numbers.
         """
         value = self.all.get(name)
         if kind is float and type(value) is int:
             value = float(value)
-        return value if type(value) is kind and (kind not in (int, float) or value > 0) else None
+        numbers = {int: [value], float: [value], list: value}.get(kind, [])
+        if type(value) is not kind or not all(type(number) in (int, float) and number > 0 for number in numbers):
+            return None
+        return value
 
     def sections(self, path: str) -> list[str]:
         """The sections of a list, or the one section in its place, or none."""
