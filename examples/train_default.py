@@ -58,7 +58,7 @@ COOLDOWN = 1 / 3  # of all steps
 LABEL_SMOOTHING = 0.1
 EMA_DECAY = 0.999
 LOG_STEPS = 50
-VALIDATIONS = 16  # in a run, at most
+VALIDATIONS = 8  # in a run, at most
 # (end as a share of all steps, image size, magnitude of RandAugment, share of mixed batches). Few epochs and a small
 # model, which learns the photos by heart late if at all: weaker than the usual recipes of 300 epochs.
 PHASES = ((0.35, 32, 2, 0.0), (0.7, 48, 3, 0.02), (0.96, 64, 4, 0.1), (1.0, 80, 4, 0.1))

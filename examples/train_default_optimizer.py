@@ -11,8 +11,7 @@ class MuonWithAdamW:
     """Muon (https://arxiv.org/abs/2502.16982) for linear layers and dense convolutions, AdamW for the rest.
 
     AdamW keeps the classifier, the convolution that sees the image, depthwise convolutions, positions, biases and
-    norms; biases and norms do not decay. To Muon a convolution (out, in, height, width) is a matrix (out, in * height *
-    width).
+    norms; biases and norms do not decay. To Muon a convolution (out, in, height, width) is a matrix with `out` rows.
     """
 
     def __init__(self, model: nn.Module):
