@@ -1,4 +1,4 @@
-"""Small models for 64-pixel photos, about equal in parameters (2.6 to 3.4 million)."""
+"""Small models for 64-pixel photos, about equal in parameters (2.5 to 3.6 million)."""
 
 from transformers import ConvNextConfig, IJepaConfig, PreTrainedConfig
 
