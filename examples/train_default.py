@@ -17,6 +17,8 @@ training under way may thus end earlier, with fewer `--epochs`, at little loss. 
 the learning rate rises again and falls once more.
 Images are small at first and regularisation weak; both grow together (https://arxiv.org/abs/2104.00298).
 
+To compare models at equal cost, give the same `--cpu-minutes` to each instead of `--epochs`.
+
 Several GPUs, or the cores of a CPU (`--batch-size` counts the photos of all processes together):
 
     torchrun --nproc-per-node 2 examples/train_default.py DATA OUTPUT
@@ -26,13 +28,14 @@ On Linux, MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 sa
 
 import argparse
 import csv
+import inspect
 import json
 import math
 import os
 import platform
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,6 +45,7 @@ from accelerate import PartialState
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from train_default_cost import affordable_epochs
 from train_default_data import Augmentation, Photos, image_processor, plain
 from train_default_models import CONFIGS
 from train_default_optimizer import MuonWithAdamW
@@ -54,7 +58,7 @@ COOLDOWN = 1 / 3  # of all steps
 LABEL_SMOOTHING = 0.1
 EMA_DECAY = 0.999
 LOG_STEPS = 50
-VALIDATIONS = 16  # in a run, at most
+VALIDATIONS = 8  # in a run, at most
 # (end as a share of all steps, image size, magnitude of RandAugment, share of mixed batches). Few epochs and a small
 # model, which learns the photos by heart late if at all: weaker than the usual recipes of 300 epochs.
 PHASES = ((0.35, 32, 2, 0.0), (0.7, 48, 3, 0.02), (0.96, 64, 4, 0.1), (1.0, 80, 4, 0.1))
@@ -88,6 +92,9 @@ class Run:
         self.model = AutoModelForImageClassification.from_config(config).to(self.device).train()
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average, use_buffers=True).eval()
         self.optimizer = MuonWithAdamW(self.model)
+        # I-JEPA takes images of other sizes than that of its config only when it is told so
+        takes = inspect.signature(self.model.forward).parameters
+        self.any_size = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
         several = self.processes.num_processes > 1
         self.parallel_model = DistributedDataParallel(self.model) if several else self.model
         self.step = 0
@@ -142,7 +149,7 @@ class Run:
 
     def logits(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16):
-            return model(pixel_values=images).logits.float()
+            return model(pixel_values=images, **self.any_size).logits.float()
 
     @torch.no_grad()
     def top1(self, size: int) -> float:
@@ -214,8 +221,12 @@ class Curves:
         print(", ".join(f"{name} {value}" for name, value in zip(self.FIELDS, values, strict=True)), flush=True)
 
 
+def run_folder(output: Path) -> Path:
+    return Path(f"{output}-run")
+
+
 def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: float) -> None:
-    run = Run(data, Path(f"{output}-run"), settings)
+    run = Run(data, run_folder(output), settings)
     run.resume()
     if writes := run.processes.is_main_process:
         write_environment(run)
@@ -277,14 +288,22 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--family", choices=CONFIGS, default=Settings.family)
-    parser.add_argument("--epochs", type=float, default=Settings.epochs, help="may be others when a run goes on")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=float, default=Settings.epochs, help="may be others when a run goes on")
+    length.add_argument("--cpu-minutes", type=float, help="as many epochs as cost so much CPU time in all threads")
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
     parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--checkpoint-seconds", type=float, default=180, help="time between checkpoints")
     arguments = vars(parser.parse_args())
     data, output, seconds = (arguments.pop(name) for name in ("data", "output", "checkpoint_seconds"))
-    train(data, output, Settings(**arguments), seconds)
+    minutes, settings = arguments.pop("cpu_minutes"), Settings(**arguments)
+    if minutes:
+        settings = replace(
+            settings, epochs=affordable_epochs(Run(data, run_folder(output), settings), minutes, PHASES)
+        )
+        print(f"{minutes:g} minutes of CPU time are {settings.epochs:g} epochs", flush=True)
+    train(data, output, settings, seconds)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Compare trainings of `train_default.py`: accuracy over cost in one picture, and a table in Markdown.
 
+Trainings of one family with several seeds have one colour, and a row each.
+
     python examples/train_default_curves.py PICTURE.png RUN...
 
 RUN is a folder with the `run.json` and the `curves.csv` of a training. Its cost is the CPU time of its steps, in all
@@ -39,8 +41,11 @@ class Training:
 def draw(trainings: list[Training]) -> Figure:
     figure = new_figure(6, 3.6, "Accuracy on the validation photos while training")
     axes = figure.subplots()
-    for training, colour, marker in zip(trainings, OKABE_ITO, "os^Dv*P", strict=False):
-        label = training.settings["family"]
+    looks = {}  # of each family
+    for training in trainings:
+        family = training.settings["family"]
+        label = None if family in looks else family  # one entry in the legend
+        colour, marker = looks.setdefault(family, (OKABE_ITO[len(looks)], "os^Dv*P"[len(looks)]))
         axes.plot(training.hours, training.top1, color=colour, marker=marker, markersize=4, linewidth=1.2, label=label)
     axes.set_xlabel("training cost in hours of CPU time")
     axes.set_ylabel("top-1 in percent, at the size of the phase")
@@ -50,11 +55,11 @@ def draw(trainings: list[Training]) -> Figure:
 
 
 def table(trainings: list[Training]) -> str:
-    lines = ["| family | parameters | epochs | CPU hours | top-1 |", "| --- | --: | --: | --: | --: |"]
+    lines = ["| family | parameters | seed | epochs | CPU hours | top-1 |", "| --- | --: | --: | --: | --: | --: |"]
     for training in trainings:
         of = training.settings
         cost = f"{training.hours[-1]:.2f} | {training.top1[-1]:.2f}"
-        lines.append(f"| {of['family']} | {of['parameters']:,} | {of['epochs']:g} | {cost} |")
+        lines.append(f"| {of['family']} | {of['parameters']:,} | {of['seed']} | {of['epochs']:g} | {cost} |")
     return "\n".join(lines)
 
 

@@ -6,12 +6,24 @@ from .configuration_backbone_head import BackboneHeadConfig
 from .configuration_base import map_strides
 from .configuration_internimage import InternImageConfig
 
+POSITIVE = ("fpn_channels", "rpn_pre_nms", "rpn_post_nms", "box_fcs", "box_hidden_size", "max_detections")
+POSITIVE += ("rpn_train_pre_nms", "rpn_train_post_nms", "rpn_samples", "box_samples")
+# What differs in the trainings of the published models: those of one stage, and cascades.
+PUBLISHED_TRAINING = {
+    "rpn_train_post_nms": (1000, 2000),
+    "rpn_inside_anchors": (False, True),
+    "rpn_loss_beta": (0.0, 1 / 9),
+    "box_best_matches": (True, False),
+    "box_loss": ("l1", "giou"),
+}
+
 
 @strict
 class BackboneRCNNConfig(BackboneHeadConfig):
     """Configuration of [`BackboneRCNNForObjectDetection`].
 
-    The defaults are those of Mask R-CNN. Cascade Mask R-CNN has three `box_stds`, `box_convs=4` and `box_fcs=1`.
+    The defaults are those of Mask R-CNN. Cascade Mask R-CNN has three `box_stds`, `box_convs=4` and `box_fcs=1`. What
+    is only for training and is `None` becomes what the published models of one stage, or cascades, were trained with.
 
     Args:
         backbone_config: Config of the backbone, InternImage-T by default; its `out_features`, each of half the
@@ -32,6 +44,19 @@ class BackboneRCNNConfig(BackboneHeadConfig):
         score_threshold: Detections have higher scores.
         nms_threshold: Overlap above which the worse one of two boxes of a class is no detection.
         max_detections: Detections for each image.
+        rpn_train_pre_nms: `rpn_pre_nms` in training mode.
+        rpn_train_post_nms: `rpn_post_nms` in training mode.
+        rpn_inside_anchors: Whether only anchors that lie inside of the image are learned from.
+        rpn_samples: Anchors of each image that are learned from; at most half of them are to find objects.
+        rpn_loss_beta: Errors of the deltas of anchors below this count as squares (smooth L1); 0 for none.
+        box_samples: Regions of each image that are learned from; at most a quarter of them are to find objects.
+        box_ious: For each stage, the overlap with an object from which on a region is to find it. In the published
+            cascades it is 0.1 more in each stage.
+        box_best_matches: Whether the regions that overlap an object most are to find it, even if they overlap another
+            one more.
+        box_loss: "l1" for the errors of the deltas, "giou" for the generalised overlap of the boxes.
+        box_loss_weight: Weight of this loss; `None` for the published 1 of "l1" and 10 of "giou".
+        stage_weights: For each stage, the weight of its losses. In the published cascades it halves in each stage.
     """
 
     model_type = "backbone_rcnn"
@@ -58,16 +83,40 @@ class BackboneRCNNConfig(BackboneHeadConfig):
     score_threshold: float | int = 0.05
     nms_threshold: float | int = 0.5
     max_detections: int = 100
+    rpn_train_pre_nms: int = 2000
+    rpn_train_post_nms: int | None = None
+    rpn_inside_anchors: bool | None = None
+    rpn_samples: int = 256
+    rpn_loss_beta: float | int | None = None
+    box_samples: int = 512
+    box_ious: list[float | int] | tuple[float | int, ...] | None = None
+    box_best_matches: bool | None = None
+    box_loss: str | None = None
+    box_loss_weight: float | int | None = None
+    stage_weights: list[float | int] | tuple[float | int, ...] | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        for name in ("fpn_channels", "rpn_pre_nms", "rpn_post_nms", "box_fcs", "box_hidden_size", "max_detections"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.fpn_norm not in (None, "layer"):
             raise ValueError(f'fpn_norm must be "layer" or None, got {self.fpn_norm!r}')
         if not self.box_stds or any(len(stds) != 4 for stds in self.box_stds):
             raise ValueError(f"box_stds must have four numbers for each stage, got {self.box_stds}")
+        stages = len(self.box_stds)
+        for name, published in PUBLISHED_TRAINING.items():
+            if getattr(self, name) is None:
+                setattr(self, name, published[stages > 1])
+        for name in POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.box_loss not in ("l1", "giou"):
+            raise ValueError(f'box_loss must be "l1" or "giou", got {self.box_loss!r}')
+        if self.box_loss_weight is None:
+            self.box_loss_weight = 10.0 if self.box_loss == "giou" else 1.0
+        self.box_ious = self.box_ious or [(5 + stage) / 10 for stage in range(stages)]
+        self.stage_weights = self.stage_weights or [0.5**stage for stage in range(stages)]
+        for name in ("box_ious", "stage_weights"):
+            if len(getattr(self, name)) != stages:
+                raise ValueError(f"{name} must have a number for each of {stages} stages, got {getattr(self, name)}")
 
     @property
     def level_strides(self) -> list[int]:

@@ -1,7 +1,8 @@
 """Mask R-CNN (https://arxiv.org/abs/1703.06870) and Cascade Mask R-CNN (https://arxiv.org/abs/1906.09756).
 
 One class: Mask R-CNN is a cascade of one stage. The forward pass is the whole test of the original models in
-MMDetection, from the images to the detections.
+MMDetection, from the images to the detections, or their training, from the images and what is to be found in them to
+the losses.
 """
 
 from functools import partial
@@ -13,9 +14,12 @@ from torch import nn
 from transformers import initialization as init
 from transformers.backbone_utils import load_backbone
 
-from .boxes import clip_boxes, decode_deltas, image_sizes
+from .box_assignment import Regions, assign_boxes, draw_regions, mask_targets, sample
+from .boxes import clip_boxes, decode_deltas, encode_deltas, image_sizes
 from .configuration_backbone_rcnn import BackboneRCNNConfig
 from .dense_conv import dense_conv
+from .detection_losses import giou_loss, mean_over_processes
+from .detector_labels import masks_of_objects, objects_in_pixels
 from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
 from .layers import initialize_linear, linear, starting_with
@@ -25,6 +29,7 @@ from .roi_align import roi_align
 
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)  # height / width
 BOX_BINS, MASK_BINS = 7, 14  # of RoIAlign, in each direction
+PADDED_TO = 32  # pixels that an image processor makes the sides of an image a multiple of
 
 starting_small = partial(starting_with, partial(init.normal_, std=0.01))
 starting_tiny = partial(starting_with, partial(init.normal_, std=0.001))
@@ -126,23 +131,25 @@ class BackboneRCNNForObjectDetection(Detector):
         labels: list[dict] | None = None,
     ) -> DetectorOutput:
         """See [`Detector`]."""
-        if labels is not None:
-            raise ValueError("labels: training is not supported, only inference is. Call the model without labels.")
         levels = self.neck(feature_maps)
         # what is found is in float32 from here on, and on one device, wherever the heads are
         sizes = image_sizes(pixel_mask).to(levels[0].device)
+        of_anchors = self.rpn(levels)
+        proposals = self.proposals(*of_anchors, sizes)
+        losses = None
+        if labels is not None:
+            objects = objects_in_pixels(labels, sizes)
+            masks = masks_of_objects(labels, pixel_mask) if self.mask_heads else None
+            losses = self.rpn_losses(*of_anchors, sizes, objects)
+            losses |= self.region_losses(levels[:-1], proposals, sizes, objects, masks)
+            if self.training:
+                return DetectorOutput(loss_dict=losses)
         images = [
-            self.detect([level[i : i + 1] for level in levels[:-1]], proposals, sizes[i])
-            for i, proposals in enumerate(self.proposals(*self.rpn(levels), sizes))
+            self.detect([level[i : i + 1] for level in levels[:-1]], regions, size)
+            for i, (regions, size) in enumerate(zip(proposals, sizes, strict=True))
         ]
-        scores, labels, boxes, masks = zip(*images, strict=True)
-        places = self.config.max_detections
-        return DetectorOutput(
-            scores=fixed_number(scores, places, 0),
-            labels=fixed_number(labels, places, -1),
-            boxes=fixed_number(boxes, places, 0),
-            masks=fixed_number(masks, places, 0) if self.mask_heads else None,
-        )
+        side = 2 * MASK_BINS if self.mask_heads else 0
+        return DetectorOutput(loss_dict=losses, **fixed_number(images, self.config.max_detections, sizes, side))
 
     def proposals(
         self, objectness: list[torch.Tensor], deltas: list[torch.Tensor], sizes: torch.Tensor
@@ -155,11 +162,12 @@ class BackboneRCNNForObjectDetection(Detector):
             sizes: (batch_size, 2), width and height of each image without padding.
         """
         proposals = []
+        most = self.config.rpn_train_post_nms if self.training else self.config.rpn_post_nms
         candidates, scores, levels = self.candidates(objectness, deltas, sizes)
-        for boxes, score in zip(candidates, scores, strict=True):
+        for boxes, score in zip(candidates, scores.detach(), strict=True):
             (exists,) = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).nonzero(as_tuple=True)
-            kept = batched_nms(boxes[exists], score[exists], levels[exists], self.config.rpn_nms_threshold)
-            proposals.append(boxes[exists[kept[: self.config.rpn_post_nms]]])
+            kept = batched_nms(boxes[exists].detach(), score[exists], levels[exists], self.config.rpn_nms_threshold)
+            proposals.append(boxes[exists[kept[:most]]])
         return proposals
 
     def candidates(
@@ -171,20 +179,137 @@ class BackboneRCNNForObjectDetection(Detector):
             Boxes (batch_size, N, 4), scores (batch_size, N) and levels (N,).
         """
         boxes, scores, levels = [], [], []
+        most = self.config.rpn_train_pre_nms if self.training else self.config.rpn_pre_nms
         for level, (logits, delta, stride) in enumerate(
             zip(objectness, deltas, self.config.level_strides, strict=True)
         ):
             box = grid_anchors(*logits.shape[2:], stride, self.config.anchor_scale).to(sizes.device)
-            score = logits.permute(0, 2, 3, 1).flatten(1).to(sizes).sigmoid()  # (B, A, H, W) -> (B, H * W * A)
-            # (B, 4 * A, H, W) -> (B, H * W * A, 4)
-            delta = delta.permute(0, 2, 3, 1).unflatten(3, (-1, 4)).flatten(1, 3).to(sizes)
-            if score.shape[1] > self.config.rpn_pre_nms:
-                score, best = score.topk(self.config.rpn_pre_nms)
+            score, delta = per_anchor(logits, 1)[..., 0].to(sizes).sigmoid(), per_anchor(delta, 4).to(sizes)
+            if score.shape[1] > most:
+                score, best = score.topk(most)
                 box, delta = box[best], delta.take_along_dim(best[..., None], dim=1)
             boxes.append(clip_boxes(decode_deltas(box, delta), sizes[:, None]))
             scores.append(score)
-            levels.append(torch.full_like(score[0], level, dtype=torch.long))
+            levels.append(score.new_full(score.shape[1:], level, dtype=torch.long))
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
+
+    def rpn_losses(
+        self,
+        objectness: list[torch.Tensor],
+        deltas: list[torch.Tensor],
+        sizes: torch.Tensor,
+        objects: list[tuple[torch.Tensor, torch.Tensor]],
+    ) -> dict[str, torch.Tensor]:
+        """What the region proposals are learned by, as in MMDetection.
+
+        Args:
+            objectness: Of each level, as [`RegionProposalHead`] returns it.
+            deltas: The same.
+            sizes: (batch_size, 2), width and height of each image without padding.
+            objects: Classes (n,) and boxes (n, 4) in pixels of the objects of each image.
+        """
+        config = self.config
+        logits = torch.cat([per_anchor(level, 1) for level in objectness], dim=1)[..., 0].to(sizes)  # (B, N)
+        moves = torch.cat([per_anchor(level, 4) for level in deltas], dim=1).to(sizes)  # (B, N, 4)
+        anchors = torch.cat(
+            [
+                grid_anchors(*level.shape[2:], stride, config.anchor_scale)
+                for level, stride in zip(objectness, config.level_strides, strict=True)
+            ]
+        ).to(sizes)
+        number, class_losses, box_losses = sizes.new_zeros(()), [], []
+        for i, (_, boxes) in enumerate(objects):
+            (usable,) = usable_anchors(anchors, sizes[i], config.rpn_inside_anchors).nonzero(as_tuple=True)
+            assigned = assign_boxes(anchors[usable], boxes, found=0.7, missed=0.3, best_from=0.3)
+            finding, background = sample(assigned, config.rpn_samples, share=0.5)
+            boxes, finding, background = boxes[assigned[finding]], usable[finding], usable[background]
+            number += len(finding) + len(background)
+            # the cross entropy of an anchor that is to find an object, and of one that is not
+            class_losses += [F.softplus(-logits[i, finding]).sum(), F.softplus(logits[i, background]).sum()]
+            targets = encode_deltas(anchors[finding], boxes)
+            box_losses.append(F.smooth_l1_loss(moves[i, finding], targets, reduction="sum", beta=config.rpn_loss_beta))
+        number = mean_over_processes(number)
+        return {"loss_rpn_cls": sum(class_losses) / number, "loss_rpn_bbox": sum(box_losses) / number}
+
+    def region_losses(
+        self,
+        levels: tuple[torch.Tensor, ...],
+        proposals: list[torch.Tensor],
+        sizes: torch.Tensor,
+        objects: list[tuple[torch.Tensor, torch.Tensor]],
+        masks: list[torch.Tensor] | None,
+    ) -> dict[str, torch.Tensor]:
+        """What the stages are learned by, as in MMDetection.
+
+        Args:
+            levels: Of the feature pyramid, without the last.
+            proposals: (N, 4) of each image.
+            sizes: (batch_size, 2), width and height of each image without padding.
+            objects: Classes (n,) and boxes (n, 4) in pixels of the objects of each image.
+            masks: (n, height, width) of each image, for models with mask heads.
+        """
+        config, losses = self.config, {}
+        proposals = [boxes.detach() for boxes in proposals]
+        for stage, head in enumerate(self.box_heads):
+            regions = draw_regions(
+                proposals,
+                objects,
+                config.num_labels,
+                config.box_samples,
+                config.box_ious[stage],
+                config.box_best_matches,
+            )
+            pooled = self.pool(levels, regions.boxes, BOX_BINS, regions.images)
+            logits, deltas = (tensor.to(sizes) for tensor in head(pooled))
+            of_stage = self.box_losses(stage, regions, logits, deltas)
+            if masks is not None:
+                of_stage["loss_mask"] = self.mask_loss(stage, levels, regions, masks)
+            for name, loss in of_stage.items():
+                name = name if len(self.box_heads) == 1 else f"{name}_{stage}"
+                losses[name] = config.stage_weights[stage] * loss
+            # the next stage looks at the box of the object's class, or of the class that this one thinks is best
+            best = torch.where(regions.assigned >= 0, regions.classes, logits[:, :-1].argmax(dim=1))
+            moves = deltas.detach()[torch.arange(len(best), device=best.device), best]
+            boxes = clip_boxes(decode_deltas(regions.boxes, moves, config.box_stds[stage]), sizes[regions.images])
+            proposals = [boxes[(regions.images == i) & ~regions.is_object] for i in range(len(sizes))]
+        return losses
+
+    def box_losses(
+        self, stage: int, regions: Regions, logits: torch.Tensor, deltas: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """What the box head of a stage is learned by, from what it returns for the regions."""
+        config, stds = self.config, self.config.box_stds[stage]
+        (finding,) = (regions.assigned >= 0).nonzero(as_tuple=True)
+        boxes, targets = regions.boxes[finding], regions.targets[finding]
+        moves = deltas[finding, regions.classes[finding]]
+        if config.box_loss == "giou":
+            errors = giou_loss(decode_deltas(boxes, moves, stds), targets)
+        else:
+            errors = (moves - encode_deltas(boxes, targets, stds)).abs()
+        number = mean_over_processes(logits.new_tensor(len(logits)))
+        return {
+            "loss_cls": F.cross_entropy(logits, regions.classes, reduction="sum") / number,
+            "loss_bbox": config.box_loss_weight * errors.sum() / number,
+        }
+
+    def mask_loss(
+        self, stage: int, levels: tuple[torch.Tensor, ...], regions: Regions, masks: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """What the mask head of a stage is learned by: regions that are to find an object, and the masks of these."""
+        (finding,) = (regions.assigned >= 0).nonzero(as_tuple=True)
+        boxes, images, assigned = (tensor[finding] for tensor in (regions.boxes, regions.images, regions.assigned))
+        logits = self.mask_heads[stage](self.pool(levels, boxes, MASK_BINS, images)).to(boxes)
+        side = logits.shape[-1]
+        targets = torch.cat(
+            [
+                mask_targets(of_image, assigned[images == i], boxes[images == i], side)
+                for i, of_image in enumerate(masks)
+            ]
+        )
+        # (P, num_labels, side, side) -> (P, side, side), of the classes of the objects
+        logits = logits[torch.arange(len(finding), device=finding.device), regions.classes[finding]]
+        errors = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+        return errors / (side**2 * mean_over_processes(logits.new_tensor(len(finding))))
 
     def detect(
         self, levels: list[torch.Tensor], proposals: torch.Tensor, size: torch.Tensor
@@ -236,14 +361,20 @@ class BackboneRCNNForObjectDetection(Detector):
         probabilities = [head(pooled).to(boxes)[detections, labels].sigmoid() for head in self.mask_heads]
         return sum(probabilities) / len(probabilities)
 
-    def pool(self, levels: list[torch.Tensor], boxes: torch.Tensor, bins: int) -> torch.Tensor:
-        """Features (N, channels, bins, bins) in boxes (N, 4), each from the level that fits its size."""
+    def pool(
+        self, levels: list[torch.Tensor], boxes: torch.Tensor, bins: int, images: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Features (N, channels, bins, bins) in boxes (N, 4), each from the level that fits its size.
+
+        `images` (N,) are the indices of their images, by default of the only one.
+        """
+        images = boxes.new_zeros(len(boxes)) if images is None else images.to(boxes)
+        regions = torch.cat((images[:, None], boxes), dim=1)
         fitting = level_of(boxes, self.config.roi_finest_scale, len(levels))
         # (N, bins, bins, C) -> (N, C, bins, bins), channels-last as convolutions and RoIAlign have it
         pooled = levels[0].new_zeros(len(boxes), bins, bins, levels[0].shape[1]).permute(0, 3, 1, 2)
         for i, (level, stride) in enumerate(zip(levels, self.config.level_strides, strict=False)):
-            regions = F.pad(boxes[fitting == i], (1, 0))  # (n, 4) -> (n, 5), with the index of the only image
-            pooled[fitting == i] = roi_align(level, regions, bins, 1 / stride)
+            pooled[fitting == i] = roi_align(level, regions[fitting == i], bins, 1 / stride)
         return pooled
 
 
@@ -257,6 +388,22 @@ def grid_anchors(height: int, width: int, stride: int, scale: float) -> torch.Te
     rows, columns = torch.meshgrid(torch.arange(height) * stride, torch.arange(width) * stride, indexing="ij")
     centres = torch.stack((columns, rows), dim=2).flatten(0, 1)[:, None]  # (H * W, 1, 2)
     return torch.cat((centres - half, centres + half), dim=2).flatten(0, 1)
+
+
+def usable_anchors(anchors: torch.Tensor, size: torch.Tensor, inside: bool) -> torch.Tensor:
+    """Whether anchors (N, 4) are learned from in an image of a size (2,): (N,).
+
+    Either those that lie inside of it, or those whose centre does, or lies in the padding that it has by itself.
+    """
+    if inside:
+        return (anchors[:, :2] >= 0).all(dim=1) & (anchors[:, 2:] < size).all(dim=1)
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).round()
+    return (centres < (size / PADDED_TO).ceil() * PADDED_TO).all(dim=1)
+
+
+def per_anchor(level: torch.Tensor, numbers: int) -> torch.Tensor:
+    """(batch_size, 3 * numbers, height, width) -> (batch_size, height * width * 3, numbers)."""
+    return level.permute(0, 2, 3, 1).unflatten(3, (-1, numbers)).flatten(1, 3)
 
 
 def level_of(boxes: torch.Tensor, finest_scale: float, levels: int) -> torch.Tensor:

@@ -82,6 +82,7 @@ def _build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> Backbo
         only=NMS,
         ignored=("nms.split_thr",),
     )
+    centre_sampling = model.told("bbox_head.center_sampling", bool)
     return BackboneFCOSConfig(
         backbone_config=backbone_config,
         num_labels=head["num_classes"],
@@ -93,6 +94,8 @@ def _build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> Backbo
         candidates_per_level=test["nms_pre"],
         nms_threshold=test["nms.iou_threshold"],
         max_detections=test["max_per_img"],
+        box_loss="giou" if model.told("bbox_head.loss_bbox.type", str) == "GIoULoss" else "iou",
+        centre_radius=(model.told("bbox_head.center_sample_radius", float) or 1.5) if centre_sampling else None,
     )
 
 

@@ -97,7 +97,33 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> Backbon
         score_threshold=test["score_thr"],
         nms_threshold=test["nms.iou_threshold"],
         max_detections=test["max_per_img"],
+        **_training(model, stages),
     )
+
+
+def _training(model: ModelDict, stages: int) -> dict[str, Any]:
+    """What the config says of training; what it does not say becomes as in the published models."""
+    numbers = [""] if stages == 1 else [f"{stage}." for stage in range(stages)]
+    ious = [model.told(f"train_cfg.rcnn.{number}assigner.pos_iou_thr", float) for number in numbers]
+    weights = model.told("roi_head.stage_loss_weights", list)
+    border = model.all.get("train_cfg.rpn.allowed_border")
+    rpn_loss, box_loss = (f"{head}loss_bbox." for head in ("rpn_head.", f"roi_head.bbox_head.{numbers[0]}"))
+    beta = {"L1Loss": 0.0, "SmoothL1Loss": model.told(f"{rpn_loss}beta", float)}
+    kind = {"L1Loss": "l1", "GIoULoss": "giou"}.get(model.told(f"{box_loss}type", str))
+    told = {
+        "rpn_train_pre_nms": model.told("train_cfg.rpn_proposal.nms_pre", int),
+        "rpn_train_post_nms": model.told("train_cfg.rpn_proposal.max_per_img", int),
+        "rpn_inside_anchors": {-1: False, 0: True}.get(border) if type(border) is int else None,
+        "rpn_samples": model.told("train_cfg.rpn.sampler.num", int),
+        "rpn_loss_beta": beta.get(model.told(f"{rpn_loss}type", str)),
+        "box_samples": model.told(f"train_cfg.rcnn.{numbers[0]}sampler.num", int),
+        "box_ious": None if None in ious else ious,
+        "box_best_matches": model.told(f"train_cfg.rcnn.{numbers[0]}assigner.match_low_quality", bool),
+        "box_loss": kind,
+        "box_loss_weight": (model.told(f"{box_loss}loss_weight", float) or 1.0) if kind else None,
+        "stage_weights": weights if weights and len(weights) == stages else None,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _take_rpn(model: ModelDict, width: int) -> dict[str, Any]:

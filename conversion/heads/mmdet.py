@@ -14,12 +14,14 @@ from ..mapping.arguments import arguments, flat
 from ..mapping.key_map import Rule
 from .head import Head
 
-# what changes nothing in a test; of `loss_cls`, two entries say how scores come about
+# what changes nothing in a test, some of which `ModelDict.told` asks for; of `loss_cls`, two entries say how scores
+# come about
 TRAINING = re.compile(
     r"(^|\.)(train_cfg|init_cfg|pretrained|stage_loss_weights|reg_decoded_bbox|sync_cls_avg_factor"
     r"|loss_(?!cls)\w+|loss_cls\.(?!type$|use_sigmoid$)\w+"
     r"|with_cp|use_checkpoint|requires_grad|inplace|dropout|ffn_drop|ffn_dropout|return_intermediate)(\.|$)"
 )
+NOTHING_LEFT_OUT = re.compile(r"(?!)")
 MMDET_3 = ("data_preprocessor", "_scope_")  # entries of its `model` dict that mmdet 2 has not
 # what several detectors have in common
 FPN_RULES = (
@@ -85,6 +87,22 @@ class ModelDict:
 
     def __init__(self, original: dict):
         self.left = flat(original, TRAINING)
+        self.all = flat(original, NOTHING_LEFT_OUT)
+
+    def told(self, name: str, kind: type) -> Any:
+        """What the config says of training, `None` if nothing that could be used: a model detects without it.
+
+        Args:
+            name: Dotted.
+            kind: Of the value; a number is positive, and a list is one of such numbers.
+        """
+        value = self.all.get(name)
+        if kind is float and type(value) is int:
+            value = float(value)
+        numbers = {int: [value], float: [value], list: value}.get(kind, [])
+        if type(value) is not kind or not all(type(number) in (int, float) and number > 0 for number in numbers):
+            return None
+        return value
 
     def sections(self, path: str) -> list[str]:
         """The sections of a list, or the one section in its place, or none."""

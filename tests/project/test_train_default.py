@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 pytest.importorskip("torchvision", reason="torchvision, with which the training augments, is not installed")
 sys.path.insert(0, str(EXAMPLES))
 train_default, models = import_module("train_default"), import_module("train_default_models")
-train_default_data = import_module("train_default_data")
+train_default_cost, train_default_data = import_module("train_default_cost"), import_module("train_default_data")
 sys.path.remove(str(EXAMPLES))
 
 
@@ -69,7 +69,7 @@ def test_killed_training_goes_on_to_the_same_weights(data, tmp_path):
     )
     for part in ("model", "average"):
         torch.testing.assert_close(resumed[part], unbroken[part], rtol=0, atol=0)
-    assert steps_of(tmp_path / "killed-run") == steps_of(tmp_path / "unbroken-run") == [*range(2, 21, 2)]
+    assert steps_of(tmp_path / "killed-run") == steps_of(tmp_path / "unbroken-run") == [*range(2, 21, 3)]
 
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "killed")
     assert load_file(tmp_path / "killed/model.safetensors")["classifier.weight"].dtype == torch.float16
@@ -92,7 +92,7 @@ def test_processes_share_the_batches(data, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [EXAMPLES / "train_default.py", data, tmp_path / "model", "--epochs", "2", "--batch-size", "4"]
     subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, check=True)
-    assert steps_of(tmp_path / "model-run") == [*range(1, 11)], "written by one of them"
+    assert steps_of(tmp_path / "model-run") == [*range(2, 11, 2)], "written by one of them"
     assert json.loads((tmp_path / "model-run/run.json").read_text())["processes"] == 2
     AutoModelForImageClassification.from_pretrained(tmp_path / "model")
 
@@ -122,5 +122,34 @@ def test_families_are_comparable(family):
     config = models.CONFIGS[family]
     config.num_labels = 202
     model = AutoModelForImageClassification.from_config(config)
-    assert 2.6e6 < model.num_parameters() < 3e6  # in float16 below 6 MB
-    assert model(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 202)
+    assert 2.5e6 < model.num_parameters() < 3.6e6
+    assert model(torch.zeros(1, 3, 80, 80)).logits.shape == (1, 202), "the size of the image processor"
+
+
+def test_matrices_are_for_muon():
+    named = dict(AutoModelForImageClassification.from_config(models.CONFIGS["vit_dcnv4"]).named_parameters())
+    optimizer = train_default.MuonWithAdamW(AutoModelForImageClassification.from_config(models.CONFIGS["vit_dcnv4"]))
+    left = {name for name in named.keys() - optimizer.parameters.keys() if named[name].ndim > 1}
+    assert left == {
+        "classifier.weight",
+        "ijepa.embeddings.position_embeddings",
+        "ijepa.embeddings.patch_embeddings.projection.weight",
+    }
+
+
+def test_cost_decides_the_epochs(data, tmp_path, monkeypatch):
+    """A step takes 1 second of CPU time at 32 pixels, twice that at 48, and so on; of 5 steps an epoch."""
+    clock = [0.0]
+    seconds = {32: 1, 48: 2, 64: 4, 80: 8}
+    monkeypatch.setattr(train_default_cost.time, "process_time", lambda: clock[0])
+
+    def train_step(run):
+        clock[0] += seconds[train_default.PHASES[run.phase()][1]]
+        run.step += 1
+
+    monkeypatch.setattr(train_default.Run, "train_step", train_step)
+    run = train_default.Run(data, tmp_path, train_default.Settings(epochs=100, batch_size=4))
+    mean = 0.35 * 1 + 0.35 * 2 + 0.26 * 4 + 0.04 * 8
+    assert train_default.affordable_epochs(run, 5, train_default.PHASES) == pytest.approx(300 / mean / 5, abs=1e-3)
+    (tmp_path / "run.json").write_text('{"epochs": 7}')
+    assert train_default.affordable_epochs(run, 5, train_default.PHASES) == 7, "as the run was begun"
