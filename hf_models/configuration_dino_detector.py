@@ -64,11 +64,11 @@ class DinoDetectorConfig(BackboneHeadConfig):
     num_denoising: int = 100
     label_noise_ratio: float | int = 0.5
     box_noise_scale: float | int = 1.0
-    class_cost: float | int = 2
-    bbox_cost: float | int = 5
-    giou_cost: float | int = 2
-    bbox_loss_coefficient: float | int = 5
-    giou_loss_coefficient: float | int = 2
+    class_cost: float | int = 2.0
+    bbox_cost: float | int = 5.0
+    giou_cost: float | int = 2.0
+    bbox_loss_coefficient: float | int = 5.0
+    giou_loss_coefficient: float | int = 2.0
     focal_alpha: float | int = 0.25
 
     def __post_init__(self, **kwargs):

@@ -25,7 +25,6 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
     DeformableDetrMultiscaleDeformableAttention,
     DeformableDetrPreTrainedModel,
 )
-from transformers.utils.generic import is_flash_attention_requested
 
 from .boxes import image_sizes
 from .configuration_dino_detector import DinoDetectorConfig
@@ -269,9 +268,9 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As Deformable DETR does it, and as DINO does it in heads and queries."""
-        if hasattr(module, "initialize_weight"):
-            initialize_linear(module, module.initialize_weight)
+        """As DINO does it; its deformable attention is that of Deformable DETR."""
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            initialize_linear(module, getattr(module, "initialize_weight", init.xavier_uniform_))
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
         else:
@@ -347,16 +346,7 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
     def add_known(
         self, queries: torch.Tensor, boxes: torch.Tensor, noisy: NoisyObjects
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Queries and boxes with those of N known objects after them, and the mask between the two.
-
-        Raises:
-            ValueError: The attention among queries takes no mask, and would show the decoder what it is to find.
-        """
-        if is_flash_attention_requested(self.config):
-            raise ValueError(
-                f"attn_implementation={self.config._attn_implementation!r} takes no mask, which training needs. "
-                f'Load the model with attn_implementation="sdpa".'
-            )
+        """Queries and boxes with those of N known objects after them, and the mask between the two."""
         known = self.label_embedding(noisy.classes).masked_fill(~noisy.known[..., None], 0)
         mask = attention_mask(noisy.group, queries.shape[1], len(queries), queries.dtype)
         return torch.cat((queries, known), dim=1), torch.cat((boxes, noisy.boxes), dim=1), mask

@@ -47,11 +47,6 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> DinoDet
             "offset": (0,),
         },
     )
-    denoising = model.take(
-        "bbox_head.dn_cfg.",
-        defaults={"noise_scale.label": 0.5, "noise_scale.box": 1.0, "group_cfg.num_dn_queries": 100},
-        only={"type": ("CdnQueryGenerator",), "group_cfg.dynamic": (True,), "group_cfg.num_groups": (None,)},
-    )
     queries = model.left.get("bbox_head.num_query")
     head = model.take(
         "bbox_head.",
@@ -60,7 +55,6 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> DinoDet
             "type": ("DINOHead", "CBDINOHead"),
             "as_two_stage": (True,),
             "with_box_refine": (True,),
-            "dn_cfg": (None,),
             "num_reg_fcs": (2,),
             "loss_cls.type": ("FocalLoss",),
             "loss_cls.use_sigmoid": (True,),
@@ -86,10 +80,25 @@ def build_config(model: ModelDict, backbone_config: PreTrainedConfig) -> DinoDet
         num_feature_levels=neck["num_outs"],
         group_norm_groups=neck["norm_cfg.num_groups"],
         max_detections=test["max_per_img"],
-        num_denoising=denoising["group_cfg.num_dn_queries"],
-        label_noise_ratio=denoising["noise_scale.label"],
-        box_noise_scale=denoising["noise_scale.box"],
+        **_training(model),
     )
+
+
+def _training(model: ModelDict) -> dict[str, Any]:
+    """What the config says of training; what it does not say becomes as in the published models."""
+    denoising, assigner = "bbox_head.dn_cfg.", "train_cfg.assigner."
+    told = {
+        "num_denoising": model.told(f"{denoising}group_cfg.num_dn_queries", int),
+        "label_noise_ratio": model.told(f"{denoising}noise_scale.label", float),
+        "box_noise_scale": model.told(f"{denoising}noise_scale.box", float),
+        "class_cost": model.told(f"{assigner}cls_cost.weight", float),
+        "bbox_cost": model.told(f"{assigner}reg_cost.weight", float),
+        "giou_cost": model.told(f"{assigner}iou_cost.weight", float),
+        "bbox_loss_coefficient": model.told("bbox_head.loss_bbox.loss_weight", float),
+        "giou_loss_coefficient": model.told("bbox_head.loss_iou.loss_weight", float),
+        "focal_alpha": model.told("bbox_head.loss_cls.alpha", float),
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _take_layers(model: ModelDict, part: str, width: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .head import Head
 # what changes nothing in a test, some of which `ModelDict.told` asks for; of `loss_cls`, two entries say how scores
 # come about
 TRAINING = re.compile(
-    r"(^|\.)(train_cfg|init_cfg|pretrained|stage_loss_weights|reg_decoded_bbox|sync_cls_avg_factor"
+    r"(^|\.)(train_cfg|init_cfg|pretrained|dn_cfg|stage_loss_weights|reg_decoded_bbox|sync_cls_avg_factor"
     r"|loss_(?!cls)\w+|loss_cls\.(?!type$|use_sigmoid$)\w+"
     r"|with_cp|use_checkpoint|requires_grad|inplace|dropout|ffn_drop|ffn_dropout|return_intermediate)(\.|$)"
 )
