@@ -42,7 +42,7 @@ def small_model(backbone="replknet", seed=0, **kwargs):
             tensor.normal_(std=0.1)
         elif name.endswith("running_var"):
             tensor.uniform_(0.5, 1.5)
-    model.head.distances.bias += 2.5  # boxes of about 25 pixels
+    model.head.distances.bias.data += 2.5  # boxes of about 25 pixels
     return model
 
 

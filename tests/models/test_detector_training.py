@@ -18,7 +18,7 @@ from .test_backbone_fcos import PlainFCOS
 from .test_backbone_fcos import small_config as small_fcos_config
 from .test_backbone_fcos import small_model as small_fcos
 
-SIZES = [(121, 101), (96, 60)]  # width and height of the images
+SIZES = [(93, 61), (64, 50)]  # width and height of the images
 KINDS = {
     "fcos": (small_fcos, {}),
     "mask_rcnn": (small_rcnn, {}),
@@ -63,9 +63,15 @@ def check_parts(output, expected):
 # --- the losses
 
 
-@pytest.mark.parametrize("counts", [(4, 2), (0, 3), (0, 0)])
 @pytest.mark.parametrize(
-    "kwargs", [{}, CASCADE, {"with_masks": False, "rpn_inside_anchors": True}], ids=["mask", "cascade", "faster"]
+    ("kwargs", "counts"),
+    [
+        ({}, (4, 2)),
+        ({}, (0, 0)),
+        (CASCADE, (3, 1)),
+        ({"with_masks": False, "rpn_inside_anchors": True, "box_loss": "giou"}, (0, 3)),
+    ],
+    ids=["mask_rcnn", "nothing", "cascade", "faster_rcnn"],
 )
 def test_losses_of_rcnn_are_a_plain_loop(kwargs, counts):
     """All anchors and regions are drawn; the proposals are those of the test, as the model is in evaluation mode."""
@@ -143,7 +149,7 @@ def test_losses_of_fcos_are_a_plain_loop(kwargs):
 def test_every_parameter_has_a_gradient(kind):
     """Even where there is nothing to find: DDP waits for all of them. The loss is the sum of its parts."""
     make, kwargs = KINDS[kind]
-    model = make("convnext", **kwargs).train()
+    model = make("internimage", **kwargs).train()
     model.gradient_checkpointing_enable()
     for counts in ((4, 2), (0, 3), (0, 0)):
         model.zero_grad()
@@ -256,12 +262,12 @@ def test_a_batch_without_images(kind):
 # --- learning
 
 
-def learner(kind: str):
+def learner(kind: str, backbone: str = "convnext"):
     """A detector that is large enough for ten small scenes of two classes."""
     torch.manual_seed(0)
     make = small_fcos_config if kind == "fcos" else small_rcnn_config
     kwargs = KINDS[kind][1] | ({} if kind == "fcos" else LEARNER)
-    config = make("convnext", **{"num_labels": 2, "fpn_channels": 32, "max_detections": 20} | kwargs)
+    config = make(backbone, **{"num_labels": 2, "fpn_channels": 32, "max_detections": 20} | kwargs)
     return AutoModelForObjectDetection.from_config(config)
 
 
@@ -299,7 +305,7 @@ def test_trainer_trains_a_detector(tmp_path):
     )
     examples = scenes(4)
     trainer = Trainer(
-        model=learner("mask_rcnn"),
+        model=learner("mask_rcnn", "internimage"),
         args=arguments,
         train_dataset=examples,
         eval_dataset=examples,
