@@ -246,7 +246,7 @@ def test_without_a_mask_all_is_image():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labels": [{"class_labels": [], "boxes": torch.zeros(0, 4)}]}, "labels: training is not supported"),
+        ({"labels": [{"class_labels": [], "boxes": torch.zeros(0, 4)}] * 2}, "labels: training is not supported"),
         ({"pixel_mask": torch.ones(1, 64, 96)}, r"pixel_mask: expected \(2, 64, 96\), got \(1, 64, 96\)"),
         ({"pixel_values": images(height=32, width=32)}, "too small, 22 tokens give no 30 boxes"),
     ],
