@@ -239,7 +239,7 @@ def training_of(kind: str, change: dict, tmp_path: Path) -> PreTrainedConfig:
         *parents, leaf = path.split(".")
         section = config
         for parent in parents:
-            section = section[int(parent)] if parent.isdecimal() else section.setdefault(parent, {})
+            section = section[int(parent)] if parent.isdecimal() else section[parent]
         section[leaf] = value
     (tmp_path / "config.json").write_text(json.dumps(config))
     shapes = {name: tensor.to("meta") for name, tensor in state.items()}
@@ -252,9 +252,11 @@ def test_training_is_what_the_config_says(tmp_path):
     config = training_of(
         "cascade",
         {
-            "train_cfg.rpn_proposal": {"nms_pre": 500, "max_per_img": 300},
-            "train_cfg.rpn": {"allowed_border": -1, "sampler": {"num": 128}},
-            "train_cfg.rcnn": [stage | {"sampler": {"num": 256}} for stage in stages],
+            "train_cfg": {
+                "rpn_proposal": {"nms_pre": 500, "max_per_img": 300},
+                "rpn": {"allowed_border": -1, "sampler": {"num": 128}},
+                "rcnn": [stage | {"sampler": {"num": 256}} for stage in stages],
+            },
             "rpn_head.loss_bbox": {"type": "SmoothL1Loss", "beta": 0.5},
             "roi_head.stage_loss_weights": [1, 1, 0.5],
             **{f"roi_head.bbox_head.{i}.loss_bbox": {"type": "GIoULoss", "loss_weight": 5} for i in range(3)},
@@ -273,9 +275,11 @@ def test_training_is_what_the_config_says(tmp_path):
 def test_training_that_is_not_known_is_as_published(tmp_path):
     """A detector converts whatever it was trained with."""
     change = {
-        "train_cfg.rpn_proposal": {"nms_pre": -1, "max_per_img": "all"},
-        "train_cfg.rpn": {"allowed_border": None, "sampler": None},
-        "train_cfg.rcnn": [{"assigner": {"pos_iou_thr": {"stage": 1}}}],
+        "train_cfg": {
+            "rpn_proposal": {"nms_pre": -1, "max_per_img": "all"},
+            "rpn": {"allowed_border": None, "sampler": None},
+            "rcnn": [{"assigner": {"pos_iou_thr": {"stage": 1}}}],
+        },
         "roi_head.stage_loss_weights": [1],
         "rpn_head.loss_bbox": {"type": "GIoULoss"},
         "roi_head.bbox_head.loss_bbox": {"type": "BalancedL1Loss", "loss_weight": 3.0},
