@@ -4,7 +4,7 @@ https://arxiv.org/abs/2203.03605
 
 While it trains, the decoder gets queries beside its own whose boxes and classes are those of the objects, with noise.
 Of a box with little noise it is to make the object again, of one with more it is to say that nothing is there. No
-matching has to tell which query finds which object. There are several groups of such queries, and each group has one of
+matching has to tell which query finds which object. There are several groups of such queries. Each group has one of
 both kinds for each object.
 """
 

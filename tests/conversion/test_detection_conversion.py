@@ -13,6 +13,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForInstanceSegmentation,
     AutoModelForObjectDetection,
+    PreTrainedConfig,
 )
 from typer.testing import CliRunner
 
@@ -22,6 +23,8 @@ from hf_models.conversion import convert
 from hf_models.conversion.convert import _image_processor
 from hf_models.conversion.export import export
 from hf_models.conversion.plan import make_plan
+from hf_models.conversion.reading.checkpoint import Checkpoint
+from hf_models.conversion.reading.source import Source
 from hf_models.errors import InputError
 from hf_models.model_cards import render_card
 from hf_models.modeling_smt import SMTBackbone
@@ -223,6 +226,66 @@ def test_classes_are_called_as_in_the_checkpoint(meta, names, tmp_path):
     config = AutoModelForObjectDetection.from_pretrained(tmp_path / "out").config
     assert [config.id2label[i] for i in range(5)] == (names or [f"LABEL_{i}" for i in range(5)])
     assert config.label2id == {name: i for i, name in config.id2label.items()}
+
+
+# --- how it is trained
+
+
+def training_of(kind: str, change: dict, tmp_path: Path) -> PreTrainedConfig:
+    """Our config of a small checkpoint whose model dict has some entries, with dotted names, changed."""
+    state, config = small_checkpoint("internimage", kind)
+    for path, value in change.items():
+        *parents, leaf = path.split(".")
+        section = config
+        for parent in parents:
+            section = section[int(parent)] if parent.isdecimal() else section[parent]
+        section[leaf] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shapes = {name: tensor.to("meta") for name, tensor in state.items()}
+    checkpoint = Checkpoint(Source("mine.pth", []), "model", shapes, {}, {}, [])
+    return make_plan(checkpoint, None, tmp_path / "config.json").config
+
+
+def test_training_is_what_the_config_says(tmp_path):
+    stages = [{"assigner": {"pos_iou_thr": iou, "match_low_quality": True}} for iou in (0.4, 0.5, 0.7)]
+    config = training_of(
+        "cascade",
+        {
+            "train_cfg": {
+                "rpn_proposal": {"nms_pre": 500, "max_per_img": 300},
+                "rpn": {"allowed_border": -1, "sampler": {"num": 128}},
+                "rcnn": [stage | {"sampler": {"num": 256}} for stage in stages],
+            },
+            "rpn_head.loss_bbox": {"type": "SmoothL1Loss", "beta": 0.5},
+            "roi_head.stage_loss_weights": [1, 1, 0.5],
+            **{f"roi_head.bbox_head.{i}.loss_bbox": {"type": "GIoULoss", "loss_weight": 5} for i in range(3)},
+        },
+        tmp_path,
+    )
+    assert (config.rpn_train_pre_nms, config.rpn_train_post_nms, config.rpn_samples) == (500, 300, 128)
+    assert config.rpn_inside_anchors is False and config.rpn_loss_beta == 0.5 and config.box_best_matches
+    assert config.box_ious == [0.4, 0.5, 0.7] and config.box_samples == 256 and config.stage_weights == [1, 1, 0.5]
+    assert (config.box_loss, config.box_loss_weight) == ("giou", 5)
+    fcos = {"bbox_head.loss_bbox": {"type": "GIoULoss"}, "bbox_head.center_sampling": True}
+    config = training_of("fcos", fcos, tmp_path)
+    assert (config.box_loss, config.centre_radius) == ("giou", 1.5)
+
+
+def test_training_that_is_not_known_is_as_published(tmp_path):
+    """A detector converts whatever it was trained with."""
+    change = {
+        "train_cfg": {
+            "rpn_proposal": {"nms_pre": -1, "max_per_img": "all"},
+            "rpn": {"allowed_border": None, "sampler": None},
+            "rcnn": [{"assigner": {"pos_iou_thr": {"stage": 1}}}],
+        },
+        "roi_head.stage_loss_weights": [1],
+        "rpn_head.loss_bbox": {"type": "GIoULoss"},
+        "roi_head.bbox_head.loss_bbox": {"type": "BalancedL1Loss", "loss_weight": 3.0},
+    }
+    told, untold = (training_of("mask_rcnn", given, tmp_path) for given in (change, {}))
+    assert told.to_dict() == untold.to_dict()
+    assert untold.box_loss == "l1" and untold.box_ious == [0.5] and untold.stage_weights == [1.0]
 
 
 # --- the backbone alone

@@ -282,8 +282,6 @@ def test_a_broken_model_does_not_fail():
 
 def test_what_the_model_does_not_take_is_refused():
     model, inputs = small_model(), padded_images((64, 64))
-    with pytest.raises(ValueError, match="labels: training is not supported"):
-        model(**inputs, labels=[{"class_labels": [], "boxes": torch.zeros(0, 4)}])
     with pytest.raises(ValueError, match=r"pixel_mask: expected \(1, 64, 64\), got \(1, 64, 32\)"):
         model(inputs["pixel_values"], inputs["pixel_mask"][:, :, :32])
 
@@ -315,9 +313,22 @@ def test_impossible_configurations_are_refused():
         ({"fpn_norm": "batch"}, "fpn_norm must be \"layer\" or None, got 'batch'"),
         ({"box_stds": []}, r"box_stds must have four numbers for each stage, got \[\]"),
         ({"box_stds": [[0.1, 0.2]]}, r"box_stds must have four numbers for each stage, got \[\[0.1, 0.2\]\]"),
+        ({"box_loss": "iou"}, 'box_loss must be "l1" or "giou", got \'iou\''),
+        ({"box_ious": [0.5, 0.6]}, r"box_ious must have a number for each of 1 stages, got \[0.5, 0.6\]"),
+        ({"box_samples": 0}, "box_samples must be positive, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             small_config(**change)
+
+
+def test_models_are_trained_as_the_published_ones():
+    one, three = small_config(), small_config(**CASCADE)
+    assert (one.box_ious, one.stage_weights, one.box_loss, one.box_loss_weight) == ([0.5], [1.0], "l1", 1.0)
+    assert (one.rpn_train_post_nms, one.rpn_loss_beta) == (1000, 0.0)
+    assert one.box_best_matches and not one.rpn_inside_anchors
+    assert (three.box_ious, three.stage_weights) == ([0.5, 0.6, 0.7], [1.0, 0.5, 0.25])
+    assert (three.box_loss, three.box_loss_weight, three.rpn_train_post_nms) == ("giou", 10.0, 2000)
+    assert three.rpn_inside_anchors and not three.box_best_matches and three.rpn_loss_beta == 1 / 9
 
 
 def test_strides_are_those_of_the_backbone():

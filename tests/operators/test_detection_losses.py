@@ -79,15 +79,16 @@ def test_points_are_assigned_as_in_a_plain_loop(radius):
     levels = [(stride, [(x + 0.5) * stride for x in range(128 // stride)]) for stride in (8, 16, 32)]
     points = [(stride, x, y) for stride, places in levels for y in places for x in places]
     objects = random_boxes(12, 3, side=128.0, dtype=DOUBLE)
-    strides, x, y = torch.tensor(points, dtype=DOUBLE).unbind(dim=1)
-    assigned, distances = assign_points(torch.stack((x, y), dim=1), strides, objects, radius)
+    strides, *places = torch.tensor(points, dtype=DOUBLE).unbind(dim=1)
+    places = torch.stack(places, dim=1)
+    assigned, distances = assign_points(places, strides, objects, radius)
     expected = [plain_assign_point(*point, objects.tolist(), radius, finest=8, coarsest=32) for point in points]
     assert assigned.tolist() == expected and {BACKGROUND} < set(expected)
     for (_, x, y), index, found in zip(points, expected, distances.tolist(), strict=True):
         if index >= 0:
             left, top, right, bottom = objects[index].tolist()
             assert found == pytest.approx([x - left, y - top, right - x, bottom - y])
-    assigned, distances = assign_points(torch.stack((x, y), dim=1)[:9], strides[:9], objects[:0], radius)
+    assigned, distances = assign_points(places[:9], strides[:9], objects[:0], radius)
     assert (assigned == BACKGROUND).all() and distances.shape == (9, 4)
 
 
