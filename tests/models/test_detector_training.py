@@ -29,8 +29,8 @@ KINDS = {
 LEARNER = {"box_hidden_size": 64, "box_samples": 64, "rpn_train_pre_nms": 100, "rpn_train_post_nms": 60}
 LEARNERS = {
     "fcos": ({}, 90),
-    "mask_rcnn": (LEARNER, 70),
-    "cascade": (LEARNER | CASCADE | {"with_masks": False, "box_convs": 1, "box_samples": 32}, 90),
+    "mask_rcnn": (LEARNER, 50),
+    "cascade": (LEARNER | CASCADE | {"with_masks": False, "box_convs": 1, "box_samples": 24}, 100),
 }  # and the steps that they learn in
 
 
@@ -270,7 +270,7 @@ def learner(kind: str, backbone: str = "convnext"):
     """A detector that is large enough for ten small scenes of two classes."""
     torch.manual_seed(0)
     make = small_fcos_config if kind == "fcos" else small_rcnn_config
-    config = make(backbone, **{"num_labels": 2, "fpn_channels": 32, "max_detections": 20} | LEARNERS[kind][0])
+    config = make(backbone, **{"num_labels": 2, "fpn_channels": 24, "max_detections": 20} | LEARNERS[kind][0])
     return AutoModelForObjectDetection.from_config(config)
 
 
@@ -279,7 +279,7 @@ def test_ten_images_are_learned_by_heart(kind):
     examples, model = scenes(10), learner(kind).train()
     with_masks = getattr(model.config, "with_masks", False)
     batch = batch_of(examples, with_masks)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(LEARNERS[kind][1]):
         optimizer.zero_grad()
         model(**batch).loss.backward()
