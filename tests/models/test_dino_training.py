@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForObjectDetection, Trainer, TrainingArguments
 from transformers.loss.loss_deformable_detr import DeformableDetrForObjectDetectionLoss
 
-from hf_models import modeling_dino_detector
+from hf_models import dino_loss, modeling_dino_detector
 from hf_models.boxes import corner_boxes
 from hf_models.configuration_dino_detector import DinoDetectorConfig
 from hf_models.contrastive_denoising import attention_mask, noisy_objects
@@ -282,14 +282,27 @@ def test_validation():
     }
 
 
-def test_autocast():
+@pytest.mark.parametrize("autocast", [True, False])
+def test_half_precision(autocast):
     model, labels = random_model(), objects(3, 1)
     expected = model(images(), labels=labels).loss
-    with torch.autocast("cpu", torch.bfloat16):
+    if not autocast:
+        model = model.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         assert model(images(), labels=labels).loss.item() == pytest.approx(expected.item(), rel=0.05)
         loss = model.train()(images(), labels=labels).loss
     loss.backward()
     assert loss.dtype == torch.float32 and all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_two_processes_learn_what_one_does(monkeypatch):
+    """Each has one of two images, and divides by the mean of what both of them count."""
+    model, labels = random_model(), objects(3, 1)
+    expected = model(images(), labels=labels).loss
+    monkeypatch.setattr(dino_loss, "mean_over_processes", lambda count: torch.tensor(2.0))
+    parts = [model(images()[i : i + 1], labels=labels[i : i + 1]).loss for i in range(2)]
+    torch.testing.assert_close(sum(parts) / 2, expected)
+
 
 
 # --- weights
