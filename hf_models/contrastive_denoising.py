@@ -51,7 +51,7 @@ def noisy_objects(labels: list[dict], config: DinoDetectorConfig, device: torch.
     # (B, most) -> (B, groups * 2 * most): in each group one query of each object with little noise, and then with more
     classes, known = (tensor.repeat(1, 2 * groups) for tensor in (classes, known))
     centres, sizes = boxes.repeat(1, 2 * groups, 1).split(2, dim=-1)
-    # with half of this probability: the class of the other half may be random and right
+    # half of it, as in the original
     replaced = torch.rand(classes.shape, device=device) < config.label_noise_ratio / 2
     classes = torch.where(replaced, torch.randint_like(classes, config.num_labels), classes)
     steps = torch.rand((*classes.shape, 4), device=device)
@@ -71,14 +71,18 @@ def noisy_objects(labels: list[dict], config: DinoDetectorConfig, device: torch.
 
 
 def attention_mask(group: torch.Tensor, queries: int, batch_size: int, dtype: torch.dtype) -> torch.Tensor:
-    """What keeps the answers from those who are to find them.
+    """The mask by which no query sees the objects that it is to find.
+
+    The decoder's own queries see each other. A query of a known object sees these, and its own group.
 
     Args:
-        group: Of each of N queries of known objects, which see their own group and the decoder's own queries.
-        queries: The decoder's own, which see only each other; they come first.
+        group: (N,), the groups of the queries of known objects.
+        queries: Number of the decoder's own, which come first.
+        batch_size: Number of images.
+        dtype: Of the queries.
 
     Returns:
-        (batch_size, 1, queries + N, queries + N), which is added to the attention of a query (third axis) to another.
+        (batch_size, 1, queries + N, queries + N), to be added to the attention scores; the last axis is what is seen.
     """
     group = torch.cat((group.new_full((queries,), -1), group))
     visible = (group[:, None] == group) | (group == -1)

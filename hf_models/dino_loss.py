@@ -86,22 +86,21 @@ def _parts(
     config: DinoDetectorConfig,
 ) -> dict[str, torch.Tensor]:
     """The loss of the classes, of all queries, and those of the boxes, of queries that are to find an object."""
-    boxes = prediction.boxes
-    logits = prediction.logits.to(boxes)
-    queries, objects = ([part.to(boxes.device) for part in parts] for parts in zip(*matches, strict=True))
-    images = torch.cat([torch.full_like(found, i) for i, found in enumerate(queries)])
-    queries = torch.cat(queries)
+    device = sizes.device
+    images = torch.cat([torch.full_like(queries, i) for i, (queries, _) in enumerate(matches)]).to(device)
+    queries = torch.cat([queries for queries, _ in matches]).to(device)
     classes, targets = (
-        torch.cat([of_image[name][found] for of_image, found in zip(labels, objects, strict=True)])
+        torch.cat([one[name][found.to(device)] for one, (_, found) in zip(labels, matches, strict=True)])
         for name in ("class_labels", "boxes")
     )
+    logits = prediction.logits.to(targets.dtype)
     wanted = torch.zeros_like(logits)
     wanted[images, queries, classes] = 1
-    boxes, sizes = boxes[images, queries], sizes[images]
-    overlap = giou_loss(corner_boxes(boxes, sizes), corner_boxes(targets, sizes))
+    boxes, sizes = prediction.boxes[images, queries], sizes[images]
+    of_overlap = giou_loss(corner_boxes(boxes, sizes), corner_boxes(targets, sizes))
     count = mean_over_processes(logits.new_tensor(len(queries)))
     return {
         f"loss_ce{suffix}": focal_loss(logits, wanted, config.focal_alpha).sum() / count,
         f"loss_bbox{suffix}": config.bbox_loss_coefficient * (boxes - targets).abs().sum() / count,
-        f"loss_giou{suffix}": config.giou_loss_coefficient * overlap.sum() / count,
+        f"loss_giou{suffix}": config.giou_loss_coefficient * of_overlap.sum() / count,
     }
