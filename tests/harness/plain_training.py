@@ -110,7 +110,7 @@ class PlainRCNNTraining(PlainRCNN):
                             logits.append(objectness[anchor, y, column].item())
                             deltas.append(moves[4 * anchor : 4 * anchor + 4, y, column].tolist())
         assigned = plain_assign(anchors, objects, 0.7, 0.3, 0.3)
-        drawn = sum(index >= -1 for index in assigned)
+        drawn = max(sum(index >= 0 for index in assigned), 1) + max(assigned.count(-1), 1)
         beta = self.config.rpn_loss_beta
         for index, anchor, logit, delta in zip(assigned, anchors, logits, deltas, strict=True):
             if index >= -1:

@@ -8,12 +8,17 @@ import torch.distributed as dist
 from transformers import AutoModelForObjectDetection, Trainer, TrainingArguments
 
 from hf_models.boxes import corner_boxes
+from hf_models.conversion import convert
+from hf_models.detector_labels import checked_labels
 
 from ..harness.detection_scenes import average_precision, batch_of, scenes
+from ..harness.loss_goldens import CASES, batch_of_case, losses_of_original, original_of
+from ..harness.loss_goldens import SIZES as ORIGINAL_SIZES
 from ..harness.plain_training import PlainRCNNTraining, plain_assign_point, plain_focal, plain_iou
 from ..harness.rcnn_tester import CASCADE, padded_images
 from ..harness.rcnn_tester import small_config as small_rcnn_config
 from ..harness.rcnn_tester import small_model as small_rcnn
+from ..harness.segmentation_tester import write_checkpoint
 from .test_backbone_fcos import PlainFCOS
 from .test_backbone_fcos import small_config as small_fcos_config
 from .test_backbone_fcos import small_model as small_fcos
@@ -65,6 +70,24 @@ def check_parts(output, expected):
 
 
 # --- the losses
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_are_those_of_the_original(case, tmp_path):
+    """From the levels of the pyramid on; all is drawn, so that chance has no part in it."""
+    source, original = write_checkpoint(tmp_path, *original_of(case))
+    convert(source, tmp_path / "out", original_config=original, progress=False)
+    model = AutoModelForObjectDetection.from_pretrained(tmp_path / "out").train()
+    config, model.neck = model.config, torch.nn.Identity()
+    levels, labels = batch_of_case(case, config.level_strides, config.fpn_channels, config.num_labels)
+    pixel_mask = torch.zeros(2, 128, 128)
+    for mask, (width, height) in zip(pixel_mask, ORIGINAL_SIZES, strict=True):
+        mask[:height, :width] = 1
+    losses = model.find(levels, pixel_mask, checked_labels(labels, 2, config.num_labels)).loss_dict
+    expected = losses_of_original(case)
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value, rel=1e-4), name
 
 
 @pytest.mark.parametrize(
