@@ -271,6 +271,25 @@ def test_training_is_what_the_config_says(tmp_path):
     assert (config.box_loss, config.centre_radius) == ("giou", 1.5)
 
 
+def test_training_of_dino_is_what_the_config_says(tmp_path):
+    costs = {"cls_cost": {"weight": 1.5}, "reg_cost": {"weight": 4}, "iou_cost": {"weight": 3.0}}
+    denoising = {"noise_scale": {"label": 0.4, "box": 0.6}, "group_cfg": {"num_dn_queries": 50}}
+    config = training_of(
+        "dino",
+        {
+            "train_cfg": {"assigner": costs},
+            "bbox_head.dn_cfg": denoising,
+            "bbox_head.loss_bbox": {"loss_weight": 6},
+            "bbox_head.loss_iou": {"loss_weight": 1.0},
+            "bbox_head.loss_cls.alpha": 0.3,
+        },
+        tmp_path,
+    )
+    assert (config.class_cost, config.bbox_cost, config.giou_cost) == (1.5, 4, 3)
+    assert (config.num_denoising, config.label_noise_ratio, config.box_noise_scale) == (50, 0.4, 0.6)
+    assert (config.bbox_loss_coefficient, config.giou_loss_coefficient, config.focal_alpha) == (6, 1, 0.3)
+
+
 def test_training_that_is_not_known_is_as_published(tmp_path):
     """A detector converts whatever it was trained with."""
     change = {
