@@ -1,9 +1,11 @@
 """DINO learns: its loss by plain arithmetic, what its queries see, what each part teaches, and what it finds."""
 
 import itertools
+import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,9 +20,12 @@ from hf_models.dino_loss import Prediction, dino_losses
 from hf_models.modeling_dino_detector import DinoDetectorForObjectDetection
 
 from ..harness.detection_scenes import average_precision, batch_of, scenes
-from .test_dino_detector import STAGES, images, random_model, tiny_backbone, tiny_config
+from .test_dino_detector import FIXTURES, STAGES, images, random_model, tiny_backbone, tiny_config
 
 CPU = torch.device("cpu")
+SIZES = ((101, 72), (64, 96))  # width and height of two images
+# what mmdetection's own code made of so many objects in the first and in the second one
+ORIGINAL = json.loads((FIXTURES / "det_dino_losses.json").read_text())["losses"]
 
 
 def learner(**kwargs) -> DinoDetectorForObjectDetection:
@@ -149,6 +154,38 @@ def test_the_loss_is_deformable_detrs():
     logits, boxes = (torch.stack(parts) for parts in zip(*layers, strict=True))
     expected, *_ = DeformableDetrForObjectDetectionLoss(logits[-1], labels, CPU, boxes[-1], theirs, logits, boxes)
     torch.testing.assert_close(sum(loss for name, loss in losses.items() if not name.endswith("_enc")), expected)
+
+
+def drawn(counts) -> tuple[list[dict], list[Prediction], Prediction, int]:
+    """Labels of two images, predictions of three layers and of the encoder, and the number of groups."""
+    random, groups = np.random.RandomState(5), 20 // max(counts)  # its numbers are the same in every version of NumPy
+
+    def boxes(*shape):
+        sides = 0.1 + 0.4 * random.rand(*shape, 2)
+        return torch.from_numpy(np.concatenate((sides / 2 + (1 - sides) * random.rand(*shape, 2), sides), -1)).float()
+
+    def predicted(queries):
+        return Prediction(torch.from_numpy(2 * random.randn(2, queries, 7) - 2).float(), boxes(2, queries))
+
+    labels = [
+        {"class_labels": torch.from_numpy(random.randint(7, size=count)), "boxes": boxes(count)} for count in counts
+    ]
+    return labels, [predicted(12 + 2 * groups * max(counts)) for _ in range(3)], predicted(12), groups
+
+
+@pytest.mark.parametrize("counts", ORIGINAL)
+def test_the_loss_is_the_originals(counts):
+    """Matching, targets of known objects, what is divided by."""
+    expected, counts = ORIGINAL[counts], [int(count) for count in counts.split("-")]
+    labels, layers, proposed, groups = drawn(counts)
+    noisy = noisy_objects(labels, DinoDetectorConfig(num_labels=7, num_denoising=20), CPU)
+    assert len(noisy.group) == 2 * groups * max(counts)
+    losses = dino_losses(
+        proposed, layers, noisy, labels, torch.tensor(SIZES).float(), DinoDetectorConfig(num_labels=7)
+    )
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value, rel=1e-5), name
 
 
 # --- the queries of known objects
@@ -302,7 +339,6 @@ def test_two_processes_learn_what_one_does(monkeypatch):
     monkeypatch.setattr(dino_loss, "mean_over_processes", lambda count: torch.tensor(2.0))
     parts = [model(images()[i : i + 1], labels=labels[i : i + 1]).loss for i in range(2)]
     torch.testing.assert_close(sum(parts) / 2, expected)
-
 
 
 # --- weights
