@@ -60,8 +60,7 @@ class SegmentationTrainer(FineTuner):
                 sums += areas(predicted, torch.from_numpy(pair[1]), number)
                 if index in shown:
                     file = Path(self.args.output_dir) / f"prediction-{1 + shown.index(index)}.jpg"
-                    picture = comparison(*pair, predicted, names)
-                    show_picture(picture, file, self.state.global_step, self.callback_handler.callbacks)
+                    show_picture(comparison(*pair, predicted, names), file, self)
         sums = self.accelerator.reduce(sums.to(self.args.device))
         means, ious = metrics(sums.cpu().numpy())
         measured = means | {f"IoU {name}": iou for name, iou in zip(names, ious, strict=True)}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback, TrackioCallback
 
 from hf_models.inference.files import replacing
@@ -40,19 +40,14 @@ class CurvePicture(TrainerCallback):
         save_figure(figure, self.picture)
 
 
-def show_picture(picture: Image.Image, file: Path, step: int, callbacks: list[TrainerCallback]) -> None:
-    """Write a picture to a file, and to TensorBoard and trackio where the Trainer reports to them.
-
-    Args:
-        step: Of the training.
-        callbacks: Those of the Trainer.
-    """
+def show_picture(picture: Image.Image, file: Path, trainer: Trainer) -> None:
+    """Write a picture to a file and, while it trains, to TensorBoard and trackio where the Trainer reports to them."""
     with replacing(file) as beside:
         picture.save(beside)
-    for callback in callbacks:
+    for callback in trainer.callback_handler.callbacks if trainer.is_in_train else ():
         if isinstance(callback, TensorBoardCallback) and callback.tb_writer:
-            callback.tb_writer.add_image(file.stem, np.asarray(picture), step, dataformats="HWC")
+            callback.tb_writer.add_image(file.stem, np.asarray(picture), trainer.state.global_step, dataformats="HWC")
         elif isinstance(callback, TrackioCallback):
             import trackio
 
-            trackio.log({file.stem: trackio.Image(picture)}, step=step)
+            trackio.log({file.stem: trackio.Image(picture)})

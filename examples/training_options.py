@@ -82,5 +82,6 @@ def training_arguments(run: Path, metric: str, **options) -> TrainingArguments:
         logging_strategy="epoch",
         remove_unused_columns=False,  # the columns are made when rows are read
         report_to=[name for name in ("tensorboard", "trackio") if find_spec(name)],
+        run_name=run.name,  # under which trackio goes on, too
         **options,
     )
