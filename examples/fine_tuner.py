@@ -11,6 +11,8 @@ from shared_batch_norm import share_batch_norms
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
+from hf_models.errors import InputError
+
 AVERAGE = "average.pt"  # in a checkpoint
 
 
@@ -87,7 +89,10 @@ class FineTuner(Trainer):
             torch.save(self.average.state_dict(), Path(output_dir or self.args.output_dir) / AVERAGE)
 
     def _load_average(self, checkpoint: str) -> None:
-        self.average.load_state_dict(torch.load(Path(checkpoint) / AVERAGE, map_location="cpu", weights_only=True))
+        file = Path(checkpoint) / AVERAGE
+        if not file.is_file():
+            raise InputError(f"{checkpoint}: has no moving average. Resume without --ema, as the run was begun.")
+        self.average.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
 
 
 def moving_average(

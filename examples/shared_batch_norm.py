@@ -23,8 +23,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(hidden_states)
         processes, dims = dist.get_world_size(), (0, 2, 3)
-        mean = SumOfProcesses.apply(hidden_states.mean(dims)) / processes
-        centred = hidden_states - mean[:, None, None]
+        values = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
+        mean = SumOfProcesses.apply(values.mean(dims)) / processes
+        centred = values - mean[:, None, None]
         variance = SumOfProcesses.apply(centred.square().mean(dims)) / processes
         with torch.no_grad():
             count = hidden_states[:, 0].numel() * processes
