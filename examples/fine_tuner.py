@@ -91,7 +91,7 @@ class FineTuner(Trainer):
     def _load_average(self, checkpoint: str) -> None:
         file = Path(checkpoint) / AVERAGE
         if not file.is_file():
-            raise InputError(f"{checkpoint}: has no moving average. Resume without --ema, as the run was begun.")
+            raise InputError(f"{checkpoint}: has no moving average. Resume with --ema 0, as the run was begun.")
         self.average.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
 
 

@@ -67,7 +67,7 @@ def test_parquet_splits_are_read_and_the_test_split_is_measured(example, folder,
     monkeypatch.setattr(
         example.FineTuner, "evaluate", lambda *args, **kwargs: measured.append(args[1:]) or evaluate(*args, **kwargs)
     )
-    settings = {"model": str(default_checkpoint()), "num_train_epochs": 1}
+    settings = {"model": str(default_checkpoint()), "num_train_epochs": 1, "ema": 0.9, "gradient_checkpointing": True}
     example.finetune(str(tmp_path / "parquet"), tmp_path / "model", image_size=96, resume=False, **settings)
     while_training, (test,) = measured
     assert not while_training and len(test) == 14

@@ -125,6 +125,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(example, scenes, options, tmp_
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     with pytest.raises(SystemExit, match="Go on with --resume"):
         example.finetune(str(scenes), broken, **options)
+    (run / "checkpoint-6" / "average.pt").unlink()
+    with pytest.raises(InputError, match=r"checkpoint-6: has no moving average. Resume with --ema 0"):
+        example.finetune(str(scenes), broken, resume=True, **options)
 
 
 def as_process(rank, port, finetune, *args, **options):
