@@ -314,9 +314,8 @@ def main() -> None:
     data, output, seconds = (arguments.pop(name) for name in ("data", "output", "checkpoint_seconds"))
     minutes, settings = arguments.pop("cpu_minutes"), Settings(**arguments)
     if minutes:
-        settings = replace(
-            settings, epochs=affordable_epochs(Run(data, run_folder(output), settings), minutes, PHASES)
-        )
+        run = Run(data, run_folder(output), settings)
+        settings = replace(settings, epochs=affordable_epochs(run, minutes))
         print(f"{minutes:g} minutes of CPU time are {settings.epochs:g} epochs", flush=True)
     train(data, output, settings, seconds)
 

@@ -229,5 +229,11 @@ def test_cost_decides_the_epochs(data, tmp_path, monkeypatch):
     run = train_default.Run(data, tmp_path, train_default.Settings(epochs=100, batch_size=4))
     mean = 0.35 * 1 + 0.35 * 2 + 0.26 * 4 + 0.04 * 8
     assert train_default.affordable_epochs(run, 5) == pytest.approx(300 / mean / 5, abs=1e-3)
+    trained = []
+    monkeypatch.setattr(train_default, "train", lambda data, output, settings, seconds: trained.append(settings))
+    command = ["train", str(data), str(tmp_path / "m"), "--cpu-minutes", "5", "--batch-size", "4"]
+    monkeypatch.setattr("sys.argv", command)
+    train_default.main()
+    assert trained[0].epochs == pytest.approx(300 / mean / 5, rel=0.1)
     (tmp_path / "run.json").write_text('{"epochs": 7}')
     assert train_default.affordable_epochs(run, 5) == 7, "as the run was begun"
