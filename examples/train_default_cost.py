@@ -10,15 +10,14 @@ if TYPE_CHECKING:
 TIMED_STEPS = 4  # the fastest counts; the first of a size is slower
 
 
-def affordable_epochs(run: "Run", cpu_minutes: float, phases: tuple[tuple[float, ...], ...]) -> float:
+def affordable_epochs(run: "Run", cpu_minutes: float) -> float:
     """The epochs that cost so much CPU time in all threads of this process, from a few steps of each image size.
 
     A run that goes on keeps the epochs that it was begun with. The steps change `run`, which has to be thrown away.
 
     Args:
         run: A new run, at its first step.
-        cpu_minutes: CPU time of all training steps; validation is not counted.
-        phases: For each phase its end as a share of all steps, and more.
+        cpu_minutes: CPU time of all training steps; measuring the accuracy is not counted.
     """
     if run.processes.num_processes > 1:
         raise SystemExit("--cpu-minutes measures one process only. Give --epochs instead, or start one process.")
@@ -26,7 +25,7 @@ def affordable_epochs(run: "Run", cpu_minutes: float, phases: tuple[tuple[float,
     if written.exists():
         return json.loads(written.read_text())["epochs"]
     seconds_per_step, begin = 0.0, 0.0
-    for end, *_ in phases:
+    for end, *_ in run.phases:
         run.step = round(begin * run.total_steps)
         times = []
         for _ in range(TIMED_STEPS):

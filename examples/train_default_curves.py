@@ -5,7 +5,7 @@ Trainings of one family with several seeds have one colour, and a row each.
     python examples/train_default_curves.py PICTURE.png RUN...
 
 RUN is a folder with the `run.json` and the `curves.csv` of a training. Its cost is the CPU time of its steps, in all
-threads and processes; validation is not counted.
+threads and processes; measuring the accuracy is not counted.
 """
 
 import argparse
@@ -21,7 +21,7 @@ class Training:
 
     Attributes:
         settings: The content of `run.json`.
-        hours: Hours of CPU time up to each validation.
+        hours: Hours of CPU time up to each measurement of the accuracy.
         top1: Accuracy then, in percent.
     """
 
@@ -32,14 +32,14 @@ class Training:
         self.hours, self.top1, seconds = [], [], 0.0
         for row in rows:
             seconds += self.settings["processes"] * float(row["cpu_seconds"])
-            if row["validation_top1"]:
+            if top1 := row.get("held_back_top1") or row.get("validation_top1"):
                 self.hours.append(seconds / 3600)
-                self.top1.append(float(row["validation_top1"]))
+                self.top1.append(float(top1))
 
 
 @style
 def draw(trainings: list[Training]) -> Figure:
-    figure = new_figure(6, 3.6, "Accuracy on the validation photos while training")
+    figure = new_figure(6, 3.6, "Accuracy on photos held back while training")
     axes = figure.subplots()
     looks = {}  # of each family
     for training in trainings:
