@@ -23,6 +23,7 @@ class UperNetForSemanticSegmentation(OneSetOfWeights, StockUperNet):
     """As in transformers, and saved under its name: what loads there loads here, and the other way round."""
 
     accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it where it accumulates gradients
+    supports_gradient_checkpointing = True  # in the backbone
 
     @can_return_tuple
     def forward(
