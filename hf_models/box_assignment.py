@@ -61,6 +61,14 @@ def sample(assigned: torch.Tensor, number: int, share: float) -> tuple[torch.Ten
     return finding, _draw(assigned == BACKGROUND, number - len(finding))
 
 
+def _draw(candidates: torch.Tensor, number: int) -> torch.Tensor:
+    """Indices of at most so many of the places (N,) that are true, in ascending order."""
+    (places,) = candidates.nonzero(as_tuple=True)
+    if len(places) <= number:
+        return places
+    return places[torch.randperm(len(places))[:number].sort().values.to(places.device)]
+
+
 class Regions(NamedTuple):
     """Regions of a batch of images to learn from, R in all, image by image.
 
@@ -135,14 +143,6 @@ def mask_targets(masks: torch.Tensor, assigned: torch.Tensor, regions: torch.Ten
     # (n, height, width) -> (n, 1, height, width); (R, 1, side, side) -> (R, side, side)
     shares = roi_align(masks[:, None].to(regions), regions, side, spatial_scale=1.0)[:, 0]
     return (shares >= 0.5).to(regions)
-
-
-def _draw(candidates: torch.Tensor, number: int) -> torch.Tensor:
-    """Indices of at most so many of the places (N,) that are true, in ascending order."""
-    (places,) = candidates.nonzero(as_tuple=True)
-    if len(places) <= number:
-        return places
-    return places[torch.randperm(len(places))[:number].sort().values.to(places.device)]
 
 
 def assign_points(

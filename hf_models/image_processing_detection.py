@@ -1,4 +1,4 @@
-"""The image processor of the detectors: images in, boxes and masks out, as in mmdetection's test."""
+"""The image processor of the detectors: images and annotations in, boxes and masks out, as in mmdetection."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

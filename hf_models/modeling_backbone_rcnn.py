@@ -223,7 +223,7 @@ class BackboneRCNNForObjectDetection(Detector):
             assigned = assign_boxes(anchors[usable], boxes, found=0.7, missed=0.3, best_from=0.3)
             finding, background = sample(assigned, config.rpn_samples, share=0.5)
             boxes, finding, background = boxes[assigned[finding]], usable[finding], usable[background]
-            number += max(len(finding), 1) + max(len(background), 1)  # as there
+            number += max(len(finding), 1) + max(len(background), 1)  # at least one of each, as in MMDetection
             # the cross entropy of an anchor that is to find an object, and of one that is not
             class_losses += [F.softplus(-logits[i, finding]).sum(), F.softplus(logits[i, background]).sum()]
             targets = encode_deltas(anchors[finding], boxes)

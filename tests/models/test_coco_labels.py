@@ -49,6 +49,11 @@ def test_boxes_are_fractions_of_the_image_without_its_padding():
     alone = processor(image(), annotations=ANNOTATION, return_tensors="pt")
     torch.testing.assert_close(inputs.labels[0]["boxes"], alone.labels[0]["boxes"])
     torch.testing.assert_close(inputs.labels[0]["boxes"][0], torch.tensor([0.5, 0.3, 0.5, 1 / 3]))
+    theirs = DetrImageProcessorPil(size=SIZE)(
+        [image(), image(90, 30)], annotations=annotations, return_tensors="pt"
+    ).labels[0]["boxes"]
+    padded, size = torch.tensor([96.0, 48.0]).repeat(2), torch.tensor([64.0, 48.0]).repeat(2)
+    torch.testing.assert_close(inputs.labels[0]["boxes"] * size, theirs * padded)
     assert inputs.labels[1]["boxes"].shape == (0, 4) and inputs.labels[1]["class_labels"].shape == (0,)
 
 
