@@ -3,10 +3,10 @@
     pip install '.[train]'
     python examples/train_default.py DATA OUTPUT [--epochs 40] [--family flash_internimage]
 
-DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
-ImageNet wnids. A run that was killed goes on from its last checkpoint when started again, to the same weights as an
-unbroken one. OUTPUT-run holds the checkpoint, the decoded photos, `run.json` (settings and environment) and
-`curves.csv`.
+DATA holds `train-*.parquet` with the columns `image` and `label`; the label names are ImageNet wnids. Every 20th photo
+is not trained on, and tells how good the model is. A run that was killed goes on from its last checkpoint when started
+again, to the same weights as an unbroken one. OUTPUT-run holds the checkpoint, the decoded photos, `curves.csv` and
+`run.json` (settings and environment).
 
 OUTPUT becomes a model folder: half-precision weights, labels with their real names, processor. Its accuracy:
 
@@ -17,6 +17,10 @@ training under way may thus end earlier, with fewer `--epochs`, at little loss. 
 the learning rate rises again and falls once more.
 Images are small at first and regularisation weak; both grow together (https://arxiv.org/abs/2104.00298).
 
+`--start MODEL --teacher FOLDER` trains a model further, on what `train_default_teacher.py` has written to FOLDER.
+
+To compare models at equal cost, give the same `--cpu-minutes` to each instead of `--epochs`.
+
 Several GPUs, or the cores of a CPU (`--batch-size` counts the photos of all processes together):
 
     torchrun --nproc-per-node 2 examples/train_default.py DATA OUTPUT
@@ -26,13 +30,14 @@ On Linux, MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 sa
 
 import argparse
 import csv
+import inspect
 import json
 import math
 import os
 import platform
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,7 +47,8 @@ from accelerate import PartialState
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from train_default_data import Augmentation, Photos, image_processor, plain
+from train_default_cost import affordable_epochs
+from train_default_data import Augmentation, Lessons, Photos, image_processor, plain
 from train_default_models import CONFIGS
 from train_default_optimizer import MuonWithAdamW
 from transformers import AutoModelForImageClassification, PreTrainedModel
@@ -54,10 +60,11 @@ COOLDOWN = 1 / 3  # of all steps
 LABEL_SMOOTHING = 0.1
 EMA_DECAY = 0.999
 LOG_STEPS = 50
-VALIDATIONS = 16  # in a run, at most
+VALIDATIONS = 8  # in a run, at most
 # (end as a share of all steps, image size, magnitude of RandAugment, share of mixed batches). Few epochs and a small
 # model, which learns the photos by heart late if at all: weaker than the usual recipes of 300 epochs.
 PHASES = ((0.35, 32, 2, 0.0), (0.7, 48, 3, 0.02), (0.96, 64, 4, 0.1), (1.0, 80, 4, 0.1))
+PHASES_OF_START = ((0.5, 64, 4, 0.0), (1.0, 80, 4, 0.0))  # of a model that was trained already
 
 
 @dataclass
@@ -69,6 +76,8 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 1e-3
     seed: int = 0
+    start: str = ""
+    teacher: str = ""
 
 
 class Run:
@@ -81,22 +90,31 @@ class Run:
         self.device = self.processes.device
         with self.processes.main_process_first():
             self.photos = Photos(data, "train", folder / "train.npy")
-            self.validation = Photos(data, "validation", folder / "validation.npy")
+        self.chosen, self.held_back = self.photos.held_back()
+        self.lessons = Lessons(Path(settings.teacher), self.photos) if settings.teacher else None
+        self.phases = PHASES_OF_START if settings.start else PHASES
         torch.manual_seed(settings.seed)
-        config = CONFIGS[settings.family]
-        config.num_labels = len(self.photos.names)
-        self.model = AutoModelForImageClassification.from_config(config).to(self.device).train()
+        if settings.start:
+            model = AutoModelForImageClassification.from_pretrained(settings.start, dtype=torch.float32)
+        else:
+            CONFIGS[settings.family].num_labels = len(self.photos.names)
+            model = AutoModelForImageClassification.from_config(CONFIGS[settings.family])
+        self.model = model.to(self.device).train()
         self.average = AveragedModel(self.model, multi_avg_fn=moving_average, use_buffers=True).eval()
         self.optimizer = MuonWithAdamW(self.model)
+        # I-JEPA takes images of other sizes than that of its config only when it is told so
+        takes = inspect.signature(self.model.forward).parameters
+        self.any_size = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
         several = self.processes.num_processes > 1
         self.parallel_model = DistributedDataParallel(self.model) if several else self.model
         self.step = 0
-        self.steps_per_epoch = len(self.photos) // settings.batch_size
+        self.steps_per_epoch = len(self.chosen) // settings.batch_size
         self.total_steps = round(settings.epochs * self.steps_per_epoch)
-        self.augmentations = [Augmentation(*phase[1:], config.num_labels) for phase in PHASES]
+        self.augmentations = [Augmentation(*phase[1:], len(self.photos.names)) for phase in self.phases]
 
     def phase(self) -> int:
-        return next(i for i, phase in enumerate(PHASES) if self.step < phase[0] * self.total_steps or phase[0] == 1)
+        done = self.step / self.total_steps
+        return next(i for i, (end, *_) in enumerate(self.phases) if done < end or end == 1)
 
     def learning_rate(self) -> float:
         """Warm-up, plateau, half a cosine."""
@@ -107,10 +125,11 @@ class Run:
 
     def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, position = divmod(self.step, self.steps_per_epoch)
-        order = torch.randperm(len(self.photos), generator=torch.Generator().manual_seed(self.settings.seed + epoch))
-        chosen = order[position * self.settings.batch_size :][: self.settings.batch_size]
+        order = torch.randperm(len(self.chosen), generator=torch.Generator().manual_seed(self.settings.seed + epoch))
+        chosen = self.chosen[order[position * self.settings.batch_size :][: self.settings.batch_size]]
         chosen = chosen[self.processes.process_index :: self.processes.num_processes]
-        return self.augmentations[self.phase()](self.photos.images[chosen], self.photos.labels[chosen])
+        lessons = self.lessons(chosen) if self.lessons else None
+        return self.augmentations[self.phase()](self.photos.images[chosen], self.photos.labels[chosen], lessons)
 
     def train_step(self) -> float:
         """One step; returns its loss on this process's photos.
@@ -119,7 +138,8 @@ class Run:
         """
         torch.manual_seed(self.settings.seed + 1_000_003 * (self.step + 1) + self.processes.process_index)
         images, labels = (tensor.to(self.device) for tensor in self.batch())
-        loss = F.cross_entropy(self.logits(self.parallel_model, images), labels, label_smoothing=LABEL_SMOOTHING)
+        smoothing = 0.0 if self.lessons else LABEL_SMOOTHING
+        loss = F.cross_entropy(self.logits(self.parallel_model, images), labels, label_smoothing=smoothing)
         self.model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -142,16 +162,16 @@ class Run:
 
     def logits(self, model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16):
-            return model(pixel_values=images).logits.float()
+            return model(pixel_values=images, **self.any_size).logits.float()
 
     @torch.no_grad()
     def top1(self, size: int) -> float:
-        """Accuracy of the averaged weights on the validation photos at `size` pixels, in percent."""
+        """Accuracy of the averaged weights on the photos held back, at `size` pixels, in percent."""
         right = 0
-        for images, labels in zip(self.validation.images.split(250), self.validation.labels.split(250), strict=True):
+        for images, labels in zip(self.held_back.images.split(250), self.held_back.labels.split(250), strict=True):
             best = self.logits(self.average, plain(images, size).to(self.device)).argmax(dim=-1)
             right += (best.cpu() == labels).sum().item()
-        return 100 * right / len(self.validation)
+        return 100 * right / len(self.held_back)
 
     def save(self) -> None:
         """Write the checkpoint beside the last one, then put it in its place."""
@@ -196,7 +216,7 @@ class Curves:
 
     FIELDS = (
         *("step", "epoch", "size", "learning_rate"),
-        *("images_per_second", "cpu_seconds", "train_loss", "validation_top1"),
+        *("images_per_second", "cpu_seconds", "train_loss", "held_back_top1"),
     )
 
     def __init__(self, path: Path, step: int):
@@ -214,8 +234,12 @@ class Curves:
         print(", ".join(f"{name} {value}" for name, value in zip(self.FIELDS, values, strict=True)), flush=True)
 
 
+def run_folder(output: Path) -> Path:
+    return Path(f"{output}-run")
+
+
 def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: float) -> None:
-    run = Run(data, Path(f"{output}-run"), settings)
+    run = Run(data, run_folder(output), settings)
     run.resume()
     if writes := run.processes.is_main_process:
         write_environment(run)
@@ -224,7 +248,7 @@ def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: floa
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     losses, started, cpu, saved = [], time.perf_counter(), time.process_time(), time.monotonic()
     while run.step < run.total_steps:
-        size = PHASES[run.phase()][1]
+        size = run.phases[run.phase()][1]
         losses.append(run.train_step())
         if writes and (run.step % LOG_STEPS == 0 or run.validates()):
             speed = f"{len(losses) * settings.batch_size / (time.perf_counter() - started):.1f}"
@@ -277,14 +301,23 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--family", choices=CONFIGS, default=Settings.family)
-    parser.add_argument("--epochs", type=float, default=Settings.epochs, help="may be others when a run goes on")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=float, default=Settings.epochs, help="may be others when a run goes on")
+    length.add_argument("--cpu-minutes", type=float, help="as many epochs as cost so much CPU time in all threads")
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
     parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
     parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--start", default="", help="folder of a model to train further; the family is its own")
+    parser.add_argument("--teacher", default="", help="folder of train_default_teacher.py, to learn from it too")
     parser.add_argument("--checkpoint-seconds", type=float, default=180, help="time between checkpoints")
     arguments = vars(parser.parse_args())
     data, output, seconds = (arguments.pop(name) for name in ("data", "output", "checkpoint_seconds"))
-    train(data, output, Settings(**arguments), seconds)
+    minutes, settings = arguments.pop("cpu_minutes"), Settings(**arguments)
+    if minutes:
+        run = Run(data, run_folder(output), settings)
+        settings = replace(settings, epochs=affordable_epochs(run, minutes))
+        print(f"{minutes:g} minutes of CPU time are {settings.epochs:g} epochs", flush=True)
+    train(data, output, settings, seconds)
 
 
 if __name__ == "__main__":

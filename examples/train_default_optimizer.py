@@ -10,8 +10,8 @@ MUON_FACTOR = 2  # Muon's learning rate as a multiple of AdamW's
 class MuonWithAdamW:
     """Muon (https://arxiv.org/abs/2502.16982) for linear layers and dense convolutions, AdamW for the rest.
 
-    AdamW keeps the classifier, the convolution that sees the image, depthwise convolutions, biases and norms; biases
-    and norms do not decay. To Muon a convolution (out, in, height, width) is a matrix (out, in * height * width).
+    AdamW keeps the classifier, the convolution that sees the image, depthwise convolutions, positions, biases and
+    norms; biases and norms do not decay. To Muon a convolution (out, in, height, width) is a matrix with `out` rows.
     """
 
     def __init__(self, model: nn.Module):
@@ -19,7 +19,7 @@ class MuonWithAdamW:
         self.parameters = {
             name: parameter
             for name, parameter in named.items()
-            if parameter.ndim > 1 and parameter.shape[1] > 3 and not name.startswith("classifier")
+            if parameter.ndim > 1 and min(parameter.shape[:2]) > 3 and not name.startswith("classifier")
         }
         others = [parameter for name, parameter in named.items() if name not in self.parameters]
         # views of the same memory, which Muon writes to

@@ -25,6 +25,7 @@ class UperNetForSemanticSegmentation(Shardable, OneSetOfWeights, StockUperNet):
 
     _no_split_modules = ["UperNetHead", "UperNetFCNHead"]
     accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it where it accumulates gradients
+    supports_gradient_checkpointing = True  # in the backbone
 
     @can_return_tuple
     def forward(

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .execution import are_plain, is_untouched, only_computes
+from .execution import are_plain, is_untouched, only_compiles, only_computes
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available()
 _MANY = 4  # output channels for each output pixel, from which on rearranging the weights takes longer than the pixels
@@ -23,23 +23,44 @@ def downsample(conv: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, C_out, H', W').
     """
-    batch_size, _, height, width = hidden_states.shape
-    pixels = batch_size * ((height + 1) // 2) * ((width + 1) // 2)
     if (
-        _only_computes(conv, hidden_states)
+        (only_computes() or only_compiles())
+        and _is_for_onednn(conv, hidden_states)
         and conv.kernel_size == (3, 3)
         and conv.stride == (2, 2)
         and conv.padding == conv.dilation == (1, 1)
         and conv.padding_mode == "zeros"
         and conv.groups == 1
-        and 0 < pixels * _MANY <= conv.out_channels
     ):
-        padded = F.pad(hidden_states.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # (N, H + 2, W + 2, C)
-        taps = [padded[:, y : y + height : 2, x : x + width : 2] for y in range(3) for x in range(3)]
-        patches = torch.stack(taps, dim=-1).flatten(-2)  # (N, H', W', C * 9)
-        out = torch.ops.hf_models.linear(patches, conv.weight.flatten(1), conv.bias)
-        return out.permute(0, 3, 1, 2)  # (N, H', W', C_out) -> (N, C_out, H', W')
+        product_or_conv = torch.ops.hf_models.downsample if only_compiles() else _downsample
+        return product_or_conv(hidden_states, conv.weight, conv.bias)
     return conv(hidden_states)
+
+
+def _downsample(hidden_states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """A 3x3 convolution with stride 2 and padding 1, with what is faster for these sizes."""
+    batch_size, _, height, width = hidden_states.shape
+    pixels = batch_size * ((height + 1) // 2) * ((width + 1) // 2)
+    if not 0 < pixels * _MANY <= len(weight):
+        return F.conv2d(hidden_states, weight, bias, stride=2, padding=1)
+    padded = F.pad(hidden_states.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))  # (N, H + 2, W + 2, C)
+    taps = [padded[:, y : y + height : 2, x : x + width : 2] for y in range(3) for x in range(3)]
+    patches = torch.stack(taps, dim=-1).flatten(-2)  # (N, H', W', C * 9)
+    out = torch.ops.hf_models.linear(patches, weight.flatten(1), bias)
+    return out.permute(0, 3, 1, 2)  # (N, H', W', C_out) -> (N, C_out, H', W')
+
+
+# torch.compile knows no sizes to choose by. A model's own copy of this file, from the Hub, finds the operator defined.
+if not hasattr(torch.ops.hf_models, "downsample"):
+    _library = torch.library.Library("hf_models", "FRAGMENT")
+    _library.define("downsample(Tensor hidden_states, Tensor weight, Tensor? bias) -> Tensor")
+    _library.impl("downsample", _downsample, "CPU")
+
+    @torch.library.register_fake("hf_models::downsample", lib=_library)
+    def _downsample_shape(hidden_states, weight, bias):
+        batch_size, _, height, width = hidden_states.shape
+        out = hidden_states.new_empty(batch_size, (height + 1) // 2, (width + 1) // 2, len(weight))
+        return out.permute(0, 3, 1, 2)  # (N, H', W', C_out) -> (N, C_out, H', W')
 
 
 def conv_norm_relu(conv: nn.Module, norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -54,7 +75,8 @@ def conv_norm_relu(conv: nn.Module, norm: nn.Module, hidden_states: torch.Tensor
         (N, C_out, H', W').
     """
     if (
-        _only_computes(conv, hidden_states)
+        only_computes()
+        and _is_for_onednn(conv, hidden_states)
         and conv.bias is None
         and conv.padding_mode == "zeros"
         and is_untouched(norm, nn.BatchNorm2d)
@@ -69,11 +91,10 @@ def conv_norm_relu(conv: nn.Module, norm: nn.Module, hidden_states: torch.Tensor
     return F.relu(norm(conv(hidden_states)))
 
 
-def _only_computes(conv: nn.Module, hidden_states: torch.Tensor) -> bool:
-    """Whether nothing but numbers is wanted of PyTorch's convolution, and oneDNN has it for these tensors."""
+def _is_for_onednn(conv: nn.Module, hidden_states: torch.Tensor) -> bool:
+    """Whether oneDNN has PyTorch's convolution for these tensors."""
     return (
-        only_computes()
-        and _HAS_ONEDNN
+        _HAS_ONEDNN
         and is_untouched(conv, nn.Conv2d)
         and are_plain(hidden_states)
         and hidden_states.is_cpu

@@ -120,6 +120,8 @@ def _markdown(table: list[list[str]], text_columns: int) -> str:
     return f"{tables.markdown(table, text_columns)}\n"
 
 
+MODEL_TABLES = dict.fromkeys(model_tables.TABLES, "speed.md")  # name -> page
+MODEL_TABLES |= {"8 bits": "quantization.md", "adopted layers": "adoption.md"}
 SHORT = {"direction": "forward", "dtype": "float32", "threads": "1"}
 TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     (ROOT / "README.md", "families", families_table),
@@ -131,7 +133,7 @@ TABLES: list[tuple[Path, str, Callable[[], str]]] = [
     (DOCS / "evaluation.md", "accuracy", accuracy_table),
     *(
         (DOCS / page, f"speed of {name}", partial(model_tables.models_table, name))
-        for name, page in (dict.fromkeys(model_tables.TABLES, "speed.md") | {"8 bits": "quantization.md"}).items()
+        for name, page in MODEL_TABLES.items()
     ),
     (DOCS / "detection.md", "speed of detectors", model_tables.detectors_table),
     (DOCS / "export.md", "speed of exported models", tables.exports_table),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -33,11 +34,25 @@ def from_transformers(model_type: str, adopt: Callable | None = None) -> nn.Modu
     return model
 
 
-# key of the command -> title for tables, and what makes the model
-ADOPTED = {
-    "convnext-t-own": ("ConvNeXt-T (transformers)", partial(from_transformers, "convnext")),
-    "convnext-t-dcnv4": ("ConvNeXt-T with DCNv4", partial(from_transformers, "convnext", adopt_dcnv4)),
-    "convnext-t-31x31": ("ConvNeXt-T, 31-29-27-13", partial(from_transformers, "convnext", adopt_large_kernels)),
-    "vit-b-own": ("ViT-B/16 without class token", lambda: AnySize(from_transformers("ijepa"))),
-    "vit-b-dcnv4": ("ViT-B/16 with DCNv4", partial(from_transformers, "ijepa", adopt_dcnv4)),
+class Adopted(NamedTuple):
+    """A network to time.
+
+    Attributes:
+        title: For tables.
+        build: Makes it.
+        stock: Key of the network that it was before, if it is another one.
+    """
+
+    title: str
+    build: Callable[[], nn.Module]
+    stock: str | None = None
+
+
+convnext, ijepa = partial(from_transformers, "convnext"), partial(from_transformers, "ijepa")
+ADOPTED = {  # key of the command -> the network
+    "convnext-t-own": Adopted("ConvNeXt-T (transformers)", convnext),
+    "convnext-t-dcnv4": Adopted("ConvNeXt-T with DCNv4", partial(convnext, adopt_dcnv4), "convnext-t-own"),
+    "convnext-t-31x31": Adopted("ConvNeXt-T, 31-29-27-13", partial(convnext, adopt_large_kernels), "convnext-t-own"),
+    "vit-b-own": Adopted("ViT-B/16 without class token", lambda: AnySize(ijepa())),
+    "vit-b-dcnv4": Adopted("ViT-B/16 with DCNv4", partial(ijepa, adopt_dcnv4), "vit-b-own"),
 }

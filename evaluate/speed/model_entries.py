@@ -182,7 +182,7 @@ MODELS = {
         "Swin-T (timm)", lambda: from_timm("swin_tiny_patch4_window7_224"), modes=OF_OTHERS, needs_timm=True
     ),
     **{
-        name: Entry(title, build, modes=("eager", *COMPILED), is_default=False)
-        for name, (title, build) in ADOPTED.items()
+        name: Entry(adopted.title, adopted.build, modes=("eager", *COMPILED), is_default=False)
+        for name, adopted in ADOPTED.items()
     },
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..results import DETECTORS, FOLDER, MODELS, read_results
+from .adopted_tables import render_adopted
 from .cells import (
     Row,
     cases,
@@ -186,6 +187,7 @@ TABLES: dict[str, Callable[[Rows], str]] = {
     "runtimes": _runtimes,
     "8 bits": _int8,
     "versions": _baseline,
+    "adopted layers": render_adopted,
 }
 
 

@@ -7,6 +7,11 @@ from torch.nn import functional as F
 
 from .implementations import Implementation
 
+try:
+    from torchvision.ops import deform_conv2d
+except (ImportError, RuntimeError):  # not installed, or built for another PyTorch
+    deform_conv2d = None
+
 MISSING_ATTENTION = (
     "torch-ms-deform-attn is not installed, so its rows are left out; "
     "`pip install --no-build-isolation torch-ms-deform-attn` compiles it"
@@ -56,6 +61,8 @@ def peers(value: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> li
     found = [Implementation("grid_sample", grid_sample_core, (value, offset, weight))]
     if deformable_attention() and value.device.type == "cpu":
         found.append(_attention(value, offset, weight))
+    if deform_conv2d is not None:
+        found.append(_dcn_v2(value, offset, weight))
     found.append(_depthwise(value))
     if value.shape[1] % 7 == value.shape[2] % 7 == 0:
         found.append(_window_attention(value))
@@ -82,6 +89,25 @@ def _attention(value, offset, weight) -> Implementation:
         return out.unflatten(1, (height, width)).to(value.dtype)
 
     return Implementation("torch-ms-deform-attn", function, (value, locations, weight))
+
+
+def _dcn_v2(value, offset, weight) -> Implementation:
+    """The aggregation as a depthwise DCNv2 whose kernel is 1 everywhere, with its inputs in its layout.
+
+    It computes half precision in float32, of which torchvision has no operator in bfloat16.
+    """
+    row_by_row = torch.arange(9).view(3, 3).T.flatten()  # our points go column by column
+    # (N, H, W, G, 9, 2) -> (N, G * 9 * 2, H, W), y first
+    offset = offset[..., row_by_row, :].flip(-1).flatten(3).permute(0, 3, 1, 2).contiguous()
+    weight = weight[..., row_by_row].flatten(3).permute(0, 3, 1, 2).contiguous()  # (N, G * 9, H, W)
+    images = value.flatten(3).permute(0, 3, 1, 2).contiguous()  # (N, C, H, W)
+    kernel = torch.ones(images.shape[1], 1, 3, 3, device=value.device)
+
+    def function(images, offset, weight):
+        out = deform_conv2d(images.float(), offset.float(), kernel, padding=1, mask=weight.float())
+        return out.permute(0, 2, 3, 1).to(images.dtype)  # (N, C, H, W) -> (N, H, W, C)
+
+    return Implementation("DCNv2 (torchvision)", function, (images, offset, weight))
 
 
 def _depthwise(value) -> Implementation:

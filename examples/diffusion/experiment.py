@@ -1,7 +1,7 @@
 """Does DCNv4 improve a U-Net of diffusion at equal cost? Three U-Nets are trained, judged and put into one table.
 
     pip install '.[diffusion]'
-    python examples/diffusion/experiment.py DATA OUTPUT [--steps 4000] [--seeds 0 1] [--resume]
+    python examples/diffusion/experiment.py DATA OUTPUT [--steps 2000] [--seeds 0 1] [--resume]
 
 DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
 ImageNet wnids. First the CPU time of a step of each U-Net is measured. Then each gets as many steps as cost the same
@@ -47,7 +47,7 @@ class Experiment:
     Args:
         data: Folder of the photos.
         output: Folder for what is found; a file that is there already is not made again.
-        settings: `steps`, `seeds` and `batch_size`.
+        settings: `steps`, `seeds`, `batch_size` and `judged`, the number of validation photos.
     """
 
     def __init__(self, data: Path, output: Path, settings: dict):
@@ -55,6 +55,7 @@ class Experiment:
         output.mkdir(parents=True, exist_ok=True)
         self.photos = Photos(data, "train", output / "train.npy")
         self.validation = Photos(data, "validation", output / "validation.npy")
+        self.validation.keep(settings["judged"])
 
     def run(self, checkpoint_seconds: float) -> None:
         costs = self.costs()
@@ -147,13 +148,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--steps", type=int, default=4000, help="of the U-Net with convolutions")
+    parser.add_argument("--steps", type=int, default=2000, help="of the U-Net with convolutions")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--judged", type=int, default=2020, help="validation photos for loss and samples")
     parser.add_argument("--resume", action="store_true", help="go on with the experiment in OUTPUT")
     parser.add_argument("--checkpoint-seconds", type=float, default=180, help="time between checkpoints")
     arguments = parser.parse_args()
-    settings = {"steps": arguments.steps, "seeds": arguments.seeds, "batch_size": arguments.batch_size}
+    settings = {name: getattr(arguments, name) for name in ("steps", "seeds", "batch_size", "judged")}
     check_settings(arguments.output, settings, arguments.resume)
     Experiment(arguments.data, arguments.output, settings).run(arguments.checkpoint_seconds)
 

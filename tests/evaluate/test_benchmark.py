@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from hf_models.cli import app
@@ -60,6 +61,33 @@ def test_every_implementation_that_should_computes_the_aggregation(dtype):
         assert out.dtype == dtype
         if candidate.same_result:
             check_agreement(candidate.name, out, expected)
+
+
+def deform_conv2d_by_definition(x, offset, weight, padding, mask):
+    """torchvision's DCNv2, depthwise with a kernel of ones: the same samples as `grid_sample` takes, row by row."""
+    channels, height, width = x.shape[1:]
+    groups = mask.shape[1] // 9
+    assert padding == 1 and weight.shape == (channels, 1, 3, 3) and weight.eq(1).all()
+    images = x.unflatten(1, (groups, -1)).flatten(0, 1)
+    offset, mask = (
+        given.unflatten(1, (groups, 9, -1)).flatten(0, 1) for given in (offset, mask)
+    )  # (N G, 9, 2 or 1, H, W)
+    out = 0
+    for point in range(9):
+        row = torch.arange(height, dtype=x.dtype)[:, None] + point // 3 - 1 + offset[:, point, 0]
+        column = torch.arange(width, dtype=x.dtype) + point % 3 - 1 + offset[:, point, 1]
+        grid = torch.stack(((2 * column + 1) / width - 1, (2 * row + 1) / height - 1), dim=-1)
+        out = out + F.grid_sample(images, grid, align_corners=False) * mask[:, point]
+    return out.reshape(x.shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dcn_v2_with_a_kernel_of_ones_is_the_aggregation(monkeypatch, dtype):
+    monkeypatch.setattr(peers, "deform_conv2d", peers.deform_conv2d or deform_conv2d_by_definition)
+    candidates = {one.name: one for one in BY_NAME["deformable-conv"].implementations(SIZE, dtype, "cpu")}
+    ours, theirs = candidates["ours"], candidates["DCNv2 (torchvision)"]
+    assert theirs.same_result
+    check_agreement("DCNv2", theirs.function(*theirs.inputs), ours.function(*ours.inputs))
 
 
 def test_a_wrong_result_is_never_timed():

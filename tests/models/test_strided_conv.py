@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
 from hf_models import strided_conv
@@ -120,3 +121,15 @@ def test_the_modules_run_in_autocast(stem, products):
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(downsample(down, x), down(x)) and not products
         assert torch.equal(conv_norm_relu(*stem, x), plain_stem(*stem, x))
+
+
+@torch.no_grad()
+def test_a_compiled_model_chooses_when_it_runs(products):
+    conv = nn.Conv2d(6, 256, 3, stride=2, padding=1)
+    graphs = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda x: downsample(conv, x), backend=graphs, fullgraph=True, dynamic=True)
+    for size, by_patches in (((5, 7), 1), ((17, 18), 1), ((7, 9), 2)):
+        x = images(1, 6, *size)
+        torch.testing.assert_close(compiled(x), conv(x), rtol=1e-5, atol=1e-5)
+        assert len(products) == by_patches
+    assert graphs.frame_count == 1

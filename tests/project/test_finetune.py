@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
 
+from hf_models import default_checkpoint
 from hf_models.inference import classify_images
 
 pytest.importorskip("accelerate")
@@ -39,19 +40,19 @@ def folder(tmp_path):
 
 
 def test_learns_colours_and_resumes(example, folder, tmp_path, monkeypatch):
-    settings = {"model": str(example.hf_models.default_checkpoint()), "image_size": None, "learning_rate": 1e-3}
+    settings = {"model": str(default_checkpoint()), "image_size": None, "learning_rate": 1e-3}
     settings["per_device_train_batch_size"] = 9
     output = tmp_path / "model"
     measured = example.finetune(folder, output, num_train_epochs=2, resume=False, **settings)
-    assert measured["balanced_accuracy"] == 1
+    assert measured["balanced_accuracy"] == 1 and Path(f"{output}-run", "curves.png").is_file()
     model = AutoModelForImageClassification.from_pretrained(output)
     assert model.config.id2label == dict(enumerate(COLOURS))
     picture = Image.new("RGB", (60, 50), COLOURS["green"])
     assert pipeline("image-classification", model=str(output))(picture, top_k=1)[0]["label"] == "green"
     with pytest.raises(SystemExit, match="--resume"):
         example.finetune(folder, output, num_train_epochs=2, resume=False, **settings)
-    step, steps = example.Trainer.training_step, []
-    monkeypatch.setattr(example.Trainer, "training_step", lambda *args: steps.append(1) or step(*args))
+    step, steps = example.FineTuner.training_step, []
+    monkeypatch.setattr(example.FineTuner, "training_step", lambda *args: steps.append(1) or step(*args))
     example.finetune(folder, output, num_train_epochs=3, resume=True, **settings)
     assert len(steps) == 6, "the third epoch alone"
 
@@ -62,11 +63,11 @@ def test_parquet_splits_are_read_and_the_test_split_is_measured(example, folder,
     (tmp_path / "parquet").mkdir()
     for split, chosen in sizes.items():
         rows.select(chosen).to_parquet(tmp_path / "parquet" / f"{split}.parquet")
-    evaluate, measured = example.Trainer.evaluate, []
+    evaluate, measured = example.FineTuner.evaluate, []
     monkeypatch.setattr(
-        example.Trainer, "evaluate", lambda *args, **kwargs: measured.append(args[1:]) or evaluate(*args, **kwargs)
+        example.FineTuner, "evaluate", lambda *args, **kwargs: measured.append(args[1:]) or evaluate(*args, **kwargs)
     )
-    settings = {"model": str(example.hf_models.default_checkpoint()), "num_train_epochs": 1}
+    settings = {"model": str(default_checkpoint()), "num_train_epochs": 1, "ema": 0.9, "gradient_checkpointing": True}
     example.finetune(str(tmp_path / "parquet"), tmp_path / "model", image_size=96, resume=False, **settings)
     while_training, (test,) = measured
     assert not while_training and len(test) == 14
@@ -124,7 +125,7 @@ def test_images_of_other_channels(example, folder, tmp_path, channels):
     example.finetune(
         folder,
         tmp_path / "model",
-        model=str(example.hf_models.default_checkpoint()),
+        model=str(default_checkpoint()),
         image_size=None,
         resume=False,
         channels=channels,
@@ -138,13 +139,13 @@ def test_images_of_other_channels(example, folder, tmp_path, channels):
 def test_a_damaged_image_is_named(example, folder, tmp_path):
     damaged = Path(folder) / "red" / "3.png"
     damaged.write_bytes(damaged.read_bytes()[:900])
-    settings = {"model": str(example.hf_models.default_checkpoint()), "image_size": 64, "num_train_epochs": 1}
+    settings = {"model": str(default_checkpoint()), "image_size": 64, "num_train_epochs": 1}
     with pytest.raises(example.InputError, match=r"red/3.png: cannot be read completely"):
         example.finetune(folder, tmp_path / "model", resume=False, **settings)
 
 
 def test_deeper_layers_learn_faster_and_frozen_stages_stay(example):
-    model = AutoModelForImageClassification.from_pretrained(example.hf_models.default_checkpoint())
+    model = AutoModelForImageClassification.from_pretrained(default_checkpoint())
     depths = list(model.config.depths)
     decay = importlib.import_module("layer_decay")
     rate_of = {

@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / "examples/train_default_curves.py"
 
 def write_run(folder, family, cpu_seconds, processes=1):
     folder.mkdir()
-    settings = {"family": family, "parameters": 2_900_000, "epochs": 2, "processes": processes}
+    settings = {"family": family, "parameters": 2_900_000, "seed": 0, "epochs": 2, "processes": processes}
     (folder / "run.json").write_text(json.dumps(settings))
     rows = [(50, cpu_seconds, ""), (60, cpu_seconds, 12.5), (120, cpu_seconds, 20)]
     lines = ["step,cpu_seconds,validation_top1", *(",".join(map(str, row)) for row in rows)]
@@ -21,15 +21,17 @@ def write_run(folder, family, cpu_seconds, processes=1):
 
 def test_accuracy_is_drawn_and_listed_over_the_cpu_time(tmp_path, monkeypatch, capsys):
     runs = [write_run(tmp_path / "a", "smt", 1800), write_run(tmp_path / "b", "internimage", 900, processes=2)]
+    runs.append(write_run(tmp_path / "c", "internimage", 900))
     script = runpy.run_path(str(SCRIPT))
     trainings = [script["Training"](folder) for folder in runs]
-    assert [training.hours for training in trainings] == [[1.0, 1.5]] * 2
+    assert [training.hours for training in trainings] == [[1.0, 1.5], [1.0, 1.5], [0.5, 0.75]]
     assert trainings[0].top1 == [12.5, 20]
     monkeypatch.setattr("sys.argv", ["curves", str(tmp_path / "picture.png"), *map(str, runs)])
     script["main"]()
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| smt | 2,900,000 | 2 | 1.50 | 20.00 |",
-        "| internimage | 2,900,000 | 2 | 1.50 | 20.00 |",
+        "| smt | 2,900,000 | 0 | 2 | 1.50 | 20.00 |",
+        "| internimage | 2,900,000 | 0 | 2 | 1.50 | 20.00 |",
+        "| internimage | 2,900,000 | 0 | 2 | 0.75 | 20.00 |",
     ]
     assert Image.open(tmp_path / "picture.png").width > 300
 

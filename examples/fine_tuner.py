@@ -1,0 +1,102 @@
+"""The Trainer of the fine-tuning examples: layer-wise learning rates, frozen stages, a moving average of weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+from layer_decay import freeze, parameter_groups
+from shared_batch_norm import share_batch_norms
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from hf_models.errors import InputError
+
+AVERAGE = "average.pt"  # in a checkpoint
+
+
+class FineTuner(Trainer):
+    """A Trainer with AdamW; what it measures and returns is the moving average of the weights, if there is one.
+
+    A run that was killed goes on to the same weights as an unbroken one. Several processes do what one does with as
+    many times the batch: BatchNorms see the images of all.
+
+    Args:
+        layer_decay: See [`layer_decay.parameter_groups`].
+        freeze_stages: See [`layer_decay.freeze`].
+        ema: Decay of the moving average; 0 for none.
+        options: As for [`Trainer`].
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        *,
+        layer_decay: float = 1.0,
+        freeze_stages: int = 0,
+        ema: float = 0.0,
+        **options,
+    ):
+        depths = getattr(model.config, "backbone_config", model.config).depths
+        freeze(model, depths, freeze_stages)
+        groups = parameter_groups(model, depths, args.learning_rate, args.weight_decay, layer_decay)
+        optimizer = torch.optim.AdamW(groups, lr=args.learning_rate)
+        if args.world_size > 1:
+            share_batch_norms(model)
+        super().__init__(model, args, optimizers=(optimizer, None), **options)
+        self.average = None
+        if ema:
+            average = AveragedModel(self.model, multi_avg_fn=partial(moving_average, ema), use_buffers=True)
+            optimizer.register_step_post_hook(lambda *_: average.update_parameters(self.model))
+            self.average = average
+
+    def train(self, resume_from_checkpoint: str | None = None, **options):
+        """As in [`Trainer`]; afterwards the model is the average of the best epoch."""
+        if self.average and resume_from_checkpoint:
+            self._load_average(resume_from_checkpoint)
+        result = super().train(resume_from_checkpoint, **options)
+        if self.average:
+            if best := self.state.best_model_checkpoint:
+                self._load_average(best)
+            self.model.load_state_dict(self.average.module.state_dict())
+            self.average = None
+        return result
+
+    def evaluate(self, *args, **options) -> dict[str, float]:
+        """As in [`Trainer`], with the average in place of the weights."""
+        with self.averaged_weights():
+            return super().evaluate(*args, **options)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """While it lasts, the model has the average in place of its weights."""
+        if not self.average:
+            yield
+            return
+        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.average.module.state_dict())
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(weights)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As in [`Trainer`], which begins each checkpoint by this, with the average beside the weights."""
+        super().save_model(output_dir, _internal_call)
+        if self.average and self.args.should_save:
+            torch.save(self.average.state_dict(), Path(output_dir or self.args.output_dir) / AVERAGE)
+
+    def _load_average(self, checkpoint: str) -> None:
+        file = Path(checkpoint) / AVERAGE
+        if not file.is_file():
+            raise InputError(f"{checkpoint}: has no moving average. Resume with --ema 0, as the run was begun.")
+        self.average.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+
+
+def moving_average(
+    decay: float, averages: list[torch.Tensor], weights: list[torch.Tensor], updates: torch.Tensor
+) -> None:
+    """Update the moving average, over fewer steps at first, so that it soon forgets how the weights began."""
+    get_ema_multi_avg_fn(min(decay, (1 + updates.item()) / (10 + updates.item())))(averages, weights, updates)

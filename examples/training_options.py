@@ -1,0 +1,87 @@
+"""What the fine-tuning examples have in common: their options, the settings of the Trainer, where a run goes on."""
+
+import argparse
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import TrainingArguments
+
+import hf_models
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    epochs: float,
+    batch_size: int,
+    learning_rate: float,
+    layer_decay: float = 1.0,
+    ema: float = 0.0,
+) -> None:
+    """Add the options that every example has, with the defaults of this one.
+
+    Those that end up in `TrainingArguments` are called as they are there.
+    """
+    add = parser.add_argument
+    add("data")
+    add("output", type=Path)
+    add("--model", default=str(hf_models.default_checkpoint()), help="by default the embedded one")
+    add("--epochs", type=float, default=epochs, dest="num_train_epochs")
+    add("--batch-size", type=int, default=batch_size, dest="per_device_train_batch_size", help="of each process")
+    add("--learning-rate", type=float, default=learning_rate)
+    add("--layer-decay", type=float, default=layer_decay, help="1 for none; authors use 0.7 to 0.95")
+    add("--freeze-stages", type=int, default=0, help="how many of the first stages are not trained")
+    add("--ema", type=float, default=ema, help="decay of the moving average of the weights, such as 0.999; 0 for none")
+    add("--bf16", action="store_true", help="compute in bfloat16")
+    # None, not False: newer transformers have another name for it, and warn of this one only where it is used
+    add("--gradient-checkpointing", action="store_true", default=None, help="less memory, more time")
+    add("--resume", action="store_true", help="go on where a run was killed")
+
+
+def open_run(output: Path, resume: bool) -> tuple[Path, str | None]:
+    """The folder of a run, OUTPUT-run, and the checkpoint that it goes on from, if there is one."""
+    run = Path(f"{output}-run")
+    if not resume and run.exists():
+        sys.exit(f"{run}: an earlier run. Go on with --resume, or remove it.")
+    complete = [folder for folder in run.glob("checkpoint-*") if is_complete(folder)]
+    latest = max(complete, key=lambda folder: int(folder.name.partition("-")[2]), default=None)
+    return run, latest and str(latest)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: a process may be killed while it writes one."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())  # the Trainer writes it last
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def training_arguments(run: Path, metric: str, **options) -> TrainingArguments:
+    """Settings of the Trainer: a cosine after a warm-up, a measurement and a checkpoint after each epoch.
+
+    Args:
+        run: Where checkpoints go: the last one and the best one are kept.
+        metric: What is measured, and which epoch is the best one.
+        options: Further arguments.
+    """
+    return TrainingArguments(
+        output_dir=str(run),
+        weight_decay=0.05,
+        warmup_steps=0.1,  # of all steps
+        lr_scheduler_type="cosine",
+        use_cpu=not torch.cuda.is_available(),
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        logging_strategy="epoch",
+        remove_unused_columns=False,  # the columns are made when rows are read
+        report_to=[name for name in ("tensorboard", "trackio") if find_spec(name)],
+        run_name=run.name,  # under which trackio goes on, too
+        **options,
+    )
