@@ -3,6 +3,7 @@
 import json
 import resource
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -132,6 +133,29 @@ def test_the_largest_model_takes_no_memory():
     assert counted.parameters == find_checkpoint(name).parameters
     assert counted.total > 2**30
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, "kilobytes"
+
+
+@pytest.mark.slow
+def test_the_table_of_the_documentation():
+    names = {"InternImage-H": "internimage_h_22kto1k_640", "InternImage-G": "internimage_g_22kto1k_512"}
+    page = Path(__file__).parents[2] / "docs" / "distributed.md"
+    rows = [
+        line.strip("| ").split("|") for line in page.read_text("utf-8").splitlines() if line.startswith("| Intern")
+    ]
+    for model, pixels, gpus, dtype, checkpointing, *parts in [[cell.strip() for cell in row] for row in rows]:
+        counted = training_memory(
+            names[model],
+            gpus=int(gpus.split(",")[0]),
+            image_size=int(pixels),
+            batch_size=8,
+            dtype=dtype,
+            gradient_checkpointing=checkpointing == "yes",
+            fsdp=gpus.endswith("FSDP2"),
+        )
+        sizes = (counted.weights, counted.gradients, counted.optimizer, counted.activations, counted.copies)
+        sizes += (counted.exchanged, counted.total)
+        assert parts == [f"{size / 2**30:.2f}" if size else "" for size in sizes]
+    assert len(rows) == 8
 
 
 def test_units_are_gathered_one_after_the_other():
