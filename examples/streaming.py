@@ -142,7 +142,8 @@ def _read_parquet(file: Path, start: int) -> Iterator[tuple[bytes, str | None, i
             image, label = (row[column] for column in columns)
             if not isinstance(image, dict):
                 raise InputError(f"{file}: its column {columns[0]} holds no images as `datasets` writes them.")
-            yield image["bytes"], image["path"], label
+            content = image["bytes"] or Path(image["path"]).read_bytes()  # `to_parquet` leaves files where they are
+            yield content, image["path"], label
 
 
 def _read_tar(file: Path, start: int) -> Iterator[tuple[bytes, str, int]]:
