@@ -6,9 +6,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate.data_loader import DataLoaderShard
 from layer_decay import freeze, parameter_groups
 from shared_batch_norm import share_batch_norms
+from streaming import Shards
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from hf_models.errors import InputError
@@ -41,16 +45,35 @@ class FineTuner(Trainer):
     ):
         depths = getattr(model.config, "backbone_config", model.config).depths
         freeze(model, depths, freeze_stages)
-        groups = parameter_groups(model, depths, args.learning_rate, args.weight_decay, layer_decay)
-        optimizer = torch.optim.AdamW(groups, lr=args.learning_rate)
+        self.groups = parameter_groups(model, depths, args.learning_rate, args.weight_decay, layer_decay)
         if args.world_size > 1:
             share_batch_norms(model)
-        super().__init__(model, args, optimizers=(optimizer, None), **options)
+        super().__init__(model, args, **options)
         self.average = None
+        if ema and self.is_fsdp_enabled:
+            raise InputError("--ema: the average of weights that FSDP divides is not kept. Leave it out, or use DDP.")
         if ema:
-            average = AveragedModel(self.model, multi_avg_fn=partial(moving_average, ema), use_buffers=True)
-            optimizer.register_step_post_hook(lambda *_: average.update_parameters(self.model))
-            self.average = average
+            self.average = AveragedModel(self.model, multi_avg_fn=partial(moving_average, ema), use_buffers=True)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW, which updates the moving average too. The Trainer calls this when it begins, as FSDP needs it."""
+        if self.optimizer is None:
+            self.optimizer = torch.optim.AdamW(self.groups, lr=self.args.learning_rate)
+            if average := self.average:
+                self.optimizer.register_step_post_hook(lambda *_: average.update_parameters(self.model))
+        return self.optimizer
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in [`Trainer`]; shards divide themselves among the processes."""
+        if not isinstance(self.train_dataset, Shards):
+            return super().get_train_dataloader()
+        return DataLoaderShard(
+            self.train_dataset,
+            device=self.args.device,
+            batch_size=self.train_dataset.batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
 
     def train(self, resume_from_checkpoint: str | None = None, **options):
         """As in [`Trainer`]; afterwards the model is the average of the best epoch."""

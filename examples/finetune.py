@@ -11,6 +11,8 @@ model folder. With `--resume`, a killed run goes on from its last epoch (in OUTP
 `--layer-decay 0.9` lets each layer learn 0.9 times as fast as the next deeper one, as the authors of three of the
 families fine-tune large models; `--freeze-stages 2` trains neither the embeddings nor the first two stages;
 `--ema 0.999` measures and writes the moving average of the weights. OUTPUT-run holds a picture of the curves.
+`--stream` reads training images from shards, `train*.tar` (webdataset) or `train*.parquet`, as they come: no copy is
+made. `validation*.parquet` names the classes.
 `--channels 1` makes a model of grey images, `--channels 4` one that sees transparency; the stem is kept for both.
 """
 
@@ -25,8 +27,9 @@ import torch
 from classification_images import Preparation
 from fine_tuner import FineTuner
 from live_view import CurvePicture
+from streaming import Shards
 from training_options import add_options, open_run, training_arguments
-from transformers import AutoImageProcessor, AutoModelForImageClassification, set_seed
+from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
 
 from hf_models.errors import InputError
@@ -39,10 +42,14 @@ SPLITS = {
 }
 
 
-def load(data: str) -> datasets.DatasetDict:
-    """The splits, `train` and `validation` at least, with the columns `image` and `label`."""
+def load(data: str, stream: bool = False) -> datasets.DatasetDict:
+    """The splits, `train` (unless it is streamed) and `validation` at least, with `image` and `label`."""
     files = {split: [str(f) for f in Path(data).glob(f"{split}*.parquet")] for split in SPLITS}
-    if files["train"]:
+    if stream and not files["validation"]:
+        sys.exit(f"{data}: no validation*.parquet, which tells the classes of what is streamed.")
+    if stream:
+        del files["train"]
+    if stream or files["train"]:
         splits = datasets.load_dataset("parquet", data_files={split: found for split, found in files.items() if found})
     elif Path(data).is_dir():
         if left_out := [file for file in Path(data).rglob("*") if file.suffix.lower() in (".avif", ".heic")]:
@@ -52,12 +59,13 @@ def load(data: str) -> datasets.DatasetDict:
     else:
         splits = datasets.load_dataset(data)
     names = {}
-    for name, feature in splits["train"].features.items():
+    features = next(iter(splits.values())).features
+    for name, feature in features.items():
         kind = {datasets.Image: "image", datasets.ClassLabel: "label"}.get(type(feature))
         if kind not in (None, *names.values()):
             names[name] = kind
     if len(names) < 2:
-        sys.exit(f"{data}: expected a column of images and one of class labels, got {splits['train'].features}.")
+        sys.exit(f"{data}: expected a column of images and one of class labels, got {features}.")
     splits = splits.select_columns(list(names)).rename_columns(names)
     if "validation" not in splits:
         splits |= split(splits["train"])
@@ -94,6 +102,26 @@ def split(rows: datasets.Dataset) -> dict[str, datasets.Dataset]:
     return {"train": rows.select(rest), "validation": rows.select(sorted(chosen))}
 
 
+def shards(data: str, prepare: Preparation, arguments: TrainingArguments) -> Shards:
+    """The training images of a folder of shards, for this process."""
+    files = sorted(Path(data).glob("train*.tar")) or sorted(Path(data).glob("train*.parquet"))
+    if not files:
+        sys.exit(f"{data}: no train*.parquet or train*.tar to stream.")
+
+    def prepare_row(row: dict) -> dict:
+        prepared = prepare({name: [value] for name, value in row.items()})
+        return {name: values[0] for name, values in prepared.items()}
+
+    return Shards(
+        files,
+        prepare_row,
+        arguments.per_device_train_batch_size,
+        arguments.process_index,
+        arguments.world_size,
+        arguments.dataloader_num_workers,
+    )
+
+
 def metrics(result: EvalPrediction) -> dict[str, float]:
     """Accuracy, and its mean over the classes, for which small classes count as much as large ones."""
     right = result.predictions.argmax(-1) == result.label_ids
@@ -111,12 +139,13 @@ def finetune(
     freeze_stages: int = 0,
     ema: float = 0.0,
     resume: bool = False,
+    stream: bool = False,
     **options,
 ) -> dict[str, float]:
     """Train, write the best epoch's model to `output`, and return its metrics on the test or validation set."""
     set_seed(0)
-    splits = load(data)
-    names = splits["train"].features["label"].names
+    splits = load(data, stream)
+    names = splits["validation"].features["label"].names
     square = {"height": image_size, "width": image_size}
     size = {"size": {"shortest_edge": image_size}, "crop_size": square} if image_size else {}
     processor = AutoImageProcessor.from_pretrained(model, **size)
@@ -133,21 +162,23 @@ def finetune(
         processor.fit_channels(channels)
     run, checkpoint = open_run(output, resume)
     augmenting, plain = Preparation(processor, channels, train=True), Preparation(processor, channels, train=False)
+    arguments = training_arguments(run, "balanced_accuracy", label_smoothing_factor=0.1, **options)
     trainer = FineTuner(
         classifier,
-        training_arguments(run, "balanced_accuracy", label_smoothing_factor=0.1, **options),
+        arguments,
         layer_decay=layer_decay,
         freeze_stages=freeze_stages,
         ema=ema,
-        train_dataset=splits["train"].with_transform(augmenting),
+        train_dataset=shards(data, augmenting, arguments) if stream else splits["train"].with_transform(augmenting),
         eval_dataset=splits["validation"].with_transform(plain),
         compute_metrics=metrics,
         callbacks=[CurvePicture(run / "curves.png", "balanced_accuracy")],
     )
     trainer.train(checkpoint)
     measured = trainer.evaluate(splits.get("test", splits["validation"]).with_transform(plain))
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # from all processes
     if trainer.args.should_save:
-        trainer.model.save_pretrained(output)
+        trainer.model.save_pretrained(output, state_dict=weights)
         processor.save_pretrained(output)
     return {name: measured[f"eval_{name}"] for name in ("accuracy", "balanced_accuracy")}
 
@@ -156,6 +187,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, epochs=10, batch_size=32, learning_rate=5e-4)
     parser.add_argument("--image-size", type=int, help="in pixels; by default the model's own")
+    parser.add_argument("--stream", action="store_true", help="read the training images from shards as they come")
     parser.add_argument("--channels", type=int, choices=(1, 3, 4), help="of the images; by default the model's own")
     try:
         print(finetune(**vars(parser.parse_args())))

@@ -211,7 +211,8 @@ class DCNv4(nn.Module):
         value = linear(self.value_proj, hidden_states)
         offset, weight = self._predict(hidden_states, linear)
         aggregated = deformable_aggregate(
-            split_last(value, self.groups, -1),  # (N, H, W, G, D)
+            # under autocast without projections, only the prediction is in half precision
+            split_last(value.to(offset.dtype), self.groups, -1),  # (N, H, W, G, D)
             offset,
             weight,
             **self.aggregate_args,

@@ -35,10 +35,12 @@ class _Source:
 
 
 _FLOATS = ("float32", "float64", "bfloat16", "float16")
+# On meta devices, where tensors have only shapes, it matters that these keep less for a gradient than the reference.
+_ALL = ("cpu", "cuda", "meta")
 KERNELS = {
-    "deformable-conv": _Source("hf-models/deformable-conv", _FLOATS),
+    "deformable-conv": _Source("hf-models/deformable-conv", _FLOATS, _ALL),
     "large-kernel-conv": _Source("hf-models/large-kernel-conv", _FLOATS),
-    "detection-ops": _Source("hf-models/detection-ops", _FLOATS),
+    "detection-ops": _Source("hf-models/detection-ops", _FLOATS, _ALL),
     "fused-layers": _Source(
         "hf-models/fused-layers", _FLOATS, ("cpu",), ("feed_forward", "pointwise_conv", "mix_scales", "gelu_backward")
     ),
@@ -137,7 +139,7 @@ def _choose(kernel: str, device: str) -> tuple[ModuleType | None, KernelStatus]:
     source, (module, places, reason) = KERNELS[kernel], (None, (), OFF)
     if mode != "off":
         module, places, reason = _find(kernel, source, device)
-    if module is None and mode == "require":
+    if module is None and mode == "require" and device != "meta":
         raise InputError(
             f"{kernel}: HF_MODELS_KERNELS is require, but there is no kernel: {reason}. "
             f"Build it with `{build_command(device)}`, or unset HF_MODELS_KERNELS."
@@ -151,8 +153,10 @@ def _choose(kernel: str, device: str) -> tuple[ModuleType | None, KernelStatus]:
 
 def _find(kernel: str, source: _Source, device: str) -> tuple[ModuleType | None, tuple[Place, ...], str]:
     """The kernel's module, where it was looked for, and where it comes from or why there is none."""
-    if device not in ("cpu", "cuda"):
+    if device not in source.devices:
         return None, (), f"no build for {device} devices"
+    if device == "meta":  # every build knows the shapes
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         import kernels
     except ImportError as error:
@@ -165,6 +169,8 @@ def _find(kernel: str, source: _Source, device: str) -> tuple[ModuleType | None,
 @functools.cache
 def _log(decision: KernelStatus) -> None:
     """Say once what runs; where the reference does, also why, and how the kernel would."""
+    if decision.device == "meta":  # nothing does
+        return
     name = f"{decision.kernel} on {decision.device}"
     if decision.chosen != "reference":
         logger.info("%s: %s", name, decision.reason)

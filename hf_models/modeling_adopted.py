@@ -6,9 +6,10 @@ from .adopted_layers import resized, use_depthwise_dcnv4, use_large_kernels
 from .large_kernel_conv import ReparameterizableLargeKernelConv
 from .layers import initialize_linear
 from .saved_weights import OneSetOfWeights
+from .sharding import Shardable
 
 
-class OtherLayers(OneSetOfWeights):
+class OtherLayers(Shardable, OneSetOfWeights):
     """Mixin of the mixins, each of which has a method `change_layers`.
 
     The layers are changed once the network is built and before its weights start. Models inside of it stay those of

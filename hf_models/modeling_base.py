@@ -26,6 +26,7 @@ from .input_channels import check_images
 from .int8_quantizer import register_quantizer
 from .layers import LayerScale, channels_last, initialize_linear
 from .saved_weights import OneSetOfWeights
+from .sharding import Shardable
 
 
 class HierarchicalStage(nn.Module):
@@ -48,7 +49,7 @@ class HierarchicalEncoder(nn.Module):
         return feature_maps
 
 
-class HierarchicalPreTrainedModel(OneSetOfWeights, PreTrainedModel):
+class HierarchicalPreTrainedModel(Shardable, OneSetOfWeights, PreTrainedModel):
     """Weight handling of all families; a family adds its config class, prefix and initialisation."""
 
     config: HierarchicalConfig

@@ -9,9 +9,10 @@ from transformers.utils.generic import can_return_tuple
 from .detector_labels import checked_labels
 from .detector_output import DetectorOutput
 from .saved_weights import OneSetOfWeights
+from .sharding import Shardable
 
 
-class Detector(OneSetOfWeights, PreTrainedModel):
+class Detector(Shardable, OneSetOfWeights, PreTrainedModel):
     """Base of the detectors: sets no module itself, expects `backbone` and `find`."""
 
     main_input_name = "pixel_values"

@@ -17,11 +17,13 @@ from .dense_conv import conv3x3, dense_conv
 from .execution import is_untouched, only_computes
 from .layers import channels_last, pointwise_conv
 from .saved_weights import OneSetOfWeights
+from .sharding import Shardable
 
 
-class UperNetForSemanticSegmentation(OneSetOfWeights, StockUperNet):
+class UperNetForSemanticSegmentation(Shardable, OneSetOfWeights, StockUperNet):
     """As in transformers, and saved under its name: what loads there loads here, and the other way round."""
 
+    _no_split_modules = ["UperNetHead", "UperNetFCNHead"]
     accepts_loss_kwargs = False  # the loss is a mean: Trainer divides it where it accumulates gradients
     supports_gradient_checkpointing = True  # in the backbone
 

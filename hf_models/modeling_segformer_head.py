@@ -15,6 +15,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_segformer_head import SegformerHeadConfig
 from .saved_weights import OneSetOfWeights
+from .sharding import Shardable
 
 
 class ConvNormReLU(nn.Module):
@@ -50,7 +51,7 @@ class SegformerHead(nn.Module):
         return self.classifier(self.dropout(self.fusion(torch.cat(projected, dim=1))))
 
 
-class SegformerHeadForSemanticSegmentation(OneSetOfWeights, PreTrainedModel):
+class SegformerHeadForSemanticSegmentation(Shardable, OneSetOfWeights, PreTrainedModel):
     """Any backbone with the SegFormer head of mmseg."""
 
     config: SegformerHeadConfig

@@ -39,6 +39,7 @@ class ViTDCNv4Embeddings(IJepaEmbeddings):
 class ViTDCNv4PreTrainedModel(OtherLayers, IJepaPreTrainedModel):
     config: ViTDCNv4Config
     config_class = ViTDCNv4Config
+    _no_split_modules = ["ViTDCNv4Embeddings", "IJepaLayer"]
     _can_record_outputs = {"hidden_states": IJepaLayer}  # there is no attention to record
 
     def change_layers(self) -> None:

@@ -12,6 +12,7 @@ from .environment import Version, env
 from .evaluate import app as evaluate
 from .export import export
 from .kernels import app as kernels
+from .memory import memory
 from .predict import classify, detect, segment
 from .publish import publish_all, push
 from .quantize import quantize
@@ -45,6 +46,7 @@ app.command()(export)
 app.command()(quantize)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(visualize, name="visualize")
+app.command()(memory)
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(kernels, name="kernels")
 app.command()(env)

@@ -44,6 +44,7 @@ SMT_CODE |= {
     "remote_code.py",
     "saved_weights.py",
     "scale_aware_modulation.py",
+    "sharding.py",
     "smt_blocks.py",
     "strided_conv.py",
     "training_layers.py",

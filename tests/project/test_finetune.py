@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.util
+import io
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,39 @@ def test_parquet_splits_are_read_and_the_test_split_is_measured(example, folder,
     assert not while_training and len(test) == 14
     processor = example.AutoImageProcessor.from_pretrained(tmp_path / "model")
     assert processor(Image.new("RGB", (60, 50)), return_tensors="pt").pixel_values.shape[2:] == (96, 96)
+
+
+def test_shards_are_streamed(example, folder, tmp_path, monkeypatch):
+    rows = example.load(folder)
+    (tmp_path / "shards").mkdir()
+    rows["validation"].to_parquet(tmp_path / "shards" / "validation.parquet")
+    for i in range(2):
+        with tarfile.open(tmp_path / "shards" / f"train-{i}.tar", "w") as tar:
+            for number, row in enumerate(rows["train"].shard(2, i)):
+                files = {"png": Path(row["image"]["path"]).read_bytes(), "cls": str(row["label"]).encode()}
+                for suffix, content in files.items():
+                    member = tarfile.TarInfo(f"{number}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    steps = []
+    step = example.FineTuner.training_step
+    monkeypatch.setattr(
+        example.FineTuner,
+        "training_step",
+        lambda self, model, inputs, *args: steps.append(len(inputs["labels"])) or step(self, model, inputs, *args),
+    )
+    settings = {
+        "model": str(default_checkpoint()),
+        "image_size": 32,
+        "per_device_train_batch_size": 12,
+        "stream": True,
+    }
+    example.finetune(str(tmp_path / "shards"), tmp_path / "model", num_train_epochs=1, **settings)
+    assert steps == [12, 12, 12, 12, 6]
+    damaged = tmp_path / "shards" / "train-1.tar"
+    damaged.write_bytes(damaged.read_bytes().replace(b"IDAT", b"IDAX", 1))
+    with pytest.raises(example.InputError, match=r"train-1\.tar, row 0, 0\.png: not an image"):
+        example.finetune(str(tmp_path / "shards"), tmp_path / "again", num_train_epochs=1, **settings)
 
 
 def test_balanced_accuracy_weighs_classes_alike(example):
