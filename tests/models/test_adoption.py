@@ -280,6 +280,21 @@ def test_the_first_step_is_as_long_as_without_dcnv4():
     assert our_layers < 3 * stock_layers
 
 
+@pytest.mark.parametrize("with_projections", [True, False])
+def test_dcnv4_learns_under_autocast(with_projections):
+    sizes = {"hidden_sizes": [32, 64], "depths": [1, 1], "num_stages": 2, "num_labels": 10}
+    config = ViTDCNv4Config(**VIT, num_labels=10) if with_projections else ConvNextDCNv4Config(**sizes)
+    torch.manual_seed(0)
+    model = AutoModelForImageClassification.from_config(config).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(images(4), labels=torch.arange(4)).loss
+    loss.backward()
+    gradients = [parameter.grad for name, parameter in model.named_parameters() if "mask_token" not in name]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    with torch.no_grad():
+        torch.testing.assert_close(loss, model(images(4), labels=torch.arange(4)).loss, rtol=0.02, atol=0.02)
+
+
 def test_a_vit_keeps_the_projections_of_its_attention():
     vit = built(AutoModelForImageClassification, ViTConfig(**VIT, num_labels=5))
     ijepa = drop_class_token(vit)
