@@ -1,13 +1,13 @@
 """Fine-tuning of segmentation models, on a tiny folder of generated photos with masks."""
 
 import importlib
-import multiprocessing
+import json
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from hf_models.segmentation.overlay import segment_image
 
 pytest.importorskip("accelerate")
 COLOURS = {"sky": (90, 140, 230), "grass": (40, 160, 50), "car": (220, 30, 30)}
-FORK = multiprocessing.get_context("fork")  # a child need not import everything again
+CHILD = Path(__file__).parents[1] / "harness" / "finetune_child.py"
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +68,21 @@ def scenes(tmp_path_factory):
 @pytest.fixture
 def options(tiny):
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a fork has no others
+    torch.set_num_threads(1)  # as the processes that are compared with this one
     yield {
         **{"model": tiny, "classes": list(COLOURS), "ignore_label": 3, "width": 8, "image_size": 48, "crop_size": 32},
         **{"num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 5e-3, "ema": 0.9},
     }
     torch.set_num_threads(threads)
+
+
+def start(folder, options, kill_at=None, **environment):
+    """A process that trains; see `finetune_child.py`."""
+    file = folder / "options.json"
+    file.write_text(json.dumps(options))
+    command = [sys.executable, CHILD, "finetune_segmentation", file]
+    command += ["--kill-at", str(kill_at)] if kill_at else []
+    return subprocess.Popen(command, env=os.environ | environment)
 
 
 def history(output):
@@ -100,22 +109,14 @@ def test_learns_scenes_from_the_embedded_backbone(example, scenes, options, tmp_
     assert same == {name for name in trained if "embeddings" in name or "stages.0" in name}
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(example, scenes, options, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_weights(example, scenes, options, tmp_path):
     options["head"] = "segformer"  # drops channels at random
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     measured = example.finetune(str(scenes), whole, **options)
 
-    def step(self, *args, steps=example.FineTuner.training_step):
-        if self.state.global_step == 5:  # in the third epoch of two steps
-            os.kill(os.getpid(), signal.SIGKILL)
-        return steps(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(example.SegmentationTrainer, "training_step", step)
-        child = FORK.Process(target=example.finetune, args=(str(scenes), broken), kwargs=options)
-        child.start()
-        child.join()
-    assert child.exitcode == -signal.SIGKILL and not broken.exists()
+    # in the third epoch of two steps
+    child = start(tmp_path, {"data": str(scenes), "output": str(broken), **options}, kill_at=5)
+    assert child.wait() == -signal.SIGKILL and not broken.exists()
     run = Path(f"{broken}-run")
     shutil.copytree(run / "checkpoint-4", run / "checkpoint-6")  # as if it had been killed while it wrote that
     (run / "checkpoint-6" / "trainer_state.json").write_text('{"best')
@@ -130,26 +131,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(example, scenes, options, tmp_
         example.finetune(str(scenes), broken, resume=True, **options)
 
 
-def as_process(rank, port, finetune, *args, **options):
-    torch.set_num_threads(1)
-    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **ports}
-    finetune(*args, **options)
-
-
 def test_two_processes_are_one_with_twice_the_batch(example, scenes, options, tmp_path):
     example.finetune(str(scenes), tmp_path / "one", **options)
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    target = partial(as_process, port=port, finetune=example.finetune)
-    arguments = {"data": str(scenes), "output": tmp_path / "two", **options, "per_device_train_batch_size": 2}
-    children = [FORK.Process(target=target, kwargs={"rank": rank, **arguments}) for rank in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0, 0]
+        port = str(found.getsockname()[1])
+    options |= {"data": str(scenes), "output": str(tmp_path / "two"), "per_device_train_batch_size": 2}
+    cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    children = [start(tmp_path, options, **cluster, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    assert [child.wait() for child in children] == [0, 0]
     for one, two in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
         assert one.keys() == two.keys() and list(one.values()) == pytest.approx(list(two.values()), rel=1e-4)
     one, two = (load_segmenter(tmp_path / name)[0].state_dict() for name in ("one", "two"))
