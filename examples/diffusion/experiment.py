@@ -5,8 +5,8 @@
 
 DATA holds `train-*.parquet` and `validation.parquet` with the columns `image` and `label`; the label names are
 ImageNet wnids. First the CPU time of a step of each U-Net is measured. Then each gets as many steps as cost the same
-as `--steps` of the one with convolutions. In the end OUTPUT has `results.csv` and `samples.png`. A run that was
-stopped goes on with `--resume`, to the same weights.
+as `--steps` of the one with convolutions. In the end OUTPUT has `results.csv`, `curves.png` and `samples.png`. A run
+that was stopped goes on with `--resume`, to the same weights.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from arms import ARMS, equal_steps, fastest_layout, measure_costs
 from photos import Photos, save_array
 from PIL import Image
 from training import Training
+
+from hf_models.visualize.figures import OKABE_ITO, PALE, Figure, new_figure, save_figure, style
 
 FIELDS = (
     "model",
@@ -75,7 +77,8 @@ class Experiment:
                 print(dict(zip(FIELDS, rows[-1], strict=True)), flush=True)
         with (self.output / "results.csv").open("w", newline="") as file:
             csv.writer(file).writerows([FIELDS, *rows])
-        self.draw()
+        self.draw_samples()
+        save_figure(self.curves(), self.output / "curves.png")
 
     def folder(self, name: str, seed: int) -> Path:
         return self.output / f"{name}-{seed}"
@@ -109,7 +112,26 @@ class Experiment:
             save_array(path, compute())
         return np.load(path)
 
-    def draw(self) -> None:
+    @style
+    def curves(self) -> Figure:
+        """The training loss of each U-Net over its cost; the seeds of one have one colour."""
+        figure = new_figure(6, 3.6, "Training loss of the predicted noise")
+        axes = figure.subplots()
+        for name, colour in zip(ARMS, OKABE_ITO, strict=False):
+            for number, seed in enumerate(self.settings["seeds"]):
+                with (self.folder(name, seed) / "curve.csv").open(newline="") as file:
+                    rows = list(csv.DictReader(file))
+                hours = [float(row["cpu_seconds"]) / 3600 for row in rows]
+                losses = [float(row["train_loss"]) for row in rows]
+                axes.plot(hours, losses, color=colour, linewidth=1.2, label=None if number else name)
+        axes.set_yscale("log")
+        axes.set_xlabel("training cost in hours of CPU time")
+        axes.set_ylabel("mean squared error")
+        axes.grid(color=PALE, alpha=0.2)
+        axes.legend()
+        return figure
+
+    def draw_samples(self) -> None:
         """Two rows of photos, then two of samples of each U-Net with the same classes, of the first seed."""
         chosen = np.linspace(0, len(self.validation) - 1, 2 * GRID).astype(int)
         seed = self.settings["seeds"][0]

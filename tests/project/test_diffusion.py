@@ -182,6 +182,7 @@ def test_whole_experiment(data, tiny, tmp_path, monkeypatch, capsys):
     assert [row["model"] for row in rows] == ["conv", "dcnv4"]
     assert float(rows[0]["loss_minus_conv"]) == 0
     assert float(rows[1]["its_error"]) > 0
+    assert Image.open(tmp_path / "run/curves.png").width > 300
     assert Image.open(tmp_path / "run/samples.png").size == (2 * 12 * 32, 2 * 6 * 32)
 
     with pytest.raises(SystemExit, match="Go on with --resume"):
