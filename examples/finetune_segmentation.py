@@ -24,8 +24,9 @@ import numpy as np
 import torch
 from fine_tuner import FineTuner
 from live_view import CurvePicture, show_picture
+from photos import Epochs
 from PIL import Image
-from segmentation_data import Epochs, Labels, Photos, find_pairs
+from segmentation_data import Labels, MaskedPhotos, find_pairs
 from segmentation_model import HEADS, PixelLoss, build, masks_of_classes
 from training_options import add_options, open_run, training_arguments
 from transformers import default_data_collator, set_seed
@@ -106,7 +107,7 @@ def finetune(
     arguments = training_arguments(run, "mIoU", dataloader_drop_last=True, **options)
     if len(pairs) < (batch := arguments.train_batch_size * arguments.world_size):
         raise InputError(f"{data}: {len(pairs)} photos to train on, a batch has {batch}. Pass a smaller --batch-size.")
-    photos = Photos(pairs, labels, recipe, crop_size or recipe.short_edge, skip_bad_images)
+    photos = MaskedPhotos(pairs, labels, recipe, crop_size or recipe.short_edge, skip_bad_images)
     queries = "mask2former" in segmenter.config.model_type
     trainer = SegmentationTrainer(
         segmenter,
@@ -115,7 +116,7 @@ def finetune(
         freeze_stages=freeze_stages,
         ema=ema,
         train_dataset=photos,
-        eval_dataset=Photos(validated, labels, recipe, skip_bad=skip_bad_images),
+        eval_dataset=MaskedPhotos(validated, labels, recipe, skip_bad=skip_bad_images),
         data_collator=masks_of_classes if queries else default_data_collator,
         compute_loss_func=None if queries else PixelLoss(pixels.sum(0), balance),
         callbacks=[Epochs(photos), CurvePicture(run / "curves.png", "mIoU")],

@@ -1,15 +1,12 @@
 """Photos with masks for `finetune_segmentation.py`: folders, the classes in them, crops to train on."""
 
-import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance
-from tqdm import tqdm
-from transformers import TrainerCallback
+from photos import Photos, jittered, normalized, random_window
+from PIL import Image
 
 from hf_models.errors import InputError
 from hf_models.evaluate.data.images import IMAGE_SUFFIXES
@@ -21,7 +18,6 @@ SPLITS = {"train": ("train", "training"), "validation": ("val", "validation", "v
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "imgs"), ("annotations", "masks", "labels")
 UNLABELLED = -100  # what the Trainer does not count
 SCALES = (0.75, 1.75)  # of a training image
-JITTER = 0.25  # of brightness, contrast and saturation
 
 
 def find_pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
@@ -103,18 +99,15 @@ class Labels:
             )
 
 
-class Photos(torch.utils.data.Dataset):
-    """Photos with the classes of their pixels; those to train on are augmented crops.
-
-    What a crop is depends on the seed, the epoch and the index of its photo alone, so that a run can go on exactly,
-    and several processes see what one would.
+class MaskedPhotos(Photos):
+    """Photos with the classes of their pixels.
 
     Args:
         pairs: Image and mask files.
         labels: What the numbers in the masks mean.
         recipe: Size, mean and standard deviation of the images.
-        crop_size: Side of the crops in pixels; `None` for whole photos, which are not augmented.
-        skip_bad: Go on with the next photo where one cannot be read.
+        crop_size: Side of the crops in pixels, where they are trained on.
+        skip_bad: See [`Photos`].
     """
 
     def __init__(
@@ -125,72 +118,35 @@ class Photos(torch.utils.data.Dataset):
         crop_size: int | None = None,
         skip_bad: bool = False,
     ):
-        self.pairs, self.labels, self.recipe = pairs, labels, recipe
-        self.crop_size, self.skip_bad = crop_size, skip_bad
-        self.epoch = 0
-        self.bad = set()
+        super().__init__(skip_bad)
+        self.pairs, self.labels, self.recipe, self.crop_size = pairs, labels, recipe, crop_size
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def read(self, index: int) -> tuple[Image.Image, np.ndarray] | None:
-        """A photo and its classes, or `None` for one that is skipped; the error of each is printed once."""
-        try:
-            return self.labels.read_pair(*self.pairs[index])
-        except InputError as error:
-            if not self.skip_bad:
-                raise InputError(f"{error} Or pass --skip-bad-images.") from error
-            if index not in self.bad:
-                self.bad.add(index)
-                tqdm.write(f"skipped: {error}", file=sys.stderr)  # above the progress bar
-            return None
+    def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
+        """See [`Labels.read_pair`]."""
+        return self.labels.read_pair(*self.pairs[index])
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """A crop: `pixel_values` (3, crop_size, crop_size) and `labels` (crop_size, crop_size)."""
-        for other in range(index, index + len(self)):
-            if pair := self.read(other % len(self)):
-                break
-        else:
-            raise InputError(f"{self.pairs[0][0].parent}: no image can be read. Nothing to train on.")
-        image, mask = crop(*pair, self.recipe, self.crop_size, np.random.default_rng((self.epoch, index)))
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255  # (H, W, 3) -> (3, H, W)
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.recipe.mean, self.recipe.std))
+    def example(self, loaded: tuple[Image.Image, np.ndarray], random: np.random.Generator) -> dict[str, torch.Tensor]:
+        """`pixel_values` (3, crop_size, crop_size) and `labels` (crop_size, crop_size)."""
+        image, mask = crop(*loaded, self.recipe, self.crop_size, random)
         classes = torch.from_numpy(np.array(mask)).long()
-        return {"pixel_values": (pixels - mean) / std, "labels": classes.where(classes != IGNORED, UNLABELLED)}
-
-
-class Epochs(TrainerCallback):
-    """Tells the photos which epoch it is."""
-
-    def __init__(self, photos: Photos):
-        self.photos = photos
-
-    def on_epoch_begin(self, args, state, control, **kwargs) -> None:
-        """Called by the Trainer."""
-        self.photos.epoch = int(state.epoch)
+        pixels = normalized(image, self.recipe.mean, self.recipe.std)
+        return {"pixel_values": pixels, "labels": classes.where(classes != IGNORED, UNLABELLED)}
 
 
 def crop(
     image: Image.Image, mask: np.ndarray, recipe: SegmentationRecipe, size: int, random: np.random.Generator
 ) -> tuple[Image.Image, Image.Image]:
-    """A random square of a photo, at a random scale, mirrored half the time, in slightly other colours.
-
-    A photo that is smaller than the square lies somewhere in it; the rest has the mean colour and no label.
+    """A random square of a photo and its mask, in slightly other colours; around it are the mean colour and no label.
 
     Args:
         mask: (height, width), the classes.
         recipe: Gives the size of the photo at scale 1, and the mean colour.
         size: Side of the square in pixels.
     """
-    scale = math.exp(random.uniform(*np.log(SCALES)))
-    scale *= min(recipe.short_edge / min(image.size), recipe.long_edge / max(image.size))
-    left, top = (random.uniform(*sorted((0, side - size / scale))) for side in image.size)
-    box = [left, top, left + size / scale, top + size / scale]
-    if random.random() < 0.5:
-        box[0], box[2] = box[2], box[0]  # mirrored
-    extent, mean = Image.Transform.EXTENT, tuple(round(255 * value) for value in recipe.mean)
-    image = image.transform((size, size), extent, box, Image.Resampling.BILINEAR, fillcolor=mean)
-    labels = Image.fromarray(mask).transform((size, size), extent, box, Image.Resampling.NEAREST, fillcolor=IGNORED)
-    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhance(image).enhance(random.uniform(1 - JITTER, 1 + JITTER))
-    return image, labels
+    window = random_window(image.size, (recipe.short_edge, recipe.long_edge), size, SCALES, random)
+    colour = tuple(round(255 * value) for value in recipe.mean)
+    labels = window.cut(Image.fromarray(mask), Image.Resampling.NEAREST, IGNORED)
+    return jittered(window.cut(image, Image.Resampling.BILINEAR, colour), random), labels
