@@ -114,7 +114,7 @@ class COCOEvaluation(Evaluation):
     def prepare(self, sample: Sample) -> tuple[BatchFeature, dict[str, Any]]:
         """The image as the model sees it, a batch of its own, and what the annotations say of it."""
         image = read_image(sample.file, sample.name)
-        _check_size(image, sample)
+        check_size(image, sample)
         return self.loaded.processor(images=[image], return_tensors="pt"), sample.target
 
     @torch.inference_mode()
@@ -173,7 +173,7 @@ class COCOEvaluation(Evaluation):
         return results
 
 
-def _check_size(image: Image.Image, sample: Sample) -> None:
+def check_size(image: Image.Image, sample: Sample) -> None:
     """Refuse an image of another size than its objects were marked on."""
     width, height = sample.target["width"], sample.target["height"]
     if image.size == (width, height):

@@ -1,0 +1,84 @@
+"""Objects on images from Pascal VOC's XML files, as COCO's format has them."""
+
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from hf_models.errors import InputError
+from hf_models.inference import read_image
+
+MAX_XML = 10_000_000  # bytes
+
+
+def voc_content(images: list[Path], annotations: list[Path]) -> dict[str, list[dict[str, Any]]]:
+    """What is on images, in COCO's format.
+
+    A box covers the pixels that it names, the first of which is 1. Objects that are marked as difficult become crowds:
+    nothing is learned from them, and who finds them makes no mistake. An image without a file of annotations has no
+    objects, which is printed.
+
+    Args:
+        images: Their files.
+        annotations: The XML file of each image.
+
+    Raises:
+        InputError: A file has another format, or a box has no area.
+    """
+    content, categories = {"images": [], "annotations": []}, {}
+    bare = [image for image, file in zip(images, annotations, strict=True) if not file.is_file()]
+    if bare:
+        print(f"warning: {len(bare)} images have no annotations and count as background: {bare[0]}", file=sys.stderr)
+    for number, (image, file) in enumerate(zip(images, annotations, strict=True), 1):
+        root = _parsed(file) if file.is_file() else ElementTree.Element("annotation")
+        width, height = _size(root) or read_image(image).size
+        content["images"].append({"id": number, "file_name": image.name, "width": width, "height": height})
+        for of_image, element in enumerate(root.iterfind("object"), 1):
+            name, box = (element.findtext("name") or "").strip(), _box(element, f"{file}: object {of_image}")
+            if not name:
+                raise InputError(f"{file}: object {of_image} has no name. Add the name of its class.")
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": categories.setdefault(name, len(categories) + 1),
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int((element.findtext("difficult") or "0").strip() == "1"),
+                }
+            )
+    return content | {"categories": [{"id": number, "name": name} for name, number in categories.items()]}
+
+
+def _parsed(file: Path) -> ElementTree.Element:
+    if file.stat().st_size > MAX_XML:
+        raise InputError(f"{file}: larger than {MAX_XML:,} bytes. Name a file of annotations.")
+    try:
+        root = ElementTree.fromstring(file.read_bytes())
+    except ElementTree.ParseError as error:
+        raise InputError(f"{file}: no XML ({error}). Write it anew.") from None
+    if root.tag != "annotation":
+        raise InputError(f"{file}: begins with <{root.tag}>, not with <annotation>. Export it as Pascal VOC.")
+    return root
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """Width and height of the image, where the file says them; some tools write 0."""
+    try:
+        width, height = (int(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    except (TypeError, ValueError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _box(element: ElementTree.Element, called: str) -> list[float]:
+    """Left, top, width and height in pixels, from 0."""
+    names = ("xmin", "ymin", "xmax", "ymax")
+    texts = [element.findtext(f"bndbox/{name}") for name in names]
+    try:
+        left, top, right, bottom = map(float, texts)
+    except (TypeError, ValueError):
+        raise InputError(f"{called} has no box of four numbers ({', '.join(names)}). Add them.") from None
+    if not (left < right and top < bottom):
+        raise InputError(f"{called}: its box ({', '.join(texts)}) has no area. Correct or remove it.")
+    return [left - 1, top - 1, right - left + 1, bottom - top + 1]
