@@ -122,7 +122,7 @@ class BoxedPhotos(Photos):
         crop_size: Side of the crops in pixels, where they are trained on.
         with_masks: Whether to learn masks.
         upside_down: Whether photos have no above, as those of microscopes.
-        skip_bad: See [`Photos`].
+        options: See [`Photos`].
     """
 
     def __init__(
@@ -133,9 +133,9 @@ class BoxedPhotos(Photos):
         crop_size: int | None = None,
         with_masks: bool = False,
         upside_down: bool = False,
-        skip_bad: bool = False,
+        **options,
     ):
-        super().__init__(skip_bad)
+        super().__init__(selection.count, **options)
         self.selection, self.processor, self.crop_size = selection, processor, crop_size
         self.with_masks, self.upside_down = with_masks, upside_down
         self.samples = list(selection.samples())
@@ -145,9 +145,6 @@ class BoxedPhotos(Photos):
         for annotation in selection.content["annotations"]:
             if not annotation["iscrowd"]:
                 self.objects[annotation["image_id"]].append(annotation)
-
-    def __len__(self) -> int:
-        return len(self.samples)
 
     def load(self, index: int) -> tuple[Image.Image, list[dict[str, Any]]]:
         """A photo and the objects on it, as in COCO's format."""

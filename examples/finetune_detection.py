@@ -52,7 +52,7 @@ class DetectionTrainer(FineTuner):
         kinds = ("box", "mask") if photos.with_masks else ("box",)
         loaded = Loaded(model.name_or_path, "", photos.processor, model)
         evaluation = COCOEvaluation(loaded, photos.selection, photos.categories, kinds, batch_size=1)
-        own = range(self.args.process_index, len(photos), self.args.world_size)
+        own = range(self.args.process_index, photos.count, self.args.world_size)
         shown = own[:: max(len(own) // SHOWN, 1)][:SHOWN] if self.args.process_index == 0 else []
         records, skipped = [], []
         for index in own:
@@ -101,6 +101,7 @@ def finetune(
     image_size: int | None = None,
     crop_size: int | None = None,
     upside_down: bool = False,
+    repeat: int = 1,
     skip_bad_images: bool = False,
     layer_decay: float = 1.0,
     freeze_stages: int = 0,
@@ -117,12 +118,11 @@ def finetune(
     with_masks = getattr(detector.config, "with_masks", False)
     # the last batch of an epoch would have another size, which BatchNorms do not like
     arguments = training_arguments(run, "box AP", dataloader_drop_last=True, **options)
-    if trained.count < (size := arguments.train_batch_size * arguments.world_size):
-        raise InputError(
-            f"{data}: {trained.count} photos to train on, a batch has {size}. Pass a smaller --batch-size."
-        )
     crop_size = crop_size or processor.size.shortest_edge
-    photos = BoxedPhotos(trained, names, processor, crop_size, with_masks, upside_down, skip_bad_images)
+    options_of_photos = {"repeat": repeat, "skip_bad": skip_bad_images}
+    photos = BoxedPhotos(trained, names, processor, crop_size, with_masks, upside_down, **options_of_photos)
+    if len(photos) < (size := arguments.train_batch_size * arguments.world_size):
+        raise InputError(f"{data}: {len(photos)} photos to train on, a batch has {size}. Pass a smaller --batch-size.")
     with_masks = with_masks and has_masks(validated)
     trainer = DetectionTrainer(
         detector,
@@ -151,6 +151,7 @@ if __name__ == "__main__":
     parser.add_argument("--image-size", type=int, help=f"short side of photos; by default the detector's, else {SIZE}")
     parser.add_argument("--crop-size", type=int, help="side of what is seen in training; by default the short side")
     parser.add_argument("--upside-down", action="store_true", help="also turn photos over: they have no above")
+    parser.add_argument("--repeat", type=int, default=1, help="how often each epoch sees each photo, in other crops")
     parser.add_argument("--skip-bad-images", action="store_true", help="go on without images that cannot be read")
     try:
         print(finetune(**vars(parser.parse_args())))

@@ -52,7 +52,7 @@ class SegmentationTrainer(FineTuner):
         """Called by `evaluate`; each process measures its share of the photos."""
         model, photos, number = self.model.eval(), dataloader.dataset, self.model.config.num_labels
         names, recipe = list(model.config.id2label.values()), recipe_of(model)
-        own = range(self.args.process_index, len(photos), self.args.world_size)
+        own = range(self.args.process_index, photos.count, self.args.world_size)
         shown = own[:: max(len(own) // SHOWN, 1)][:SHOWN] if self.args.process_index == 0 else []
         sums = torch.zeros(3, number, dtype=torch.long)
         for index in own:
@@ -87,6 +87,7 @@ def finetune(
     image_size: int | None = None,
     crop_size: int | None = None,
     balance: float = 0.0,
+    repeat: int = 1,
     skip_bad_images: bool = False,
     layer_decay: float = 1.0,
     freeze_stages: int = 0,
@@ -105,9 +106,12 @@ def finetune(
     recipe = recipe_of(segmenter)
     # the last batch of an epoch would have another size, which BatchNorms do not like
     arguments = training_arguments(run, "mIoU", dataloader_drop_last=True, **options)
-    if len(pairs) < (batch := arguments.train_batch_size * arguments.world_size):
-        raise InputError(f"{data}: {len(pairs)} photos to train on, a batch has {batch}. Pass a smaller --batch-size.")
-    photos = MaskedPhotos(pairs, labels, recipe, crop_size or recipe.short_edge, skip_bad_images)
+    crop_size = crop_size or recipe.short_edge
+    photos = MaskedPhotos(pairs, labels, recipe, crop_size, repeat=repeat, skip_bad=skip_bad_images)
+    if len(photos) < (batch := arguments.train_batch_size * arguments.world_size):
+        raise InputError(
+            f"{data}: {len(photos)} photos to train on, a batch has {batch}. Pass a smaller --batch-size."
+        )
     queries = "mask2former" in segmenter.config.model_type
     trainer = SegmentationTrainer(
         segmenter,
@@ -141,6 +145,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--crop-size", type=int, help="side of what is seen in training; by default the short side")
     parser.add_argument("--balance", type=float, default=0.0, help="0 if pixels count alike, 1 if classes do")
+    parser.add_argument("--repeat", type=int, default=1, help="how often each epoch sees each photo, in other crops")
     parser.add_argument("--skip-bad-images", action="store_true", help="go on without images that cannot be read")
     try:
         print(finetune(**vars(parser.parse_args())))

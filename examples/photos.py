@@ -25,17 +25,18 @@ class Photos(torch.utils.data.Dataset, ABC):
     processes see what one would.
 
     Args:
+        count: How many photos there are.
+        repeat: How often an epoch has each of them, in other crops.
         skip_bad: Go on with the next photo where one cannot be read.
     """
 
-    def __init__(self, skip_bad: bool):
-        self.skip_bad = skip_bad
+    def __init__(self, count: int, repeat: int = 1, skip_bad: bool = False):
+        self.count, self.repeat, self.skip_bad = count, repeat, skip_bad
         self.epoch = 0
         self.bad = set()
 
-    @abstractmethod
     def __len__(self) -> int:
-        """How many photos there are."""
+        return self.count * self.repeat
 
     @abstractmethod
     def load(self, index: int) -> Any:
@@ -63,10 +64,10 @@ class Photos(torch.utils.data.Dataset, ABC):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """An example for the model."""
-        for other in range(index, index + len(self)):
-            if (loaded := self.read(other % len(self))) is not None:
+        for other in range(index, index + self.count):
+            if (loaded := self.read(other % self.count)) is not None:
                 return self.example(loaded, np.random.default_rng((self.epoch, index)))
-        raise InputError(f"none of {len(self)} photos can be read. Nothing to train on.")
+        raise InputError(f"none of {self.count} photos can be read. Nothing to train on.")
 
 
 class Epochs(TrainerCallback):

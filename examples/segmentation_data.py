@@ -107,7 +107,7 @@ class MaskedPhotos(Photos):
         labels: What the numbers in the masks mean.
         recipe: Size, mean and standard deviation of the images.
         crop_size: Side of the crops in pixels, where they are trained on.
-        skip_bad: See [`Photos`].
+        options: See [`Photos`].
     """
 
     def __init__(
@@ -116,13 +116,10 @@ class MaskedPhotos(Photos):
         labels: Labels,
         recipe: SegmentationRecipe,
         crop_size: int | None = None,
-        skip_bad: bool = False,
+        **options,
     ):
-        super().__init__(skip_bad)
+        super().__init__(len(pairs), **options)
         self.pairs, self.labels, self.recipe, self.crop_size = pairs, labels, recipe, crop_size
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
     def load(self, index: int) -> tuple[Image.Image, np.ndarray]:
         """See [`Labels.read_pair`]."""
