@@ -76,7 +76,7 @@ class FineTuner(Trainer):
         )
 
     def train(self, resume_from_checkpoint: str | None = None, **options):
-        """As in [`Trainer`]; afterwards the model is the average of the best epoch."""
+        """As in [`Trainer`]; afterwards the model is the average of the best epoch, and computes in float32."""
         if self.average and resume_from_checkpoint:
             self._load_average(resume_from_checkpoint)
         result = super().train(resume_from_checkpoint, **options)
@@ -85,6 +85,7 @@ class FineTuner(Trainer):
                 self._load_average(best)
             self.model.load_state_dict(self.average.module.state_dict())
             self.average = None
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)  # its forward no longer casts to bfloat16
         return result
 
     def evaluate(self, *args, **options) -> dict[str, float]:

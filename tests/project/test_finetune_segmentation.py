@@ -1,12 +1,8 @@
 """Fine-tuning of segmentation models, on a tiny folder of generated photos with masks."""
 
 import importlib
-import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +10,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageClassification, Mask2FormerConfig
+from transformers import AutoConfig, Mask2FormerConfig
 from transformers import Mask2FormerForUniversalSegmentation as Mask2Former
-from transformers.trainer_callback import TrainerState
 
 from hf_models import default_checkpoint
 from hf_models.errors import InputError
@@ -24,25 +19,21 @@ from hf_models.segmentation import SegmentationRecipe, load_segmenter
 from hf_models.segmentation.masks import IGNORED
 from hf_models.segmentation.overlay import segment_image
 
+from ..harness.finetune_tester import EXAMPLES, history, run_two, start, tiny_classifier
+
 pytest.importorskip("accelerate")
 COLOURS = {"sky": (90, 140, 230), "grass": (40, 160, 50), "car": (220, 30, 30)}
-CHILD = Path(__file__).parents[1] / "harness" / "finetune_child.py"
 
 
 @pytest.fixture(scope="module")
 def example():
-    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+    sys.path.insert(0, str(EXAMPLES))
     return importlib.import_module("finetune_segmentation")
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A classifier of two stages, without anything random in it."""
-    torch.manual_seed(0)
-    sizes = {"hidden_sizes": [16, 32], "depths": [1, 1], "groups": [1, 2], "mlp_ratio": 1.0, "drop_path_rate": 0.0}
-    model = AutoModelForImageClassification.from_config(AutoConfig.for_model("flash_internimage", **sizes))
-    model.save_pretrained(folder := tmp_path_factory.mktemp("tiny"))
-    return str(folder)
+    return tiny_classifier(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -76,22 +67,6 @@ def options(tiny):
     torch.set_num_threads(threads)
 
 
-def start(folder, options, kill_at=None, **environment):
-    """A process that trains; see `finetune_child.py`."""
-    file = folder / "options.json"
-    file.write_text(json.dumps(options))
-    command = [sys.executable, CHILD, "finetune_segmentation", file]
-    command += ["--kill-at", str(kill_at)] if kill_at else []
-    return subprocess.Popen(command, env=os.environ | environment)
-
-
-def history(output):
-    """What a run logged of each epoch."""
-    (last,) = sorted(Path(f"{output}-run").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[-1:]
-    log = TrainerState.load_from_json(str(last / "trainer_state.json")).log_history
-    return [{key: value for key, value in entry.items() if key in ("loss", "eval_mIoU")} for entry in log]
-
-
 def test_learns_scenes_from_the_embedded_backbone(example, scenes, options, tmp_path):
     options |= {"model": str(default_checkpoint()), "width": 32, "learning_rate": 0.02, "ema": 0.5}
     options |= {"bf16": True, "gradient_checkpointing": True, "freeze_stages": 1, "layer_decay": 0.7}
@@ -115,13 +90,15 @@ def test_a_killed_run_goes_on_to_the_same_weights(example, scenes, options, tmp_
     measured = example.finetune(str(scenes), whole, **options)
 
     # in the third epoch of two steps
-    child = start(tmp_path, {"data": str(scenes), "output": str(broken), **options}, kill_at=5)
+    child = start(
+        "finetune_segmentation", tmp_path, {"data": str(scenes), "output": str(broken), **options}, kill_at=5
+    )
     assert child.wait() == -signal.SIGKILL and not broken.exists()
     run = Path(f"{broken}-run")
     shutil.copytree(run / "checkpoint-4", run / "checkpoint-6")  # as if it had been killed while it wrote that
     (run / "checkpoint-6" / "trainer_state.json").write_text('{"best')
     assert example.finetune(str(scenes), broken, resume=True, **options) == measured
-    assert history(broken) == history(whole)
+    assert history(broken, "eval_mIoU") == history(whole, "eval_mIoU")
     weights = [load_segmenter(folder)[0].state_dict() for folder in (whole, broken)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     with pytest.raises(SystemExit, match="Go on with --resume"):
@@ -133,14 +110,9 @@ def test_a_killed_run_goes_on_to_the_same_weights(example, scenes, options, tmp_
 
 def test_two_processes_are_one_with_twice_the_batch(example, scenes, options, tmp_path):
     example.finetune(str(scenes), tmp_path / "one", **options)
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
     options |= {"data": str(scenes), "output": str(tmp_path / "two"), "per_device_train_batch_size": 2}
-    cluster = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    children = [start(tmp_path, options, **cluster, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
-    assert [child.wait() for child in children] == [0, 0]
-    for one, two in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+    assert run_two("finetune_segmentation", tmp_path, options) == [0, 0]
+    for one, two in zip(*(history(tmp_path / name, "eval_mIoU") for name in ("one", "two")), strict=True):
         assert one.keys() == two.keys() and list(one.values()) == pytest.approx(list(two.values()), rel=1e-4)
     one, two = (load_segmenter(tmp_path / name)[0].state_dict() for name in ("one", "two"))
     assert all(
