@@ -227,7 +227,7 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
     config_class = DinoDetectorConfig
     base_model_prefix = ""
     _can_compile_fullgraph = True
-    _no_split_modules = ["DinoEncoder", "DinoDecoder", "BoxHead"]
+    _no_split_modules = ["DinoEncoder", "DeformableDetrDecoderLayer", "BoxHead"]
     _keys_to_ignore_on_load_missing = [r"^label_embedding\."]  # of models that were converted before it was kept
 
     def __init__(self, config: DinoDetectorConfig):

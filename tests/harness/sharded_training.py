@@ -18,11 +18,44 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from transformers import AutoConfig, AutoModelForObjectDetection, PreTrainedModel
+
 from hf_models import register
 from hf_models.layers import DropPath
-from tests.harness.hub_tester import SEGMENTERS, tiny_model
+from tests.harness.hub_tester import SEGMENTERS, TINY, tiny_model
 
 IMAGES = 4
+ALL = 10**6  # anchors and regions are learned from: none are drawn
+DETECTORS = {
+    "backbone_rcnn": {
+        **{"fpn_channels": 16, "box_hidden_size": 16, "with_masks": False, "rpn_samples": ALL, "box_samples": ALL},
+        **{"rpn_train_pre_nms": 50, "rpn_train_post_nms": 30},
+    },
+    "dino_detector": {
+        **{"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "encoder_layers": 1, "decoder_layers": 2},
+        **{"num_queries": 20, "max_detections": 20, "group_norm_groups": 4, "num_denoising": 0},
+    },
+}
+
+
+def small_model(name: str) -> PreTrainedModel:
+    """A model of any kind with random weights."""
+    if name not in DETECTORS:
+        return tiny_model(name)
+    torch.manual_seed(0)
+    backbone = AutoConfig.for_model("internimage", **TINY["internimage"])
+    backbone.out_features = backbone.stage_names[2 if name == "dino_detector" else 1 :]
+    config = AutoConfig.for_model(name, backbone_config=backbone, num_labels=5, **DETECTORS[name])
+    return AutoModelForObjectDetection.from_config(config)
+
+
+def labels_of(name: str) -> torch.Tensor | list[dict[str, torch.Tensor]]:
+    """What is to be learned of the images."""
+    if name in DETECTORS:
+        boxes = torch.tensor([[0.5, 0.5, 0.4, 0.5], [0.3, 0.3, 0.2, 0.2]])
+        return [{"class_labels": torch.tensor([i, 1]), "boxes": boxes + 0.02 * i} for i in range(IMAGES)]
+    labels = torch.randint(0, 5, (IMAGES, 64, 64))
+    return labels if name in SEGMENTERS else labels[:, 0, 0]
 
 
 def still(model: nn.Module) -> nn.Module:
@@ -36,7 +69,7 @@ def still(model: nn.Module) -> nn.Module:
 
 
 def step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, pixel_values: torch.Tensor, labels: torch.Tensor
+    model: nn.Module, optimizer: torch.optim.Optimizer, pixel_values: torch.Tensor, labels: torch.Tensor | list
 ) -> float:
     loss = model(pixel_values, labels=labels).loss
     loss.backward()
@@ -58,10 +91,9 @@ def divided(accelerator: Accelerator, checkpointing: bool) -> None:
 
 
 def train(accelerator: Accelerator, name: str, checkpointing: bool, folder: Path) -> dict[str, float]:
-    model = still(tiny_model(name))
+    model = still(small_model(name))
     alone = copy.deepcopy(model)
-    images, labels = torch.randn(IMAGES, 3, 64, 64), torch.randint(0, 5, (IMAGES, 64, 64))
-    labels = labels if name in SEGMENTERS else labels[:, 0, 0]
+    images, labels = torch.randn(IMAGES, 3, 64, 64), labels_of(name)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     loss = step(alone, torch.optim.SGD(alone.parameters(), lr=0.1), images, labels)
 

@@ -16,11 +16,14 @@ from hf_models.detection.registration import DETECTORS
 from hf_models.memory.estimate import shard
 from hf_models.segmentation.registration import SEGMENTERS as HEADS
 
-from ..harness.hub_tester import TINY, tiny_model
+from ..harness.hub_tester import TINY
+from ..harness.sharded_training import DETECTORS as SMALL_DETECTORS
+from ..harness.sharded_training import small_model
 
 pytest.importorskip("accelerate")
 SCRIPT = Path(__file__).parents[1] / "harness" / "sharded_training.py"
-NAMES = [*TINY, "aligned_upernet", "segformer_head", "internimage+checkpointing", "flash_internimage+checkpointing"]
+NAMES = [*TINY, "aligned_upernet", "segformer_head", *SMALL_DETECTORS]
+NAMES += ["internimage+checkpointing", "flash_internimage+checkpointing"]
 
 
 CLASSES = [(config, cls) for config, *classes in [*FAMILIES, *BACKBONES, *HEADS, *DETECTORS] for cls in classes]
@@ -57,7 +60,7 @@ def trained(tmp_path_factory):
 def test_two_processes_learn_what_one_learns(trained, name):
     folder, report = trained
     found = report[name]
-    model = tiny_model(name.partition("+")[0])
+    model = small_model(name.partition("+")[0])
     assert found["mean_loss"] == pytest.approx(found["loss"], rel=1e-5)
     assert found["apart"] < 1e-5 * found["moved"]
     assert found["held"] == sum(shard(parameter, 2).nbytes for parameter in model.parameters())
