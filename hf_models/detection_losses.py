@@ -1,11 +1,14 @@
 """Losses of detectors, one for each box or point, and what a sum of them is divided by."""
 
+import math
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
 from .boxes import box_areas
 
+RARE = -math.log(99)  # the logit of 1 %, which a class is to start with: else the background would be all of the loss
 SMALLEST = 1e-6  # of areas and overlaps that are divided by, or whose logarithm is taken
 
 

@@ -4,7 +4,6 @@ The forward pass is the whole test of the original model in MMDetection, from th
 training, from the images and what is to be found in them to the losses.
 """
 
-import math
 from functools import partial
 
 import torch
@@ -17,7 +16,7 @@ from .box_assignment import assign_points
 from .boxes import clip_boxes, image_sizes
 from .configuration_backbone_fcos import BackboneFCOSConfig
 from .dense_conv import dense_conv
-from .detection_losses import focal_loss, giou_loss, iou_loss, mean_over_processes
+from .detection_losses import RARE, focal_loss, giou_loss, iou_loss, mean_over_processes
 from .detector_labels import objects_in_pixels
 from .detector_output import DetectorOutput, fixed_number
 from .feature_pyramid import FeaturePyramid
@@ -26,7 +25,6 @@ from .modeling_detector import Detector
 from .nms import batched_nms
 
 BOX_LOSSES = {"iou": iou_loss, "giou": giou_loss}
-RARE = -math.log(99)  # the logit of 1 %, which a class is to start with: else the background would be all of the loss
 
 
 def small_conv(in_channels: int, out_channels: int, bias: bool = True, start: float = 0.0) -> nn.Conv2d:

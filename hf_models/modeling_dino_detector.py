@@ -29,13 +29,12 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
 from .boxes import image_sizes
 from .configuration_dino_detector import DinoDetectorConfig
 from .contrastive_denoising import NoisyObjects, attention_mask, noisy_objects
+from .detection_losses import RARE
 from .detector_output import DetectorOutput
 from .dino_loss import Prediction, dino_losses
 from .layers import initialize_linear, starting_with, zero_linear
 from .modeling_detector import Detector
 from .multi_scale_deformable_attention import MultiScaleDeformableAttention
-
-RARE = -math.log(99)  # the logit of 1 %, which a class is to start with: else the background would be all of the loss
 
 
 @dataclass
