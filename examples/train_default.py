@@ -29,31 +29,25 @@ On Linux, MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 sa
 """
 
 import argparse
-import csv
 import inspect
-import json
 import math
 import os
-import platform
 import signal
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-import torchvision
-import transformers
 from accelerate import PartialState
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from train_default_cost import affordable_epochs
-from train_default_data import Augmentation, Lessons, Photos, image_processor, plain
+from train_default_data import Augmentation, Lessons, Photos, plain
 from train_default_models import CONFIGS
 from train_default_optimizer import MuonWithAdamW
-from transformers import AutoModelForImageClassification, PreTrainedModel
-
-from hf_models.zoo import wnid_names
+from train_default_record import Curves, export, write_environment
+from transformers import AutoModelForImageClassification
 
 WARMUP_STEPS = 400  # or a tenth of a short run
 COOLDOWN = 1 / 3  # of all steps
@@ -208,32 +202,6 @@ def moving_average(averages: list[torch.Tensor], weights: list[torch.Tensor], up
     get_ema_multi_avg_fn(decay)(averages, weights, updates)
 
 
-class Curves:
-    """`curves.csv`: one row every LOG_STEPS steps and at each validation.
-
-    `cpu_seconds` are those of the steps since the row before, in all threads of the first process.
-    """
-
-    FIELDS = (
-        *("step", "epoch", "size", "learning_rate"),
-        *("images_per_second", "cpu_seconds", "train_loss", "held_back_top1"),
-    )
-
-    def __init__(self, path: Path, step: int):
-        """Drops the rows after `step`, which a killed run wrote after its last checkpoint."""
-        self.path = path
-        rows = list(csv.DictReader(path.open())) if path.exists() else []
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.FIELDS)
-            writer.writeheader()
-            writer.writerows(row for row in rows if int(row["step"]) <= step)
-
-    def add(self, *values: object) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow(values)
-        print(", ".join(f"{name} {value}" for name, value in zip(self.FIELDS, values, strict=True)), flush=True)
-
-
 def run_folder(output: Path) -> Path:
     return Path(f"{output}-run")
 
@@ -266,34 +234,6 @@ def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: floa
     if writes:
         run.save()
         export(run.average.module, run.photos.names, output)
-
-
-def write_environment(run: Run) -> None:
-    """Keep what a run depends on beside its curves."""
-    about = asdict(run.settings) | {
-        "parameters": sum(p.numel() for p in run.model.parameters()),
-        "steps": run.total_steps,
-        "photos": len(run.photos),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "transformers": transformers.__version__,
-        "machine": f"{platform.machine()}, {run.device.type}",
-        "processes": run.processes.num_processes,
-        "threads": torch.get_num_threads(),
-    }
-    (run.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
-
-
-def export(model: PreTrainedModel, wnids: list[str], output: Path) -> None:
-    """Write the model folder."""
-    names = wnid_names()
-    model.config.id2label = {i: names[wnid] for i, wnid in enumerate(wnids)}
-    model.config.label2id = {name: i for i, name in model.config.id2label.items()}
-    # half the size on disk; the config keeps the model's float32, in which it is used and fine-tuned
-    state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    model.save_pretrained(output, state_dict=state)
-    image_processor().save_pretrained(output)
 
 
 def main() -> None:
