@@ -10,6 +10,7 @@ from transformers.image_utils import SizeDict
 from hf_models.configuration_backbone_fcos import BackboneFCOSConfig
 from hf_models.configuration_backbone_head import BackboneHeadConfig
 from hf_models.configuration_backbone_rcnn import BackboneRCNNConfig
+from hf_models.configuration_base import map_strides
 from hf_models.configuration_dino_detector import DinoDetectorConfig
 from hf_models.errors import InputError
 from hf_models.image_processing_detection import DetectionImageProcessor
@@ -24,6 +25,7 @@ HEADS = {
     "cascade": BackboneRCNNConfig,
     "dino": DinoDetectorConfig,
 }
+FINEST = {BackboneFCOSConfig: 8, BackboneRCNNConfig: 4, DinoDetectorConfig: 8}  # stride of the first feature map
 CASCADE = {
     "box_convs": 4,
     "box_fcs": 1,
@@ -84,7 +86,9 @@ def build(
         else:
             # `AutoBackbone.from_pretrained` takes no folders
             backbone_class = AutoBackbone._model_mapping[type(config)]
-            stages = config.stage_names[HEADS[head].default_stages]
+            config.out_features = config.stage_names[1:]
+            strides = dict(zip(config.out_features, map_strides(config), strict=True))
+            stages = [stage for stage, stride in strides.items() if stride >= FINEST[HEADS[head]]]
             backbone = backbone_class.from_pretrained(model, out_features=stages, dtype=torch.float32)
             backbone.config.num_labels = 0  # it has no classifier
             options |= {"backbone_config": backbone.config} | (masks if head == "cascade" else {})
