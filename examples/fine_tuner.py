@@ -13,7 +13,7 @@ from streaming import Shards
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments
 
 from hf_models.errors import InputError
 
@@ -93,6 +93,14 @@ class FineTuner(Trainer):
         with self.averaged_weights():
             return super().evaluate(*args, **options)
 
+    def share(self, count: int) -> range:
+        """Which of `count` photos this process measures; what is not below `count` is for nothing.
+
+        All processes have as many: those of FSDP run the model together.
+        """
+        world = self.args.world_size
+        return range(self.args.process_index, -(-count // world) * world, world)
+
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """While it lasts, the model has the average in place of its weights."""
@@ -105,6 +113,13 @@ class FineTuner(Trainer):
             yield
         finally:
             self.model.load_state_dict(weights)
+
+    def write(self, output: Path, processor: BaseImageProcessor) -> None:
+        """Make `output` a model folder."""
+        weights = self.accelerator.get_state_dict(self.model)  # which all processes gather together
+        if self.args.should_save:
+            self.model.save_pretrained(output, state_dict=weights)
+            processor.save_pretrained(output)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in [`Trainer`], which begins each checkpoint by this, with the average beside the weights."""

@@ -176,10 +176,7 @@ def finetune(
     )
     trainer.train(checkpoint)
     measured = trainer.evaluate(splits.get("test", splits["validation"]).with_transform(plain))
-    weights = trainer.accelerator.get_state_dict(trainer.model)  # from all processes
-    if trainer.args.should_save:
-        trainer.model.save_pretrained(output, state_dict=weights)
-        processor.save_pretrained(output)
+    trainer.write(output, processor)
     return {name: measured[f"eval_{name}"] for name in ("accuracy", "balanced_accuracy")}
 
 

@@ -52,18 +52,21 @@ class DetectionTrainer(FineTuner):
         kinds = ("box", "mask") if photos.with_masks else ("box",)
         loaded = Loaded(model.name_or_path, "", photos.processor, model)
         evaluation = COCOEvaluation(loaded, photos.selection, photos.categories, kinds, batch_size=1)
-        own = range(self.args.process_index, photos.count, self.args.world_size)
-        shown = own[:: max(len(own) // SHOWN, 1)][:SHOWN] if self.args.process_index == 0 else []
+        own = self.share(photos.count)
+        draws = self.args.process_index == 0 and not self.is_fsdp_enabled  # drawing runs the model again
+        shown = own[:: max(len(own) // SHOWN, 1)][:SHOWN] if draws else []
         records, skipped = [], []
         for index in own:
-            if found := photos.read(index):
+            sample = photos.samples[index % photos.count]
+            if found := photos.read(index % photos.count):
                 image = photos.processor(images=[found[0]], return_tensors="pt")
-                records += evaluation.measure([(image, photos.samples[index].target)])
+                measured = evaluation.measure([(image, sample.target)])
+                records += measured if index < photos.count else []
                 if index in shown:
                     file = Path(self.args.output_dir) / f"prediction-{1 + shown.index(index)}.jpg"
                     show_picture(comparison(*found, model, photos), file, self)
             else:
-                skipped.append(photos.samples[index].target["id"])
+                skipped.append(sample.target["id"])
         evaluation.content = without(photos.selection.content, set(gather_object(skipped)))
         outcome = evaluation.reduce(gather_object(records))
         measured = outcome.metrics | {f"box AP {of['label']}": of["box AP"] for of in outcome.details["classes"]}
@@ -137,9 +140,7 @@ def finetune(
     )
     trainer.train(checkpoint)
     measured = trainer.evaluate()
-    if trainer.args.should_save:
-        detector.save_pretrained(output)
-        processor.save_pretrained(output)
+    trainer.write(output, processor)
     return {name.removeprefix("eval_"): value for name, value in measured.items() if " A" in name}
 
 

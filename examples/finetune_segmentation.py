@@ -52,13 +52,14 @@ class SegmentationTrainer(FineTuner):
         """Called by `evaluate`; each process measures its share of the photos."""
         model, photos, number = self.model.eval(), dataloader.dataset, self.model.config.num_labels
         names, recipe = list(model.config.id2label.values()), recipe_of(model)
-        own = range(self.args.process_index, photos.count, self.args.world_size)
+        own = self.share(photos.count)
         shown = own[:: max(len(own) // SHOWN, 1)][:SHOWN] if self.args.process_index == 0 else []
         sums = torch.zeros(3, number, dtype=torch.long)
         for index in own:
-            if pair := photos.read(index):
+            if pair := photos.read(index % photos.count):
                 predicted = semantic_labels(model, pair[0], recipe).cpu()
-                sums += areas(predicted, torch.from_numpy(pair[1]), number)
+                if index < photos.count:
+                    sums += areas(predicted, torch.from_numpy(pair[1]), number)
                 if index in shown:
                     file = Path(self.args.output_dir) / f"prediction-{1 + shown.index(index)}.jpg"
                     show_picture(comparison(*pair, predicted, names), file, self)
@@ -127,9 +128,7 @@ def finetune(
     )
     trainer.train(checkpoint)
     measured = trainer.evaluate()
-    if trainer.args.should_save:
-        segmenter.save_pretrained(output)
-        stock_image_processor(recipe, segmenter.config.model_type).save_pretrained(output)
+    trainer.write(output, stock_image_processor(recipe, segmenter.config.model_type))
     return {name.removeprefix("eval_"): value for name, value in measured.items() if "IoU" in name or "Acc" in name}
 
 
