@@ -25,7 +25,7 @@ HEADS = {
     "cascade": BackboneRCNNConfig,
     "dino": DinoDetectorConfig,
 }
-FINEST = {BackboneFCOSConfig: 8, BackboneRCNNConfig: 4, DinoDetectorConfig: 8}  # stride of the first feature map
+FINEST = {BackboneFCOSConfig: 8, BackboneRCNNConfig: 4, DinoDetectorConfig: 8}  # stride of their first feature map
 CASCADE = {
     "box_convs": 4,
     "box_fcs": 1,
@@ -56,7 +56,13 @@ def new_head(head: str, width: int, options: dict[str, Any]) -> BackboneHeadConf
 
 
 def build(
-    model: str, names: list[str], with_masks: bool, head: str, width: int, image_size: int | None
+    model: str,
+    names: list[str],
+    with_masks: bool,
+    head: str,
+    width: int,
+    image_size: int | None,
+    finest_stride: int | None = None,
 ) -> tuple[PreTrainedModel, DetectionImageProcessor]:
     """The model to train, with new layers for these classes, and its image processor.
 
@@ -67,6 +73,8 @@ def build(
         head: See [`new_head`].
         width: The same.
         image_size: Short side of the photos in pixels; by default the detector's.
+        finest_stride: Pixels between the positions of the first feature map that a new head sees; by default that of
+            the published detectors.
 
     Raises:
         InputError: There is no such model, or it cannot learn masks from boxes.
@@ -88,7 +96,7 @@ def build(
             backbone_class = AutoBackbone._model_mapping[type(config)]
             config.out_features = config.stage_names[1:]
             strides = dict(zip(config.out_features, map_strides(config), strict=True))
-            stages = [stage for stage, stride in strides.items() if stride >= FINEST[HEADS[head]]]
+            stages = [stage for stage, stride in strides.items() if stride >= (finest_stride or FINEST[HEADS[head]])]
             backbone = backbone_class.from_pretrained(model, out_features=stages, dtype=torch.float32)
             backbone.config.num_labels = 0  # it has no classifier
             options |= {"backbone_config": backbone.config} | (masks if head == "cascade" else {})

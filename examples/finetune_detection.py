@@ -101,6 +101,7 @@ def finetune(
     model: str,
     head: str = "fcos",
     width: int = 64,
+    finest_stride: int | None = None,
     image_size: int | None = None,
     crop_size: int | None = None,
     upside_down: bool = False,
@@ -117,7 +118,7 @@ def finetune(
     trained, validated = open_split(Path(data), "train"), open_split(Path(data), "validation")
     names = class_names(trained, validated)
     run, checkpoint = open_run(output, resume)
-    detector, processor = build(model, names, has_masks(trained), head, width, image_size)
+    detector, processor = build(model, names, has_masks(trained), head, width, image_size, finest_stride)
     with_masks = getattr(detector.config, "with_masks", False)
     # the last batch of an epoch would have another size, which BatchNorms do not like
     arguments = training_arguments(run, "box AP", dataloader_drop_last=True, **options)
@@ -149,6 +150,7 @@ if __name__ == "__main__":
     add_options(parser, epochs=50, batch_size=8, learning_rate=5e-4, layer_decay=0.9, ema=0.999)
     parser.add_argument("--head", choices=HEADS, default="fcos", help="for a backbone without one")
     parser.add_argument("--width", type=int, default=64, help="channels of that head")
+    parser.add_argument("--finest-stride", type=int, help="of the head's first feature map; 4 is for small objects")
     parser.add_argument("--image-size", type=int, help=f"short side of photos; by default the detector's, else {SIZE}")
     parser.add_argument("--crop-size", type=int, help="side of what is seen in training; by default the short side")
     parser.add_argument("--upside-down", action="store_true", help="also turn photos over: they have no above")
