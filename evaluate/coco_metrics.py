@@ -103,6 +103,8 @@ def _indexed(content: dict[str, Any]) -> Any:
         part: [{field: entry[field] for field in fields if field in entry} for entry in content[part]]
         for part, fields in FIELDS.items()
     }
+    for number, annotation in enumerate(content["annotations"], 1):
+        annotation["id"] = number  # COCO's code takes the id 0 for no object, and some tools count from it
     for category in content["categories"]:
         category["name"] = str(category["id"])  # hotcoco wants one
     if hotcoco:

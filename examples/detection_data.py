@@ -7,14 +7,12 @@ import numpy as np
 import torch
 from photos import Photos, Window, jittered, normalized, random_window
 from PIL import Image
-from voc_annotations import voc_content
+from voc_annotations import open_voc
 
 from hf_models.coco_labels import coco_pixels
 from hf_models.errors import InputError
 from hf_models.evaluate.coco import check_size
 from hf_models.evaluate.data.coco import COCOSelection, open_coco
-from hf_models.evaluate.data.coco_objects import check_masks, check_objects
-from hf_models.evaluate.data.images import IMAGE_SUFFIXES, from_files
 from hf_models.image_processing_detection import DetectionImageProcessor
 from hf_models.inference import read_image
 
@@ -34,17 +32,17 @@ def open_split(root: Path, split: str) -> COCOSelection:
     Raises:
         InputError: There is neither, or something is wrong with what is annotated.
     """
-    selection = _open_json(root, split) or _open_xml(root, split)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder. Name the folder of your photos and annotations.")
+    selection = _open_json(root, split) or open_voc(root, SPLITS[split])
     if selection is None:
         part = SPLITS[split][0]
         places = f"{root / JSON_FILES[0].format(part)} (COCO) nor {root / 'ImageSets/Main' / part}.txt (Pascal VOC)"
-        raise InputError(f"{root}: has neither {places}. Put your annotations there.")
+        raise InputError(f"{root}: has neither {places}. docs/training.md shows the layouts.")
     for annotation in selection.content["annotations"]:
-        if min(annotation["bbox"][2:]) <= 0:
+        if min(annotation["bbox"][2:]) <= 0 and not annotation["iscrowd"]:
             box = f"{selection.path}: annotation {annotation['id']}: its box {annotation['bbox']}"
             raise InputError(f"{box} has no area. Correct or remove it.")
-    if has_masks(selection):
-        check_masks(selection.content, selection.path)
     return selection
 
 
@@ -57,38 +55,15 @@ def _open_json(root: Path, split: str) -> COCOSelection | None:
     return None
 
 
-def _open_xml(root: Path, split: str) -> COCOSelection | None:
-    """Pascal VOC's own folders, or one folder for each split with images and XML files."""
-    for part in SPLITS[split]:
-        listed = root / "ImageSets" / "Main" / f"{part}.txt"
-        if listed.is_file():
-            folder, annotations = root / "JPEGImages", root / "Annotations"
-            files = {file.stem: file for file in _images(folder)}
-            stems = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
-            if missing := [stem for stem in stems if stem not in files]:
-                raise InputError(f"{listed}: names {missing[0]}, which is no image in {folder}. Correct it.")
-            images = [files[stem] for stem in stems]
-        elif any((root / part).glob("*.xml")):
-            folder = annotations = listed = root / part
-            images = _images(folder)
-        else:
-            continue
-        content = voc_content(images, [annotations / f"{image.stem}.xml" for image in images])
-        check_objects(content, listed)
-        if not content["annotations"]:
-            raise InputError(f"{listed}: there are no objects on its images. Nothing to learn or to measure.")
-        pairs = list(zip(images, content["images"], strict=True))
-        return COCOSelection(from_files(part, folder, pairs), part, "", len(pairs), None, listed, content)
-    return None
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-
-
 def has_masks(selection: COCOSelection) -> bool:
     """Whether every object has a mask."""
     return all(annotation.get("segmentation") for annotation in selection.content["annotations"])
+
+
+def names_of(selection: COCOSelection) -> dict[int, str]:
+    """Names of the categories that there are objects of, by their ids; exports have parents of categories, too."""
+    used = {annotation["category_id"] for annotation in selection.content["annotations"]}
+    return {c["id"]: c["name"] for c in selection.content["categories"] if c["id"] in used}
 
 
 def class_names(trained: COCOSelection, validated: COCOSelection) -> list[str]:
@@ -97,17 +72,15 @@ def class_names(trained: COCOSelection, validated: COCOSelection) -> list[str]:
     Raises:
         InputError: An object to validate with is of another class.
     """
-    names, validated_names = (
-        {category["id"]: category["name"] for category in selection.content["categories"]}
-        for selection in (trained, validated)
-    )
+    names, validated_names = names_of(trained), names_of(validated)
     learned = {a["category_id"] for a in trained.content["annotations"] if not a["iscrowd"]}
     learned = [name for number, name in names.items() if number in learned]
     for annotation in validated.content["annotations"]:
         if (name := validated_names[annotation["category_id"]]) not in learned:
+            files = {image["id"]: image["file_name"] for image in validated.content["images"]}
             raise InputError(
-                f"{validated.path}: annotation {annotation['id']} is of class {name}, which is on no image to train "
-                "on. Move images of it to those."
+                f"{validated.path}: {files[annotation['image_id']]} has an object of class {name}, which is on no "
+                "image to train on. Move images of it to those."
             )
     return learned
 
@@ -139,7 +112,7 @@ class BoxedPhotos(Photos):
         self.selection, self.processor, self.crop_size = selection, processor, crop_size
         self.with_masks, self.upside_down = with_masks, upside_down
         self.samples = list(selection.samples())
-        ids = {category["name"]: category["id"] for category in selection.content["categories"]}
+        ids = {name: number for number, name in names_of(selection).items()}
         self.categories = {index: ids[name] for index, name in enumerate(names) if name in ids}
         self.objects = {sample.target["id"]: [] for sample in self.samples}
         for annotation in selection.content["annotations"]:

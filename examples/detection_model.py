@@ -80,17 +80,27 @@ def build(
         InputError: There is no such model, or it cannot learn masks from boxes.
     """
     if head == "mask-rcnn" and not with_masks:
-        raise InputError("--head mask-rcnn: the objects have no masks. Pass --head faster-rcnn.")
+        raise InputError("--head mask-rcnn: not every object has a mask. Pass --head faster-rcnn.")
     options = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
     masks = {} if with_masks else {"with_masks": False}
     with loading(model, "a model to fine-tune"):
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
+        if getattr(config, "num_channels", 3) != 3:
+            raise InputError(
+                f"{model}: takes images of {config.num_channels} channels, photos have 3. Name another one."
+            )
         if task_of(config) == "object-detection":
+            if not processor.size.shortest_edge or not hasattr(getattr(config, "backbone_config", None), "depths"):
+                raise InputError(
+                    f"{model}: a {config.model_type}, which this script does not train. Name another one."
+                )
             options |= masks if hasattr(config, "with_masks") else {}
             detector = AutoModelForObjectDetection.from_pretrained(
                 model, dtype=torch.float32, ignore_mismatched_sizes=True, trust_remote_code=False, **options
             )
+        elif type(config) not in AutoBackbone._model_mapping:
+            raise InputError(f"{model}: a {config.model_type}, which gives no feature maps. Name another classifier.")
         else:
             # `AutoBackbone.from_pretrained` takes no folders
             backbone_class = AutoBackbone._model_mapping[type(config)]

@@ -1,5 +1,6 @@
 """The Trainer of the fine-tuning examples: layer-wise learning rates, frozen stages, a moving average of weights."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from streaming import Shards
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from transformers import BaseImageProcessor, PreTrainedModel, Trainer, TrainingArguments
+from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, Trainer, TrainingArguments
 
 from hf_models.errors import InputError
 
@@ -77,6 +78,8 @@ class FineTuner(Trainer):
 
     def train(self, resume_from_checkpoint: str | None = None, **options):
         """As in [`Trainer`]; afterwards the model is the average of the best epoch, and computes in float32."""
+        if resume_from_checkpoint:
+            self._check_the_same(Path(resume_from_checkpoint))
         if self.average and resume_from_checkpoint:
             self._load_average(resume_from_checkpoint)
         result = super().train(resume_from_checkpoint, **options)
@@ -126,6 +129,15 @@ class FineTuner(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.average and self.args.should_save:
             torch.save(self.average.state_dict(), Path(output_dir or self.args.output_dir) / AVERAGE)
+
+    def _check_the_same(self, checkpoint: Path) -> None:
+        """Refuse to go on with another model."""
+        before = PreTrainedConfig.get_config_dict(checkpoint)[0]
+        now = json.loads(self.model.config.to_json_string())
+        for what, name in (("another model", "model_type"), ("other classes", "id2label")):
+            if before.get(name) != now.get(name):
+                run = checkpoint.parent
+                raise InputError(f"{run}: begun with {what}. Name another OUTPUT, or remove the folder.")
 
     def _load_average(self, checkpoint: str) -> None:
         file = Path(checkpoint) / AVERAGE

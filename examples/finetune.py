@@ -28,11 +28,9 @@ from classification_images import Preparation
 from fine_tuner import FineTuner
 from live_view import CurvePicture
 from streaming import Shards
-from training_options import add_options, open_run, training_arguments
+from training_options import add_options, open_run, positive, run_from_command_line, training_arguments
 from transformers import AutoImageProcessor, AutoModelForImageClassification, TrainingArguments, set_seed
 from transformers.trainer_utils import EvalPrediction
-
-from hf_models.errors import InputError
 
 # what the folders of splits may be called
 SPLITS = {
@@ -183,10 +181,7 @@ def finetune(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, epochs=10, batch_size=32, learning_rate=5e-4)
-    parser.add_argument("--image-size", type=int, help="in pixels; by default the model's own")
+    parser.add_argument("--image-size", type=positive, help="in pixels; by default the model's own")
     parser.add_argument("--stream", action="store_true", help="read the training images from shards as they come")
     parser.add_argument("--channels", type=int, choices=(1, 3, 4), help="of the images; by default the model's own")
-    try:
-        print(finetune(**vars(parser.parse_args())))
-    except InputError as error:
-        sys.exit(str(error))
+    run_from_command_line(finetune, parser)

@@ -17,10 +17,10 @@ Several GPUs, or the cores of a CPU (`--batch-size` counts the photos of one pro
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate.utils import gather_object
 from detection_data import BoxedPhotos, batch, class_names, has_masks, open_split
 from detection_model import HEADS, SIZE, build
@@ -28,7 +28,7 @@ from fine_tuner import FineTuner
 from live_view import CurvePicture, show_picture
 from photos import Epochs
 from PIL import Image
-from training_options import add_options, open_run, training_arguments
+from training_options import add_options, open_run, positive, run_from_command_line, training_arguments
 from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -36,9 +36,19 @@ from hf_models.detection import Detection, class_colours, detect, draw_detection
 from hf_models.errors import InputError
 from hf_models.evaluate.checkpoint import Loaded
 from hf_models.evaluate.coco import COCOEvaluation
+from hf_models.evaluate.data.coco_objects import check_masks
 
 SHOWN = 3  # predictions that are drawn
 SURE = 0.3  # score of the objects that are drawn
+
+
+class Measuring(COCOEvaluation):
+    """As `hf-models evaluate coco`, with advice for who trains."""
+
+    def check_finite(self, scores: torch.Tensor) -> None:
+        """Refuse to measure predictions from NaN."""
+        if not scores.isfinite().all():
+            raise InputError("the model has diverged: it returns NaN or infinity. Pass a smaller --learning-rate.")
 
 
 class DetectionTrainer(FineTuner):
@@ -51,7 +61,7 @@ class DetectionTrainer(FineTuner):
         model, photos = self.model.eval(), dataloader.dataset
         kinds = ("box", "mask") if photos.with_masks else ("box",)
         loaded = Loaded(model.name_or_path, "", photos.processor, model)
-        evaluation = COCOEvaluation(loaded, photos.selection, photos.categories, kinds, batch_size=1)
+        evaluation = Measuring(loaded, photos.selection, photos.categories, kinds, batch_size=1)
         own = self.share(photos.count)
         draws = self.args.process_index == 0 and not self.is_fsdp_enabled  # drawing runs the model again
         shown = own[:: max(len(own) // SHOWN, 1)][:SHOWN] if draws else []
@@ -68,6 +78,8 @@ class DetectionTrainer(FineTuner):
             else:
                 skipped.append(sample.target["id"])
         evaluation.content = without(photos.selection.content, set(gather_object(skipped)))
+        if all(annotation["iscrowd"] for annotation in evaluation.content["annotations"]):
+            raise InputError(f"{photos.selection.path}: no photo with objects can be read. Nothing to measure.")
         outcome = evaluation.reduce(gather_object(records))
         measured = outcome.metrics | {f"box AP {of['label']}": of["box AP"] for of in outcome.details["classes"]}
         measured = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
@@ -119,7 +131,8 @@ def finetune(
     names = class_names(trained, validated)
     run, checkpoint = open_run(output, resume)
     detector, processor = build(model, names, has_masks(trained), head, width, image_size, finest_stride)
-    with_masks = getattr(detector.config, "with_masks", False)
+    if with_masks := getattr(detector.config, "with_masks", False):
+        check_masks(trained.content, trained.path)
     # the last batch of an epoch would have another size, which BatchNorms do not like
     arguments = training_arguments(run, "box AP", dataloader_drop_last=True, **options)
     crop_size = crop_size or processor.size.shortest_edge
@@ -127,7 +140,8 @@ def finetune(
     photos = BoxedPhotos(trained, names, processor, crop_size, with_masks, upside_down, **options_of_photos)
     if len(photos) < (size := arguments.train_batch_size * arguments.world_size):
         raise InputError(f"{data}: {len(photos)} photos to train on, a batch has {size}. Pass a smaller --batch-size.")
-    with_masks = with_masks and has_masks(validated)
+    if with_masks := with_masks and has_masks(validated):
+        check_masks(validated.content, validated.path)
     trainer = DetectionTrainer(
         detector,
         arguments,
@@ -149,14 +163,19 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_options(parser, epochs=50, batch_size=8, learning_rate=5e-4, layer_decay=0.9, ema=0.999)
     parser.add_argument("--head", choices=HEADS, default="fcos", help="for a backbone without one")
-    parser.add_argument("--width", type=int, default=64, help="channels of that head")
-    parser.add_argument("--finest-stride", type=int, help="of the head's first feature map; 4 is for small objects")
-    parser.add_argument("--image-size", type=int, help=f"short side of photos; by default the detector's, else {SIZE}")
-    parser.add_argument("--crop-size", type=int, help="side of what is seen in training; by default the short side")
+    parser.add_argument("--width", type=positive, default=64, help="channels of that head")
+    parser.add_argument(
+        "--finest-stride", type=positive, help="of the head's first feature map; 4 is for small objects"
+    )
+    parser.add_argument(
+        "--image-size", type=positive, help=f"short side of photos; by default the detector's, else {SIZE}"
+    )
+    parser.add_argument(
+        "--crop-size", type=positive, help="side of what is seen in training; by default the short side"
+    )
     parser.add_argument("--upside-down", action="store_true", help="also turn photos over: they have no above")
-    parser.add_argument("--repeat", type=int, default=1, help="how often each epoch sees each photo, in other crops")
+    parser.add_argument(
+        "--repeat", type=positive, default=1, help="how often each epoch sees each photo, in other crops"
+    )
     parser.add_argument("--skip-bad-images", action="store_true", help="go on without images that cannot be read")
-    try:
-        print(finetune(**vars(parser.parse_args())))
-    except InputError as error:
-        sys.exit(str(error))
+    run_from_command_line(finetune, parser)

@@ -17,7 +17,6 @@ Several GPUs, or the cores of a CPU (`--batch-size` counts the photos of one pro
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ from photos import Epochs
 from PIL import Image
 from segmentation_data import Labels, MaskedPhotos, find_pairs
 from segmentation_model import HEADS, PixelLoss, build, masks_of_classes
-from training_options import add_options, open_run, training_arguments
+from training_options import add_options, open_run, positive, run_from_command_line, training_arguments
 from transformers import default_data_collator, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -138,15 +137,16 @@ if __name__ == "__main__":
     parser.add_argument("--classes", nargs="+", required=True, help="their names, in the order of their numbers")
     parser.add_argument("--ignore-label", type=int, help="number of pixels that do not count, beside 255")
     parser.add_argument("--head", choices=HEADS, default="upernet", help="for a backbone without one")
-    parser.add_argument("--width", type=int, default=64, help="channels of that head")
+    parser.add_argument("--width", type=positive, default=64, help="channels of that head")
     parser.add_argument(
-        "--image-size", type=int, help="short side of photos; by default the model's, 512 for a new head"
+        "--image-size", type=positive, help="short side of photos; by default the model's, 512 for a new head"
     )
-    parser.add_argument("--crop-size", type=int, help="side of what is seen in training; by default the short side")
+    parser.add_argument(
+        "--crop-size", type=positive, help="side of what is seen in training; by default the short side"
+    )
     parser.add_argument("--balance", type=float, default=0.0, help="0 if pixels count alike, 1 if classes do")
-    parser.add_argument("--repeat", type=int, default=1, help="how often each epoch sees each photo, in other crops")
+    parser.add_argument(
+        "--repeat", type=positive, default=1, help="how often each epoch sees each photo, in other crops"
+    )
     parser.add_argument("--skip-bad-images", action="store_true", help="go on without images that cannot be read")
-    try:
-        print(finetune(**vars(parser.parse_args())))
-    except InputError as error:
-        sys.exit(str(error))
+    run_from_command_line(finetune, parser)

@@ -3,13 +3,21 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 import hf_models
+from hf_models.errors import InputError
+
+# newer transformers call it so, and warn of the older name
+NAMES = {field.name for field in fields(TrainingArguments)}
+CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in NAMES else "gradient_checkpointing"
 
 
 def add_options(
@@ -29,20 +37,38 @@ def add_options(
     add("output", type=Path)
     add("--model", default=str(hf_models.default_checkpoint()), help="by default the embedded one")
     add("--epochs", type=float, default=epochs, dest="num_train_epochs")
-    add("--batch-size", type=int, default=batch_size, dest="per_device_train_batch_size", help="of each process")
+    add("--batch-size", type=positive, default=batch_size, dest="per_device_train_batch_size", help="of each process")
     add("--learning-rate", type=float, default=learning_rate)
     add("--layer-decay", type=float, default=layer_decay, help="1 for none; authors use 0.7 to 0.95")
     add("--freeze-stages", type=int, default=0, help="how many of the first stages are not trained")
     add("--ema", type=float, default=ema, help="decay of the moving average of the weights, such as 0.999; 0 for none")
     add("--bf16", action="store_true", help="compute in bfloat16")
-    # None, not False: newer transformers have another name for it, and warn of this one only where it is used
-    add("--gradient-checkpointing", action="store_true", default=None, help="less memory, more time")
+    add("--gradient-checkpointing", action="store_true", dest=CHECKPOINTING, help="less memory, more time")
     add("--resume", action="store_true", help="go on where a run was killed")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, for an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 on")
+    return int(text)
+
+
+def run_from_command_line(finetune: Callable[..., dict[str, float]], parser: argparse.ArgumentParser) -> None:
+    """Train with the options of a command line, and print what was measured, in the first process."""
+    try:
+        measured = finetune(**vars(parser.parse_args()))
+    except InputError as error:
+        sys.exit(str(error))
+    if PartialState().is_main_process:
+        print(measured)
 
 
 def open_run(output: Path, resume: bool) -> tuple[Path, str | None]:
     """The folder of a run, OUTPUT-run, and the checkpoint that it goes on from, if there is one."""
     run = Path(f"{output}-run")
+    if output.is_file():
+        sys.exit(f"{output}: a file. Name a folder, which the model is written to.")
     if not resume and run.exists():
         sys.exit(f"{run}: an earlier run. Go on with --resume, or remove it.")
     complete = [folder for folder in run.glob("checkpoint-*") if is_complete(folder)]

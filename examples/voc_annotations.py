@@ -6,9 +6,63 @@ from typing import Any
 from xml.etree import ElementTree
 
 from hf_models.errors import InputError
+from hf_models.evaluate.data.coco import COCOSelection
+from hf_models.evaluate.data.coco_objects import check_objects
+from hf_models.evaluate.data.images import IMAGE_SUFFIXES, from_files
 from hf_models.inference import read_image
 
 MAX_XML = 10_000_000  # bytes
+
+
+def open_voc(root: Path, parts: tuple[str, ...]) -> COCOSelection | None:
+    """The images of a split and the objects on them, from Pascal VOC's own folders, or from a folder of the split.
+
+    Args:
+        root: The folder of the data.
+        parts: What the split may be called.
+
+    Raises:
+        InputError: Something is wrong with what is annotated.
+    """
+    for part in parts:
+        listed = root / "ImageSets" / "Main" / f"{part}.txt"
+        if listed.is_file():
+            folder, annotations = root / "JPEGImages", root / "Annotations"
+            files = {file.stem: file for file in _images(folder)}
+            images = [_listed(line.strip(), files, listed) for line in _lines(listed) if line.strip()]
+        elif any((root / part).glob("*.xml")):
+            folder = annotations = listed = root / part
+            images = _images(folder)
+        else:
+            continue
+        content = voc_content(images, [annotations / f"{image.stem}.xml" for image in images])
+        check_objects(content, listed)
+        if all(annotation["iscrowd"] for annotation in content["annotations"]):
+            raise InputError(
+                f"{listed}: no objects on its images, or difficult ones alone. Annotate some in {annotations}."
+            )
+        pairs = list(zip(images, content["images"], strict=True))
+        return COCOSelection(from_files(part, folder, pairs), part, "", len(pairs), None, listed, content)
+    return None
+
+
+def _lines(listed: Path) -> list[str]:
+    try:
+        return listed.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{listed}: not in UTF-8. Save it in UTF-8.") from None
+
+
+def _listed(line: str, files: dict[str, Path], listed: Path) -> Path:
+    """The image of a line: its name, with or without suffix, and perhaps whether it has objects of a class."""
+    for name in (line, line.rpartition(" ")[0].strip()):
+        if file := files.get(name) or files.get(Path(name).stem):
+            return file
+    raise InputError(f"{listed}: names {line}, which is no image in JPEGImages. Correct it.")
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def voc_content(images: list[Path], annotations: list[Path]) -> dict[str, list[dict[str, Any]]]:
@@ -31,10 +85,10 @@ def voc_content(images: list[Path], annotations: list[Path]) -> dict[str, list[d
         print(f"warning: {len(bare)} images have no annotations and count as background: {bare[0]}", file=sys.stderr)
     for number, (image, file) in enumerate(zip(images, annotations, strict=True), 1):
         root = _parsed(file) if file.is_file() else ElementTree.Element("annotation")
-        width, height = _size(root) or read_image(image).size
+        size = width, height = _size(root) or read_image(image).size
         content["images"].append({"id": number, "file_name": image.name, "width": width, "height": height})
         for of_image, element in enumerate(root.iterfind("object"), 1):
-            name, box = (element.findtext("name") or "").strip(), _box(element, f"{file}: object {of_image}")
+            name, box = (element.findtext("name") or "").strip(), _box(element, size, f"{file}: object {of_image}")
             if not name:
                 raise InputError(f"{file}: object {of_image} has no name. Add the name of its class.")
             content["annotations"].append(
@@ -55,8 +109,8 @@ def _parsed(file: Path) -> ElementTree.Element:
         raise InputError(f"{file}: larger than {MAX_XML:,} bytes. Name a file of annotations.")
     try:
         root = ElementTree.fromstring(file.read_bytes())
-    except ElementTree.ParseError as error:
-        raise InputError(f"{file}: no XML ({error}). Write it anew.") from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two of encodings
+        raise InputError(f"{file}: not XML that can be read ({error}). Export it again, in UTF-8.") from None
     if root.tag != "annotation":
         raise InputError(f"{file}: begins with <{root.tag}>, not with <annotation>. Export it as Pascal VOC.")
     return root
@@ -71,8 +125,8 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _box(element: ElementTree.Element, called: str) -> list[float]:
-    """Left, top, width and height in pixels, from 0."""
+def _box(element: ElementTree.Element, size: tuple[int, int], called: str) -> list[float]:
+    """Left, top, width and height in pixels, from 0, in an image of this width and height."""
     names = ("xmin", "ymin", "xmax", "ymax")
     texts = [element.findtext(f"bndbox/{name}") for name in names]
     try:
@@ -81,4 +135,8 @@ def _box(element: ElementTree.Element, called: str) -> list[float]:
         raise InputError(f"{called} has no box of four numbers ({', '.join(names)}). Add them.") from None
     if not (left < right and top < bottom):
         raise InputError(f"{called}: its box ({', '.join(texts)}) has no area. Correct or remove it.")
+    if min(left, top) < 0 or right > size[0] + 1 or bottom > size[1] + 1:
+        raise InputError(
+            f"{called}: its box ({', '.join(texts)}) leaves the image of {size[0]} x {size[1]} pixels. Correct it."
+        )
     return [left - 1, top - 1, right - left + 1, bottom - top + 1]

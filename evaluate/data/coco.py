@@ -59,7 +59,7 @@ def open_coco(data: str, split: str, annotations: Path | None = None, limit: int
     content = read_json(annotations, MAX_JSON)
     check_objects(content, annotations)
     folder = next(f for f in (root / split, root / annotations.stem, root) if f.is_dir())
-    pairs = [(_inside(folder, image["file_name"], annotations), image) for image in content["images"]]
+    pairs = [(_find(folder, image["file_name"], annotations), image) for image in content["images"]]
     files = from_files(annotations.stem, folder, pairs, split)
     with annotations.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -110,6 +110,12 @@ def _first(content: dict[str, Any], limit: int | None) -> dict[str, list[dict[st
     ids = {image["id"] for image in images}
     annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] in ids]
     return {"images": images, "annotations": annotations, "categories": content["categories"]}
+
+
+def _find(folder: Path, name: str, annotations: Path) -> Path:
+    """The path of an image; its name may begin with folders that lie beside the folder or the file."""
+    places = [_inside(parent, name, annotations) for parent in (folder, folder.parent, annotations.parent)]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _inside(folder: Path, name: str, annotations: Path) -> Path:

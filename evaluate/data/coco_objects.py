@@ -30,11 +30,10 @@ def check_objects(content: dict[str, Any], path: Path) -> None:
         if not all(_is_id(image.get(side)) and 0 < image[side] <= MAX_SIDE for side in ("width", "height")):
             raise InputError(f"{path}: image {image['id']} has no width and height. Add them, in pixels.")
     _check_names(images, "image", "file_name", path)
-    _check_names(categories, "category", "name", path)
+    used = {annotation.get("category_id") for annotation in annotations.values()}
+    _check_names({number: of for number, of in categories.items() if number in used}, "category", "name", path)
     for number, annotation in annotations.items():
         called = f"{path}: annotation {number}"
-        if number < 1:
-            raise InputError(f"{called}: COCO's code takes the id 0 for no object. Number the annotations from 1.")
         for what, entries in (("image", images), ("category", categories)):
             reference = annotation.get(f"{what}_id")
             if not (_is_id(reference) and reference in entries):

@@ -82,7 +82,6 @@ CASES = {
     "category: unknown to the model": coco(
         "1 of its 1 categories (lynx) are none of the 5 labels of detector (LABEL_0, ", categories={"name": "lynx"}
     ),
-    "annotation: id 0": annotation("annotation 0: COCO's code takes the id 0 for no object", id=0),
     "annotation: id twice": annotation("two of its annotations have the id 5", id=5),
     "annotation: unknown image": annotation("annotation 6: the file has no image 10", image_id=10),
     "annotation: list for an image": annotation("annotation 6: the file has no image []", image_id=[]),

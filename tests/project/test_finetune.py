@@ -13,6 +13,7 @@ from PIL import Image
 from transformers import AutoModelForImageClassification, pipeline
 
 from hf_models import default_checkpoint
+from hf_models.errors import InputError
 from hf_models.inference import classify_images
 
 pytest.importorskip("accelerate")
@@ -106,7 +107,7 @@ def test_shards_are_streamed(example, folder, tmp_path, monkeypatch):
     assert steps == [12, 12, 12, 12, 6]
     damaged = tmp_path / "shards" / "train-1.tar"
     damaged.write_bytes(damaged.read_bytes().replace(b"IDAT", b"IDAX", 1))
-    with pytest.raises(example.InputError, match=r"train-1\.tar, row 0, 0\.png: not an image"):
+    with pytest.raises(InputError, match=r"train-1\.tar, row 0, 0\.png: not an image"):
         example.finetune(str(tmp_path / "shards"), tmp_path / "again", num_train_epochs=1, **settings)
 
 
@@ -175,7 +176,7 @@ def test_a_damaged_image_is_named(example, folder, tmp_path):
     damaged = Path(folder) / "red" / "3.png"
     damaged.write_bytes(damaged.read_bytes()[:900])
     settings = {"model": str(default_checkpoint()), "image_size": 64, "num_train_epochs": 1}
-    with pytest.raises(example.InputError, match=r"red/3.png: cannot be read completely"):
+    with pytest.raises(InputError, match=r"red/3.png: cannot be read completely"):
         example.finetune(folder, tmp_path / "model", resume=False, **settings)
 
 

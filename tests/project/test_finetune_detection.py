@@ -20,6 +20,7 @@ from hf_models.coco_labels import coco_pixels
 from hf_models.detection import load_detector
 from hf_models.errors import InputError
 from hf_models.evaluate.coco import evaluate_coco
+from hf_models.evaluate.coco_metrics import precision
 from hf_models.evaluate.settings import Settings
 
 from ..harness.detection_scenes import scenes
@@ -152,6 +153,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(example, coco, options, tmp_pa
     child = start("finetune_detection", tmp_path, {"data": str(coco), "output": str(broken), **options}, kill_at=3)
     assert child.wait() == -signal.SIGKILL and not broken.exists()
     assert example.finetune(str(coco), broken, resume=True, **options) == measured
+    with pytest.raises(InputError, match="broken-run: begun with another model"):
+        example.finetune(str(coco), broken, resume=True, **options | {"head": "fcos"})
     assert history(broken, "eval_box AP") == history(whole, "eval_box AP") and same_weights((whole, broken))
 
 
@@ -248,13 +251,13 @@ def test_bad_coco_is_refused(refused, coco, tmp_path):
     new = changed(
         "val", lambda c: (c["categories"].append({"id": 3, "name": "x"}), c["annotations"][0].update(category_id=3))
     )
-    refused(new, "instances_val.json: annotation 1 is of class x, which is on no image to train on")
+    refused(new, "instances_val.json: 0.png has an object of class x, which is on no image to train on")
     gone = changed("train", lambda content: content["images"][0].update(file_name="none.png"))
     refused(gone, "none.png: not a file")
     refused(coco / "train", r"has neither .*instances_train.json \(COCO\) nor .*train.txt \(Pascal VOC\)")
     refused(coco, "8 photos to train on, a batch has 16. Pass a smaller --batch-size", per_device_train_batch_size=16)
     bare = changed("train", lambda content: [one.pop("segmentation") for one in content["annotations"]])
-    refused(bare, "--head mask-rcnn: the objects have no masks. Pass --head faster-rcnn", head="mask-rcnn")
+    refused(bare, "--head mask-rcnn: not every object has a mask. Pass --head faster-rcnn", head="mask-rcnn")
 
 
 def test_bad_voc_is_refused(refused, voc, tmp_path):
@@ -268,10 +271,41 @@ def test_bad_voc_is_refused(refused, voc, tmp_path):
     file.write_text(text.replace(left, "", 1))
     refused(root, r"train1.xml: object 1 has no box of four numbers \(xmin, ymin, xmax, ymax\)")
     file.write_text(text[:-5])
-    refused(root, "train1.xml: no XML")
+    refused(root, "train1.xml: not XML that can be read")
+    file.write_text(text.replace(right, "<xmax>90</xmax>", 1))
+    refused(root, r"train1.xml: object 1: its box \(.*, 90, .*\) leaves the image of 64 x 64 pixels. Correct it")
     file.write_text(text)
     (root / "ImageSets" / "Main" / "val.txt").write_text("absent\n")
     refused(root, "val.txt: names absent, which is no image in")
+    (root / "ImageSets" / "Main" / "val.txt").write_text("val0 1\nval1.png -1\n", encoding="utf-8-sig")
+    for name in ("val0", "val1"):
+        text = (root / "Annotations" / f"{name}.xml").read_text()
+        marked = text.replace("<object>", "<object><difficult>1</difficult>")
+        (root / "Annotations" / f"{name}.xml").write_text(marked)
+    refused(root, "val.txt: no objects on its images, or difficult ones alone")
+    refused(root / "absent", "absent: no such folder")
+
+
+def test_exports_count_from_zero_and_have_parents_of_classes(example, coco, tmp_path):
+    """As Roboflow writes them; names of images may begin with their folder."""
+    data = sys.modules[example.BoxedPhotos.__module__]
+    for part, name in (("train", "train"), ("val", "valid")):
+        shutil.copytree(coco / part, tmp_path / name)
+        content = json.loads((coco / "annotations" / f"instances_{part}.json").read_text())
+        content["categories"].insert(0, {"id": 0, "name": "ellipse", "supercategory": "none"})
+        for number, annotation in enumerate(content["annotations"]):
+            annotation["id"] = number
+        for image in content["images"]:
+            image["file_name"] = f"{name}/{image['file_name']}"
+        (tmp_path / name / "_annotations.coco.json").write_text(json.dumps(content))
+    trained, validated = data.open_split(tmp_path, "train"), data.open_split(tmp_path, "validation")
+    assert data.class_names(trained, validated) == ["ellipse", "rectangle"]
+    photos = example.BoxedPhotos(validated, ["ellipse", "rectangle"], None)
+    assert photos.categories == {0: 7, 1: 8} and len([photos.load(index) for index in range(3)]) == 3
+    objects = [annotation for annotation in validated.content["annotations"] if annotation["image_id"] == 0]
+    results = [{**{key: one[key] for key in ("image_id", "category_id", "bbox")}, "score": 1.0} for one in objects]
+    content = validated.content | {"images": validated.content["images"][:1], "annotations": objects}
+    assert precision(content, results, "box").summary["AP"] == pytest.approx(100)
 
 
 def test_an_image_without_annotations_is_background(example, voc, tmp_path, capsys):
