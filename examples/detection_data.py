@@ -94,7 +94,7 @@ class BoxedPhotos(Photos):
         processor: Gives the size, mean and standard deviation of the images.
         crop_size: Side of the crops in pixels, where they are trained on.
         with_masks: Whether to learn masks.
-        upside_down: Whether photos have no above, as those of microscopes.
+        upside_down: Whether photos have no up and down, as those of microscopes.
         options: See [`Photos`].
     """
 

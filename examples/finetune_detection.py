@@ -173,7 +173,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--crop-size", type=positive, help="side of what is seen in training; by default the short side"
     )
-    parser.add_argument("--upside-down", action="store_true", help="also turn photos over: they have no above")
+    parser.add_argument("--upside-down", action="store_true", help="also turn photos over, which have no up and down")
     parser.add_argument(
         "--repeat", type=positive, default=1, help="how often each epoch sees each photo, in other crops"
     )
