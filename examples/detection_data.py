@@ -76,7 +76,8 @@ def class_names(trained: COCOSelection, validated: COCOSelection) -> list[str]:
     learned = {a["category_id"] for a in trained.content["annotations"] if not a["iscrowd"]}
     learned = [name for number, name in names.items() if number in learned]
     for annotation in validated.content["annotations"]:
-        if (name := validated_names[annotation["category_id"]]) not in learned:
+        name = validated_names[annotation["category_id"]]
+        if name not in learned and not annotation["iscrowd"]:
             files = {image["id"]: image["file_name"] for image in validated.content["images"]}
             raise InputError(
                 f"{validated.path}: {files[annotation['image_id']]} has an object of class {name}, which is on no "
