@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from photos import Photos, Window, jittered, normalized, random_window
 from PIL import Image
+from training_photos import Photos, Window, jittered, normalized, random_window
 from voc_annotations import open_voc
 
 from hf_models.coco_labels import coco_pixels

@@ -26,9 +26,9 @@ from detection_data import BoxedPhotos, batch, class_names, has_masks, open_spli
 from detection_model import HEADS, SIZE, build
 from fine_tuner import FineTuner
 from live_view import CurvePicture, show_picture
-from photos import Epochs
 from PIL import Image
 from training_options import add_options, open_run, positive, run_from_command_line, training_arguments
+from training_photos import Epochs
 from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from fine_tuner import FineTuner
 from live_view import CurvePicture, show_picture
-from photos import Epochs
 from PIL import Image
 from segmentation_data import Labels, MaskedPhotos, find_pairs
 from segmentation_model import HEADS, PixelLoss, build, masks_of_classes
 from training_options import add_options, open_run, positive, run_from_command_line, training_arguments
+from training_photos import Epochs
 from transformers import default_data_collator, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from photos import Photos, jittered, normalized, random_window
 from PIL import Image
+from training_photos import Photos, jittered, normalized, random_window
 
 from hf_models.errors import InputError
 from hf_models.evaluate.data.images import IMAGE_SUFFIXES

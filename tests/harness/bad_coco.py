@@ -78,7 +78,7 @@ CASES = {
     "image: id of a word": coco("an id of its images is 'nine', a whole number from 0 is", images={"id": "nine"}),
     "category: id below 0": coco("an id of its categories is -1, a whole", categories={"id": -1}),
     "category: twice": coco("two of its categories have the id 18", categories=content()["categories"] * 2),
-    "category: name twice": coco("name LABEL_0 is there twice", categories=SAME_NAME),
+    "category: name twice": coco("name LABEL_0 is there twice", categories=SAME_NAME, annotations={"category_id": 17}),
     "category: unknown to the model": coco(
         "1 of its 1 categories (lynx) are none of the 5 labels of detector (LABEL_0, ", categories={"name": "lynx"}
     ),

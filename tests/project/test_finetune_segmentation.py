@@ -214,7 +214,7 @@ def test_damaged_photos_are_named_and_skipped_on_demand(example, refused, copy, 
 
 def test_crops_move_photo_and_mask_alike(example, monkeypatch):
     data = sys.modules[example.MaskedPhotos.__module__]
-    monkeypatch.setattr(sys.modules["photos"], "JITTER", 0)
+    monkeypatch.setattr(sys.modules["training_photos"], "JITTER", 0)
     recipe = SegmentationRecipe(short_edge=48)
     column = np.tile(np.arange(60, dtype=np.uint8), (48, 1))
     photo = Image.fromarray(np.stack([4 * column, 0 * column, 0 * column], axis=2))
