@@ -27,7 +27,14 @@ from detection_model import HEADS, SIZE, build
 from fine_tuner import FineTuner
 from live_view import CurvePicture, show_picture
 from PIL import Image
-from training_options import add_options, open_run, positive, run_from_command_line, training_arguments
+from training_options import (
+    add_options,
+    add_photo_options,
+    open_run,
+    positive,
+    run_from_command_line,
+    training_arguments,
+)
 from training_photos import Epochs
 from transformers import PreTrainedModel, set_seed
 from transformers.trainer_utils import EvalLoopOutput
@@ -170,12 +177,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--image-size", type=positive, help=f"short side of photos; by default the detector's, else {SIZE}"
     )
-    parser.add_argument(
-        "--crop-size", type=positive, help="side of what is seen in training; by default the short side"
-    )
     parser.add_argument("--upside-down", action="store_true", help="also turn photos over, which have no up and down")
-    parser.add_argument(
-        "--repeat", type=positive, default=1, help="how often each epoch sees each photo, in other crops"
-    )
-    parser.add_argument("--skip-bad-images", action="store_true", help="go on without images that cannot be read")
+    add_photo_options(parser)
     run_from_command_line(finetune, parser)

@@ -26,7 +26,14 @@ from live_view import CurvePicture, show_picture
 from PIL import Image
 from segmentation_data import Labels, MaskedPhotos, find_pairs
 from segmentation_model import HEADS, PixelLoss, build, masks_of_classes
-from training_options import add_options, open_run, positive, run_from_command_line, training_arguments
+from training_options import (
+    add_options,
+    add_photo_options,
+    open_run,
+    positive,
+    run_from_command_line,
+    training_arguments,
+)
 from training_photos import Epochs
 from transformers import default_data_collator, set_seed
 from transformers.trainer_utils import EvalLoopOutput
@@ -141,12 +148,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--image-size", type=positive, help="short side of photos; by default the model's, 512 for a new head"
     )
-    parser.add_argument(
-        "--crop-size", type=positive, help="side of what is seen in training; by default the short side"
-    )
     parser.add_argument("--balance", type=float, default=0.0, help="0 if pixels count alike, 1 if classes do")
-    parser.add_argument(
-        "--repeat", type=positive, default=1, help="how often each epoch sees each photo, in other crops"
-    )
-    parser.add_argument("--skip-bad-images", action="store_true", help="go on without images that cannot be read")
+    add_photo_options(parser)
     run_from_command_line(finetune, parser)

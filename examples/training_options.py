@@ -47,6 +47,14 @@ def add_options(
     add("--resume", action="store_true", help="go on where a run was killed")
 
 
+def add_photo_options(parser: argparse.ArgumentParser) -> None:
+    """Add those of the examples that crop photos."""
+    add = parser.add_argument
+    add("--crop-size", type=positive, help="side of what is seen in training; by default the short side")
+    add("--repeat", type=positive, default=1, help="how often each epoch sees each photo, in other crops")
+    add("--skip-bad-images", action="store_true", help="go on without images that cannot be read")
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on, for an option."""
     if not text.isdecimal() or int(text) < 1:
