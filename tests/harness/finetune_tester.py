@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.trainer_callback import TrainerState
@@ -51,3 +52,15 @@ def history(output: Path, *names: str) -> list[dict]:
     (last,) = sorted(Path(f"{output}-run").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))[-1:]
     log = TrainerState.load_from_json(str(last / "trainer_state.json")).log_history
     return [{key: value for key, value in entry.items() if key in ("loss", *names)} for entry in log]
+
+
+def to_rounding(numbers: dict) -> dict:
+    """What another run of the same steps may log: matrix products round by where their operands lie in memory."""
+    return pytest.approx(numbers, rel=1e-4)
+
+
+def assert_same_weights(one: torch.nn.Module, two: torch.nn.Module):
+    one, two = one.state_dict(), two.state_dict()
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], rtol=0, atol=1e-3), name
