@@ -21,9 +21,10 @@ Images are small at first and regularisation weak; both grow together (https://a
 
 To compare models at equal cost, give the same `--cpu-minutes` to each instead of `--epochs`.
 
-Several GPUs, or the cores of a CPU (`--batch-size` counts the photos of all processes together):
+Several GPUs, or the cores of a CPU (`--batch-size` counts the photos of all processes together; behind `--`, because
+torchrun refuses `--start` otherwise):
 
-    torchrun --nproc-per-node 2 examples/train_default.py DATA OUTPUT
+    torchrun --nproc-per-node 2 -- examples/train_default.py DATA OUTPUT
 
 On Linux, MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 save time on a CPU.
 """
@@ -220,7 +221,7 @@ def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: floa
         losses.append(run.train_step())
         if writes and (run.step % LOG_STEPS == 0 or run.validates()):
             speed = f"{len(losses) * settings.batch_size / (time.perf_counter() - started):.1f}"
-            cpu = f"{time.process_time() - cpu:.1f}"
+            cpu = f"{run.processes.num_processes * (time.process_time() - cpu):.1f}"
             loss, top1 = sum(losses) / len(losses), f"{run.top1(size):.2f}" if run.validates() else ""
             epoch = f"{run.step / run.steps_per_epoch:.3f}"
             curves.add(run.step, epoch, size, f"{run.learning_rate():.3g}", speed, cpu, f"{loss:.4f}", top1)

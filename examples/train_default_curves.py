@@ -31,7 +31,7 @@ class Training:
             rows = list(csv.DictReader(file))
         self.hours, self.top1, seconds = [], [], 0.0
         for row in rows:
-            seconds += self.settings["processes"] * float(row["cpu_seconds"])
+            seconds += float(row["cpu_seconds"])
             if top1 := row.get("held_back_top1") or row.get("validation_top1"):
                 self.hours.append(seconds / 3600)
                 self.top1.append(float(top1))

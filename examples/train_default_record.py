@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Curves:
     """`curves.csv`: one row every LOG_STEPS steps and at each validation.
 
-    `cpu_seconds` are those of the steps since the row before, in all threads of the first process.
+    `cpu_seconds` are those of the steps since the row before, of all processes, from the first one's.
     """
 
     FIELDS = (
