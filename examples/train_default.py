@@ -12,9 +12,9 @@ OUTPUT becomes a model folder: half-precision weights, labels with their real na
 
     hf-models evaluate imagenet --model OUTPUT --data DATA/validation.parquet --subset
 
-The learning rate warms up, stays, and falls along a cosine in the last third (https://arxiv.org/abs/2405.18392). A
-training under way may thus end earlier, with fewer `--epochs`, at little loss. One that has ended goes on with more:
-the learning rate rises again and falls once more.
+The learning rate warms up, stays, and falls along a cosine in the last third, or in the last half with `--start`
+(https://arxiv.org/abs/2405.18392). A training under way may thus end earlier, with fewer `--epochs`, at little loss.
+One that has ended goes on with more: the learning rate rises again and falls once more.
 Images are small at first and regularisation weak; both grow together (https://arxiv.org/abs/2104.00298).
 
 `--start MODEL --teacher FOLDER` trains a model further, on what `train_default_teacher.py` has written to FOLDER.
@@ -52,6 +52,7 @@ from transformers import AutoModelForImageClassification
 
 WARMUP_STEPS = 400  # or a tenth of a short run
 COOLDOWN = 1 / 3  # of all steps
+COOLDOWN_OF_START = 1 / 2  # of a model that was trained already: it gains most while the learning rate falls
 LABEL_SMOOTHING = 0.1
 EMA_DECAY = 0.999
 LOG_STEPS = 50
@@ -113,7 +114,8 @@ class Run:
 
     def learning_rate(self) -> float:
         """Warm-up, plateau, half a cosine."""
-        left = (self.total_steps - self.step) / (COOLDOWN * self.total_steps)
+        cooldown = COOLDOWN_OF_START if self.settings.start else COOLDOWN
+        left = (self.total_steps - self.step) / (cooldown * self.total_steps)
         decay = 0.5 - 0.5 * math.cos(math.pi * min(left, 1.0))
         warmup = min(WARMUP_STEPS, self.total_steps / 10)
         return self.settings.learning_rate * min((self.step + 1) / warmup, 1.0) * decay
