@@ -9,9 +9,9 @@ from PIL import Image
 SCRIPT = Path(__file__).parents[2] / "examples/train_default_curves.py"
 
 
-def write_run(folder, family, cpu_seconds, processes=1):
+def write_run(folder, family, cpu_seconds):
     folder.mkdir()
-    settings = {"family": family, "parameters": 2_900_000, "seed": 0, "epochs": 2, "processes": processes}
+    settings = {"family": family, "parameters": 2_900_000, "seed": 0, "epochs": 2}
     (folder / "run.json").write_text(json.dumps(settings))
     rows = [(50, cpu_seconds, ""), (60, cpu_seconds, 12.5), (120, cpu_seconds, 20)]
     lines = ["step,cpu_seconds,validation_top1", *(",".join(map(str, row)) for row in rows)]
@@ -20,7 +20,7 @@ def write_run(folder, family, cpu_seconds, processes=1):
 
 
 def test_accuracy_is_drawn_and_listed_over_the_cpu_time(tmp_path, monkeypatch, capsys):
-    runs = [write_run(tmp_path / "a", "smt", 1800), write_run(tmp_path / "b", "internimage", 900, processes=2)]
+    runs = [write_run(tmp_path / "a", "smt", 1800), write_run(tmp_path / "b", "internimage", 1800)]
     runs.append(write_run(tmp_path / "c", "internimage", 900))
     script = runpy.run_path(str(SCRIPT))
     trainings = [script["Training"](folder) for folder in runs]
