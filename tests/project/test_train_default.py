@@ -130,7 +130,8 @@ def test_a_student_goes_on_from_a_model_with_a_teacher(data, tmp_path):
     assert images.shape == (4, 3, 64, 64) and targets.sum(-1).tolist() == pytest.approx([1.0] * 4)
     assert sorted(set(targets.flatten().tolist())) == pytest.approx([0.3, 0.7])
     rates = []
-    for run.step in (run.total_steps // 2, 3 * run.total_steps // 4):
+    steps = run.total_steps
+    for run.step in (steps // 2, 3 * steps // 4):
         rates.append(run.learning_rate())
     assert rates == pytest.approx([3e-3, 1.5e-3])
     np.save(folder / "logits.npy", logits[:2, None].expand(2, 3, 2).numpy())
