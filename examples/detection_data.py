@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 from training_photos import Photos, Window, jittered, normalized, random_window
-from voc_annotations import open_voc
+from voc_annotations import has_area, open_voc
 
 from hf_models.coco_labels import coco_pixels
 from hf_models.errors import InputError
@@ -22,36 +22,39 @@ SCALES = (0.6, 1.6)  # of a training image
 VISIBLE = 0.1  # of its box must be in the crop, or an object is none
 
 
-def open_split(root: Path, split: str) -> COCOSelection:
+def open_split(root: Path, split: str, skip_bad_boxes: bool = False) -> COCOSelection:
     """The images of a split and the objects on them, in COCO's or in Pascal VOC's layout.
 
     Args:
         root: The folder.
         split: Key of `SPLITS`.
+        skip_bad_boxes: Go on without objects whose box has no area.
 
     Raises:
         InputError: There is neither, or something is wrong with what is annotated.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder. Name the folder of your photos and annotations.")
-    selection = _open_json(root, split) or open_voc(root, SPLITS[split])
+    selection = _open_json(root, split, skip_bad_boxes) or open_voc(root, SPLITS[split], skip_bad_boxes)
     if selection is None:
         part = SPLITS[split][0]
         places = f"{root / JSON_FILES[0].format(part)} (COCO) nor {root / 'ImageSets/Main' / part}.txt (Pascal VOC)"
         raise InputError(f"{root}: has neither {places}. docs/training.md shows the layouts.")
-    for annotation in selection.content["annotations"]:
-        if min(annotation["bbox"][2:]) <= 0 and not annotation["iscrowd"]:
-            box = f"{selection.path}: annotation {annotation['id']}: its box {annotation['bbox']}"
-            raise InputError(f"{box} has no area. Correct or remove it.")
     return selection
 
 
-def _open_json(root: Path, split: str) -> COCOSelection | None:
+def _open_json(root: Path, split: str, skip_bad_boxes: bool) -> COCOSelection | None:
     for part in SPLITS[split]:
         for file in (root / name.format(part) for name in JSON_FILES):
             if file.is_file():
                 beside = (root / part).is_dir() or not (root / "images").is_dir()
-                return open_coco(str(root if beside else root / "images"), part, file)
+                selection = open_coco(str(root if beside else root / "images"), part, file)
+                selection.content["annotations"] = [
+                    a
+                    for a in selection.content["annotations"]
+                    if a["iscrowd"] or has_area(a["bbox"], f"{file}: annotation {a['id']}", skip_bad_boxes)
+                ]
+                return selection
     return None
 
 

@@ -126,6 +126,7 @@ def finetune(
     upside_down: bool = False,
     repeat: int = 1,
     skip_bad_images: bool = False,
+    skip_bad_boxes: bool = False,
     layer_decay: float = 1.0,
     freeze_stages: int = 0,
     ema: float = 0.0,
@@ -134,7 +135,7 @@ def finetune(
 ) -> dict[str, float]:
     """Train, write the best epoch's model to `output`, and return its metrics on the validation photos, in percent."""
     set_seed(0)
-    trained, validated = open_split(Path(data), "train"), open_split(Path(data), "validation")
+    trained, validated = (open_split(Path(data), split, skip_bad_boxes) for split in ("train", "validation"))
     names = class_names(trained, validated)
     run, checkpoint = open_run(output, resume)
     detector, processor = build(model, names, has_masks(trained), head, width, image_size, finest_stride)
@@ -179,4 +180,5 @@ if __name__ == "__main__":
     )
     parser.add_argument("--upside-down", action="store_true", help="also turn photos over, which have no up and down")
     add_photo_options(parser)
+    parser.add_argument("--skip-bad-boxes", action="store_true", help="go on without objects whose box has no area")
     run_from_command_line(finetune, parser)

@@ -14,12 +14,13 @@ from hf_models.inference import read_image
 MAX_XML = 10_000_000  # bytes
 
 
-def open_voc(root: Path, parts: tuple[str, ...]) -> COCOSelection | None:
+def open_voc(root: Path, parts: tuple[str, ...], skip_bad_boxes: bool) -> COCOSelection | None:
     """The images of a split and the objects on them, from Pascal VOC's own folders, or from a folder of the split.
 
     Args:
         root: The folder of the data.
         parts: What the split may be called.
+        skip_bad_boxes: See [`has_area`].
 
     Raises:
         InputError: Something is wrong with what is annotated.
@@ -35,7 +36,8 @@ def open_voc(root: Path, parts: tuple[str, ...]) -> COCOSelection | None:
             images = _images(folder)
         else:
             continue
-        content = voc_content(images, [annotations / f"{image.stem}.xml" for image in images])
+        files = [annotations / f"{image.stem}.xml" for image in images]
+        content = voc_content(images, files, skip_bad_boxes)
         check_objects(content, listed)
         if all(annotation["iscrowd"] for annotation in content["annotations"]):
             raise InputError(
@@ -65,7 +67,27 @@ def _images(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def voc_content(images: list[Path], annotations: list[Path]) -> dict[str, list[dict[str, Any]]]:
+def has_area(box: list[float], called: str, skip_bad_boxes: bool) -> bool:
+    """Whether a box (left, top, width, height) has an area.
+
+    Args:
+        box: In pixels.
+        called: What it is the box of.
+        skip_bad_boxes: Print what has none, instead of the error.
+
+    Raises:
+        InputError: It has none.
+    """
+    if min(box[2:]) > 0:
+        return True
+    error = f"{called}: its box {box} has no area. Correct or remove it"
+    if not skip_bad_boxes:
+        raise InputError(f"{error}, or pass --skip-bad-boxes.")
+    print(f"skipped: {error}.", file=sys.stderr)
+    return False
+
+
+def voc_content(images: list[Path], annotations: list[Path], skip_bad_boxes: bool) -> dict[str, list[dict[str, Any]]]:
     """What is on images, in COCO's format.
 
     A box covers the pixels that it names, the first of which is 1. Objects that are marked as difficult become crowds:
@@ -75,6 +97,7 @@ def voc_content(images: list[Path], annotations: list[Path]) -> dict[str, list[d
     Args:
         images: Their files.
         annotations: The XML file of each image.
+        skip_bad_boxes: See [`has_area`].
 
     Raises:
         InputError: A file has another format, or a box has no area.
@@ -88,9 +111,12 @@ def voc_content(images: list[Path], annotations: list[Path]) -> dict[str, list[d
         size = width, height = _size(root) or read_image(image).size
         content["images"].append({"id": number, "file_name": image.name, "width": width, "height": height})
         for of_image, element in enumerate(root.iterfind("object"), 1):
-            name, box = (element.findtext("name") or "").strip(), _box(element, size, f"{file}: object {of_image}")
+            called = f"{file}: object {of_image}"
+            name, box = (element.findtext("name") or "").strip(), _box(element, size, called)
             if not name:
-                raise InputError(f"{file}: object {of_image} has no name. Add the name of its class.")
+                raise InputError(f"{called} has no name. Add the name of its class.")
+            if not has_area(box, called, skip_bad_boxes):
+                continue
             content["annotations"].append(
                 {
                     "id": len(content["annotations"]) + 1,
@@ -134,7 +160,7 @@ def _box(element: ElementTree.Element, size: tuple[int, int], called: str) -> li
     except (TypeError, ValueError):
         raise InputError(f"{called} has no box of four numbers ({', '.join(names)}). Add them.") from None
     if not (left < right and top < bottom):
-        raise InputError(f"{called}: its box ({', '.join(texts)}) has no area. Correct or remove it.")
+        return [left, top, 0, 0]
     if min(left, top) < 0 or right > size[0] + 1 or bottom > size[1] + 1:
         raise InputError(
             f"{called}: its box ({', '.join(texts)}) leaves the image of {size[0]} x {size[1]} pixels. Correct it."

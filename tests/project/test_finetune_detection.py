@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import signal
 import sys
@@ -250,7 +251,9 @@ def test_bad_coco_is_refused(refused, coco, tmp_path):
         return root
 
     flat = changed("train", lambda content: content["annotations"][1].update(bbox=[3, 4, 0, 5]))
-    refused(flat, r"instances_train.json: annotation 2: its box \[3, 4, 0, 5\] has no area. Correct or remove it")
+    refused(
+        flat, r"instances_train.json: annotation 2: its box \[3, 4, 0, 5\] has no area. Correct or remove it, or pass"
+    )
     other = changed("train", lambda content: content["annotations"][0].update(category_id=5))
     refused(other, "annotation 1: the file has no category 5. Correct category_id")
     new = changed(
@@ -265,6 +268,28 @@ def test_bad_coco_is_refused(refused, coco, tmp_path):
     refused(bare, "--head mask-rcnn: not every object has a mask. Pass --head faster-rcnn", head="mask-rcnn")
 
 
+def test_boxes_without_area_are_skipped_on_demand(example, coco, voc, tmp_path, capsys):
+    """COCO's train2017 has two."""
+    data = sys.modules[example.BoxedPhotos.__module__]
+    before = data.open_split(coco, "train").content["annotations"]
+    root = shutil.copytree(coco, tmp_path / "coco")
+    file = root / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][1]["bbox"][2] = 0
+    file.write_text(json.dumps(content))
+    assert data.open_split(root, "train", True).content["annotations"] == [before[0], *before[2:]]
+    assert re.fullmatch(
+        r"skipped: .*instances_train.json: annotation 2: its box .* has no area.*\n", capsys.readouterr().err
+    )
+
+    root = shutil.copytree(voc, tmp_path / "voc")
+    file = root / "Annotations" / "train1.xml"
+    box = ElementTree.fromstring(file.read_text()).find("object/bndbox")
+    file.write_text(file.read_text().replace(f"<xmax>{box.findtext('xmax')}", f"<xmax>{box.findtext('xmin')}", 1))
+    assert len(data.open_split(root, "train", True).content["annotations"]) == len(before) - 1
+    assert re.fullmatch("skipped: .*train1.xml: object 1: its box .* has no area.*\n", capsys.readouterr().err)
+
+
 def test_bad_voc_is_refused(refused, voc, tmp_path):
     root = shutil.copytree(voc, tmp_path / "voc")
     file = root / "Annotations" / "train1.xml"
@@ -272,7 +297,7 @@ def test_bad_voc_is_refused(refused, voc, tmp_path):
     box = ElementTree.fromstring(text).find("object/bndbox")
     left, right = (f"<{name}>{box.findtext(name)}</{name}>" for name in ("xmin", "xmax"))
     file.write_text(text.replace(right, f"<xmax>{box.findtext('xmin')}</xmax>", 1))
-    refused(root, r"train1.xml: object 1: its box \(.*\) has no area. Correct or remove it")
+    refused(root, r"train1.xml: object 1: its box \[.*0, 0\] has no area. Correct or remove it, or pass")
     file.write_text(text.replace(left, "", 1))
     refused(root, r"train1.xml: object 1 has no box of four numbers \(xmin, ymin, xmax, ymax\)")
     file.write_text(text[:-5])
