@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 from accelerate.data_loader import DataLoaderShard
-from layer_decay import freeze, parameter_groups
+from accelerate.utils import parse_flag_from_env
+from layer_decay import prepare
 from shared_batch_norm import share_batch_norms
 from streaming import Shards
 from torch import nn
@@ -19,6 +20,7 @@ from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, 
 from hf_models.errors import InputError
 
 AVERAGE = "average.pt"  # in a checkpoint
+GROUPS = "groups.json"  # in a checkpoint: rate, weight decay and numbers of each group of parameters
 
 
 class FineTuner(Trainer):
@@ -28,8 +30,8 @@ class FineTuner(Trainer):
     many times the batch: BatchNorms see the images of all.
 
     Args:
-        layer_decay: See [`layer_decay.parameter_groups`].
-        freeze_stages: See [`layer_decay.freeze`].
+        layer_decay: See [`layer_decay.prepare`].
+        freeze_stages: See [`layer_decay.prepare`].
         ema: Decay of the moving average; 0 for none.
         options: As for [`Trainer`].
     """
@@ -44,15 +46,17 @@ class FineTuner(Trainer):
         ema: float = 0.0,
         **options,
     ):
-        depths = getattr(model.config, "backbone_config", model.config).depths
-        freeze(model, depths, freeze_stages)
-        self.groups = parameter_groups(model, depths, args.learning_rate, args.weight_decay, layer_decay)
+        if ema and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+            raise InputError("--ema: the average of weights that FSDP divides is not kept. Pass --ema 0, or use DDP.")
+        self.groups = prepare(model, args.learning_rate, args.weight_decay, layer_decay, freeze_stages)
+        self.layout = [
+            [group["lr"], group["weight_decay"], sum(tensor.numel() for tensor in group["params"])]
+            for group in self.groups
+        ]
         if args.world_size > 1:
             share_batch_norms(model)
         super().__init__(model, args, **options)
         self.average = None
-        if ema and self.is_fsdp_enabled:
-            raise InputError("--ema: the average of weights that FSDP divides is not kept. Leave it out, or use DDP.")
         if ema:
             self.average = AveragedModel(self.model, multi_avg_fn=partial(moving_average, ema), use_buffers=True)
 
@@ -127,17 +131,22 @@ class FineTuner(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As in [`Trainer`], which begins each checkpoint by this, with the average beside the weights."""
         super().save_model(output_dir, _internal_call)
+        folder = Path(output_dir or self.args.output_dir)
+        if self.args.should_save:
+            (folder / GROUPS).write_text(json.dumps(self.layout))
         if self.average and self.args.should_save:
-            torch.save(self.average.state_dict(), Path(output_dir or self.args.output_dir) / AVERAGE)
+            torch.save(self.average.state_dict(), folder / AVERAGE)
 
     def _check_the_same(self, checkpoint: Path) -> None:
         """Refuse to go on with another model."""
-        before = PreTrainedConfig.get_config_dict(checkpoint)[0]
+        run, before = checkpoint.parent, PreTrainedConfig.get_config_dict(checkpoint)[0]
         now = json.loads(self.model.config.to_json_string())
         for what, name in (("another model", "model_type"), ("other classes", "id2label")):
             if before.get(name) != now.get(name):
-                run = checkpoint.parent
                 raise InputError(f"{run}: begun with {what}. Name another OUTPUT, or remove the folder.")
+        if (file := checkpoint / GROUPS).is_file() and json.loads(file.read_text()) != self.layout:
+            options = "--learning-rate, --layer-decay or --freeze-stages, or a model or head of another size"
+            raise InputError(f"{run}: begun with another {options}. Name another OUTPUT, or remove the folder.")
 
     def _load_average(self, checkpoint: str) -> None:
         file = Path(checkpoint) / AVERAGE

@@ -162,9 +162,9 @@ def finetune(
         callbacks=[Epochs(photos), CurvePicture(run / "curves.png", "box AP")],
     )
     trainer.train(checkpoint)
-    measured = trainer.evaluate()
+    measured = trainer.evaluate(metric_key_prefix="best")
     trainer.write(output, processor)
-    return {name.removeprefix("eval_"): value for name, value in measured.items() if " A" in name}
+    return {name.removeprefix("best_"): value for name, value in measured.items() if " A" in name}
 
 
 if __name__ == "__main__":

@@ -119,6 +119,8 @@ def finetune(
         raise InputError(
             f"{data}: {len(photos)} photos to train on, a batch has {batch}. Pass a smaller --batch-size."
         )
+    if batch == 1 and "upernet" in segmenter.config.model_type:
+        raise InputError("--batch-size 1: a BatchNorm of UperNet needs two photos. Pass 2 or more.")
     queries = "mask2former" in segmenter.config.model_type
     trainer = SegmentationTrainer(
         segmenter,
@@ -133,9 +135,9 @@ def finetune(
         callbacks=[Epochs(photos), CurvePicture(run / "curves.png", "mIoU")],
     )
     trainer.train(checkpoint)
-    measured = trainer.evaluate()
+    measured = trainer.evaluate(metric_key_prefix="best")
     trainer.write(output, stock_image_processor(recipe, segmenter.config.model_type))
-    return {name.removeprefix("eval_"): value for name, value in measured.items() if "IoU" in name or "Acc" in name}
+    return {name.removeprefix("best_"): value for name, value in measured.items() if "IoU" in name or "Acc" in name}
 
 
 if __name__ == "__main__":

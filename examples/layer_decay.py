@@ -3,56 +3,81 @@
 import re
 from collections import defaultdict
 
-from torch import nn
+from transformers import PreTrainedModel
+
+from hf_models.errors import InputError
+
+# a stage, and what of it; CB-InternImage has a lead and an assistant, and links that lead to the stages of the lead
+PLACE = re.compile(
+    r"(?:(?:encoder|lead|assistant|model)\.stages|encoder\.(links|scales)|^\w+\.layers)"
+    r"\.(\d+)\.(?:layers\.(\d+)|(downsampl))?"
+)
 
 
-def depth_of(name: str, depths: list[int]) -> int:
-    """How deep in the network a parameter lies: 0 for the embeddings, 1 for the first layer of the first stage, ...
+class Depths:
+    """How deep in the network the parameters of a model lie.
 
-    What leads to a stage counts with its first layer, what ends it with its last; a pooler and a head lie one deeper
-    than the last layer.
+    0 stands for the embeddings, 1 for the first layer of the first stage, and so on. What leads to a stage counts with
+    its first layer, what ends it with its last; a pooler and a head lie one deeper than the last layer. In a ViT each
+    layer is a stage.
+
+    Attributes:
+        of: Name of a parameter -> its depth.
+        stages: Layers in each stage.
+        deepest: Depth of the head.
+    """
+
+    def __init__(self, model: PreTrainedModel):
+        config = getattr(model.config, "backbone_config", None) or model.config
+        self.stages = getattr(config, "depths", None) or [1] * getattr(config, "num_hidden_layers", 0)
+        self.deepest = sum(self.stages) + 1
+        self.of = {name: self._depth(name) for name, _ in model.named_parameters()}
+        self.known = set(range(1, self.deepest)) <= set(self.of.values())
+
+    def _depth(self, name: str) -> int:
+        if ".embeddings." in f".{name}":
+            return 0
+        match = PLACE.search(name)
+        if not match:
+            return self.deepest
+        link, stage, layer, downsampling = match.groups()
+        within = int(layer) if layer else 0 if link or downsampling else self.stages[int(stage)] - 1
+        return 1 + sum(self.stages[: int(stage)]) + within
+
+
+def prepare(
+    model: PreTrainedModel, learning_rate: float, weight_decay: float, layer_decay: float, freeze_stages: int
+) -> list[dict]:
+    """Keep the embeddings and the first stages as they are, and group the other parameters for an optimizer.
+
+    BatchNorms of what is frozen, if there are any, still follow the batches, as they do in training.
 
     Args:
-        name: Name of the parameter, in any model that has the backbone in it.
-        depths: Layers in each stage.
+        model: Its parameters that are frozen no longer require gradients.
+        learning_rate: That of the head; each layer learns `layer_decay` times as fast as the next deeper one.
+        weight_decay: Of all but vectors (biases, norms, layer scales).
+        freeze_stages: How many.
+
+    Raises:
+        InputError: The model has no stages that are known here, and one of the last two asks for them.
     """
-    if ".embeddings." in f".{name}":
-        return 0
-    match = re.search(r"encoder\.stages\.(\d+)\.(?:(downsample)|layers\.(\d+))?", name)
-    if not match:
-        return sum(depths) + 1
-    stage, leading, layer = int(match[1]), match[2], match[3]
-    within = int(layer) if layer else 0 if leading else depths[stage] - 1
-    return 1 + sum(depths[:stage]) + within
-
-
-def parameter_groups(
-    model: nn.Module, depths: list[int], learning_rate: float, weight_decay: float, layer_decay: float = 1.0
-) -> list[dict]:
-    """Groups for an optimizer: each layer learns `layer_decay` times as fast as the next deeper one.
-
-    Vectors (biases, norms, layer scales) are not decayed.
-    """
+    depths = Depths(model)
+    if (layer_decay != 1 or freeze_stages) and not depths.known:
+        raise InputError(
+            f"--layer-decay, --freeze-stages: {type(model).__name__} has no stages that are known. Leave them out."
+        )
+    first_trained = 1 + sum(depths.stages[:freeze_stages]) if freeze_stages else 0
     groups = defaultdict(list)
     for name, parameter in model.named_parameters():
+        depth = depths.of[name]
+        parameter.requires_grad_(depth >= first_trained)
         if parameter.requires_grad:
-            groups[depth_of(name, depths), parameter.ndim > 1].append(parameter)
-    deepest = sum(depths) + 1
+            groups[depth, parameter.ndim > 1].append(parameter)
     return [
         {
             "params": parameters,
-            "lr": learning_rate * layer_decay ** (deepest - depth),
+            "lr": learning_rate * layer_decay ** (depths.deepest - depth),
             "weight_decay": weight_decay if decayed else 0.0,
         }
         for (depth, decayed), parameters in sorted(groups.items())
     ]
-
-
-def freeze(model: nn.Module, depths: list[int], stages: int) -> None:
-    """Keep the embeddings and the first stages as they are: their weights are not trained.
-
-    Their BatchNorms, if they have any, still follow the batches, as they do in training.
-    """
-    first_trained = 1 + sum(depths[:stages]) if stages else 0
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(depth_of(name, depths) >= first_trained)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from training_photos import Photos, jittered, normalized, random_window
+from training_photos import UNLABELLED, Photos, jittered, normalized, random_window
 
 from hf_models.errors import InputError
 from hf_models.evaluate.data.images import IMAGE_SUFFIXES
@@ -16,7 +16,6 @@ from hf_models.segmentation.masks import IGNORED, read_mask
 
 SPLITS = {"train": ("train", "training"), "validation": ("val", "validation", "valid", "dev")}
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "imgs"), ("annotations", "masks", "labels")
-UNLABELLED = -100  # what the Trainer does not count
 SCALES = (0.75, 1.75)  # of a training image
 
 
@@ -61,7 +60,9 @@ class Labels:
     def read(self, file: Path) -> np.ndarray:
         """The classes of a mask's pixels, (height, width) in uint8, and `IGNORED`; see [`read_mask`]."""
         number = len(self.names)
-        mask = read_mask(file, number + (self.ignored == number), reduce_zero_label=self.ignored == 0)
+        mask = read_mask(file, number + (self.ignored in (0, number)))
+        if self.ignored == 0:
+            return np.where(mask == IGNORED, mask, mask - np.uint8(1))  # 0 becomes 255, `IGNORED`
         return np.where(mask == number, np.uint8(IGNORED), mask)
 
     def read_pair(self, image: Path, mask: Path) -> tuple[Image.Image, np.ndarray]:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from segmentation_data import UNLABELLED
 from torch.nn import functional as F
+from training_photos import UNLABELLED
 from transformers import AutoBackbone, AutoConfig, PreTrainedModel, UperNetConfig
 
 from hf_models.configuration_segformer_head import SegformerHeadConfig

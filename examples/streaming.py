@@ -34,7 +34,8 @@ class Shards(IterableDataset):
 
     Args:
         files: The shards.
-        prepare: Makes of a row, with an encoded `image` and a `label`, what is trained on.
+        prepare: Makes of a row, with an encoded `image` and a `label`, what is trained on, by a generator of random
+            numbers that follow from the epoch and the place of the image in it.
         batch_size: Images of a batch of one process.
         process: Which of the `processes` this is, from 0.
         workers: Those of the DataLoader; 0 and 1 read alike.
@@ -48,7 +49,7 @@ class Shards(IterableDataset):
     def __init__(
         self,
         files: list[Path],
-        prepare: Callable[[Row], Any],
+        prepare: Callable[[Row, np.random.Generator], Any],
         batch_size: int,
         process: int = 0,
         processes: int = 1,
@@ -84,7 +85,7 @@ class Shards(IterableDataset):
         while near := list(islice(rows, self.mixed)):
             order = np.random.default_rng((self.seed, self.epoch, reader, start)).permutation(len(near))
             for index in order[max(had - start, 0) :]:
-                yield self.prepare(near[index])
+                yield self.prepare(near[index], np.random.default_rng((self.seed, self.epoch, reader, start, index)))
             start += self.mixed
 
     def _rows(self, start: int) -> Iterator[Row]:

@@ -73,7 +73,10 @@ def run_from_command_line(finetune: Callable[..., dict[str, float]], parser: arg
 
 
 def open_run(output: Path, resume: bool) -> tuple[Path, str | None]:
-    """The folder of a run, OUTPUT-run, and the checkpoint that it goes on from, if there is one."""
+    """The folder of a run, OUTPUT-run, and the checkpoint that it goes on from, if there is one.
+
+    All processes have looked before one of them makes the folder.
+    """
     run = Path(f"{output}-run")
     if output.is_file():
         sys.exit(f"{output}: a file. Name a folder, which the model is written to.")
@@ -81,6 +84,7 @@ def open_run(output: Path, resume: bool) -> tuple[Path, str | None]:
         sys.exit(f"{run}: an earlier run. Go on with --resume, or remove it.")
     complete = [folder for folder in run.glob("checkpoint-*") if is_complete(folder)]
     latest = max(complete, key=lambda folder: int(folder.name.partition("-")[2]), default=None)
+    PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
     return run, latest and str(latest)
 
 
@@ -101,7 +105,7 @@ def training_arguments(run: Path, metric: str, **options) -> TrainingArguments:
         metric: What is measured, and which epoch is the best one.
         options: Further arguments.
     """
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(run),
         weight_decay=0.05,
         warmup_steps=0.1,  # of all steps
@@ -119,3 +123,9 @@ def training_arguments(run: Path, metric: str, **options) -> TrainingArguments:
         run_name=run.name,  # under which trackio goes on, too
         **options,
     )
+    if (
+        count := arguments.n_gpu
+    ) > 1:  # DataParallel, which divides neither labels of detectors nor BatchNorms rightly
+        ways = f"torchrun --nproc-per-node {count}, or choose one of them by CUDA_VISIBLE_DEVICES=0"
+        raise InputError(f"one process sees {count} GPUs. Start it with {ways}.")
+    return arguments

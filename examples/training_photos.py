@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 from hf_models.errors import InputError
 
 JITTER = 0.25  # of brightness, contrast and saturation
+UNLABELLED = -100  # what the Trainer does not count
 
 
 class Photos(torch.utils.data.Dataset, ABC):

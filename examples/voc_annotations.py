@@ -91,7 +91,7 @@ def voc_content(images: list[Path], annotations: list[Path], skip_bad_boxes: boo
     """What is on images, in COCO's format.
 
     A box covers the pixels that it names, the first of which is 1. Objects that are marked as difficult become crowds:
-    nothing is learned from them, and who finds them makes no mistake. An image without a file of annotations has no
+    they are not to be found, and who finds them makes no mistake. An image without a file of annotations has no
     objects, which is printed.
 
     Args:

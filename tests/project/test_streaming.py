@@ -57,7 +57,7 @@ def shards(request, tmp_path_factory):
     return [write(folder / f"train-{i}.{request.param}", part.tolist()) for i, part in enumerate(parts)]
 
 
-def grey(row) -> int:
+def grey(row, random) -> int:
     value = Image.open(io.BytesIO(row["image"]["bytes"])).getpixel((0, 0))[0]
     assert value % 3 == row["label"]
     return value
