@@ -169,6 +169,8 @@ def main() -> None:
     report = folder / "teacher.json"
     if report.exists():
         about = json.loads(report.read_text())
+        if about["epochs"] != arguments.epochs:
+            raise SystemExit(f"{report}: of {about['epochs']:g} epochs. Give as many, or name another OUTPUT.")
     else:
         model = pretrained(photos.names)
         about["pretrained"] = {"held_back_top1": top1(model, held_back), "validation_top1": top1(model, validation)}

@@ -72,7 +72,10 @@ def masks_of_objects(labels: list[dict], pixel_mask: torch.Tensor) -> list[torch
 def _checked(name: str, objects: Mapping[str, Any], num_labels: int) -> dict:
     if missing := [key for key in ("class_labels", "boxes") if key not in objects]:
         raise ValueError(f"{name}: expected `class_labels` and `boxes`, {' and '.join(missing)} missing.")
-    classes, boxes = torch.as_tensor(objects["class_labels"]), torch.as_tensor(objects["boxes"]).float()
+    classes, boxes = torch.as_tensor(objects["class_labels"]), torch.as_tensor(objects["boxes"])
+    if boxes.dtype in (torch.bfloat16, torch.float16):
+        raise ValueError(f"{name}['boxes']: in {boxes.dtype}, which rounds them by pixels. Give float32.")
+    boxes = boxes.float()
     if boxes.shape != (*classes.shape, 4) or classes.ndim != 1:
         raise ValueError(
             f"{name}: expected `class_labels` (n,) and `boxes` (n, 4), "

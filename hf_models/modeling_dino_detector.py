@@ -226,6 +226,7 @@ class DinoDetectorForObjectDetection(Detector, DeformableDetrPreTrainedModel):
     config_class = DinoDetectorConfig
     base_model_prefix = ""
     _can_compile_fullgraph = True
+    _supports_flash_attn = False  # in training, a mask says which queries see which
     _no_split_modules = ["DinoEncoder", "DeformableDetrDecoderLayer", "BoxHead"]
     _keys_to_ignore_on_load_missing = [r"^label_embedding\."]  # of models that were converted before it was kept
 

@@ -88,14 +88,14 @@ def _training(model: ModelDict) -> dict[str, Any]:
     """What the config says of training; what it does not say becomes as in the published models."""
     denoising, assigner = "bbox_head.dn_cfg.", "train_cfg.assigner."
     told = {
-        "num_denoising": model.told(f"{denoising}group_cfg.num_dn_queries", int),
-        "label_noise_ratio": model.told(f"{denoising}noise_scale.label", float),
-        "box_noise_scale": model.told(f"{denoising}noise_scale.box", float),
-        "class_cost": model.told(f"{assigner}cls_cost.weight", float),
-        "bbox_cost": model.told(f"{assigner}reg_cost.weight", float),
-        "giou_cost": model.told(f"{assigner}iou_cost.weight", float),
-        "bbox_loss_coefficient": model.told("bbox_head.loss_bbox.loss_weight", float),
-        "giou_loss_coefficient": model.told("bbox_head.loss_iou.loss_weight", float),
+        "num_denoising": model.told(f"{denoising}group_cfg.num_dn_queries", int, zero=True),
+        "label_noise_ratio": model.told(f"{denoising}noise_scale.label", float, zero=True),
+        "box_noise_scale": model.told(f"{denoising}noise_scale.box", float, zero=True),
+        "class_cost": model.told(f"{assigner}cls_cost.weight", float, zero=True),
+        "bbox_cost": model.told(f"{assigner}reg_cost.weight", float, zero=True),
+        "giou_cost": model.told(f"{assigner}iou_cost.weight", float, zero=True),
+        "bbox_loss_coefficient": model.told("bbox_head.loss_bbox.loss_weight", float, zero=True),
+        "giou_loss_coefficient": model.told("bbox_head.loss_iou.loss_weight", float, zero=True),
         "focal_alpha": model.told("bbox_head.loss_cls.alpha", float),
     }
     return {name: value for name, value in told.items() if value is not None}

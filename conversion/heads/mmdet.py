@@ -89,18 +89,21 @@ class ModelDict:
         self.left = flat(original, TRAINING)
         self.all = flat(original, NOTHING_LEFT_OUT)
 
-    def told(self, name: str, kind: type) -> Any:
+    def told(self, name: str, kind: type, zero: bool = False) -> Any:
         """What the config says of training, `None` if nothing that could be used: a model detects without it.
 
         Args:
             name: Dotted.
             kind: Of the value; a number is positive, and a list is one of such numbers.
+            zero: Whether 0 is a number that can be used, too.
         """
         value = self.all.get(name)
         if kind is float and type(value) is int:
             value = float(value)
         numbers = {int: [value], float: [value], list: value}.get(kind, [])
-        if type(value) is not kind or not all(type(number) in (int, float) and number > 0 for number in numbers):
+        if type(value) is not kind or not all(
+            type(number) in (int, float) and (number > 0 or (zero and number == 0)) for number in numbers
+        ):
             return None
         return value
 

@@ -41,20 +41,34 @@ def config_of(model: str | Path) -> PreTrainedConfig:
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model of a config in float32, to be trained; it takes no memory."""
+    """The model of a config in float32, to be trained; it takes no memory.
+
+    Raises:
+        InputError: There is no such model of images.
+    """
     backbone = AutoBackbone._model_mapping.get(type(config), None)
     auto_class = auto_class_of(config)
     if auto_class is None or (backbone and config.architectures == [backbone.__name__]):
         auto_class = AutoBackbone
-    with torch.device("meta"):
-        return auto_class.from_config(config, dtype=torch.float32).train()
+    try:
+        with torch.device("meta"):
+            return auto_class.from_config(config, dtype=torch.float32).train()
+    except ValueError as error:  # the Auto class has no such model
+        raise InputError(f"{config.model_type}: no classifier, segmenter, detector or backbone of images.") from error
 
 
 def trained_part(model: PreTrainedModel) -> PreTrainedModel:
-    """What of a model can run without numbers: all of it, or its backbone."""
-    if any(_is_of(model, auto_class) for auto_class in MATCHING):
-        return next(module for module in model.modules() if isinstance(module, BackboneMixin))
-    return model
+    """What of a model can run without numbers: all of it, or its backbone.
+
+    Raises:
+        InputError: Neither can.
+    """
+    if not any(_is_of(model, auto_class) for auto_class in MATCHING):
+        return model
+    backbone = next((module for module in model.modules() if isinstance(module, BackboneMixin)), None)
+    if backbone is None:
+        raise InputError(f"{type(model).__name__}: has no backbone that can be counted without its images.")
+    return backbone
 
 
 def kept_by_forward(
@@ -73,7 +87,7 @@ def kept_by_forward(
         Of activations, and of the copies of weights that autocast makes.
 
     Raises:
-        InputError: The model takes no images of this size.
+        InputError: The model takes no such batch.
     """
     operators = GpuOperators(model, autocast)
     weights = [*model.parameters(), *model.buffers(), *operators.copies.values()]
@@ -81,7 +95,9 @@ def kept_by_forward(
         with operators:
             _, most = activation_bytes(model, _batch(model, batch_size, image_size), weights, checkpointing)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{image_size}: the model takes no images of this size ({reason(error)}).") from error
+        batch = f"{batch_size} x {image_size} x {image_size} pixels"
+        advice = "Pass another --batch-size or --image-size"
+        raise InputError(f"{batch}: the model is not trained on such a batch ({reason(error)}). {advice}.") from error
     return most, sum(copy.nbytes for copy in operators.copies.values())
 
 

@@ -29,8 +29,9 @@ DEFAULT_SIZE = 512  # pixels of a side, for models whose config names none
 class TrainingMemory:
     """Bytes on each GPU, part by part. Not all parts are at their largest at once: the sum is an upper bound of them.
 
-    What is not among them: results that live within one layer, the workspace of convolutions, what CUDA itself and the
-    gaps between tensors take.
+    What is not among them: results that live within one layer, the workspace of convolutions, what the optimizer
+    needs while it steps (AdamW of PyTorch on a GPU once more as much as the weights, when the activations are gone),
+    what CUDA itself and the gaps between tensors take.
 
     Args:
         parameters: How many the model has.
@@ -91,8 +92,8 @@ def training_memory(
         fsdp: FSDP2 (`fully_shard`) as accelerate applies it, with each of `_no_split_modules` a unit; else DDP.
 
     Raises:
-        InputError: There is no such model, dtype or optimizer, or the model takes no such images or cannot compute
-            layers again.
+        InputError: There is no such model, dtype or optimizer; or the model takes no such images, cannot compute
+            layers again, or cannot be divided.
     """
     for option, value, known in (("dtype", dtype, DTYPES), ("optimizer", optimizer, OPTIMIZERS)):
         if value not in known:
@@ -115,7 +116,7 @@ def training_memory(
     part = trained_part(built)
     notes = []
     if part is not built:
-        notes.append("Activations are those of the backbone: the head's depend on what is in the images.")
+        notes.append("Activations and copies are those of the backbone: the head's depend on what is in the images.")
     if _lacks_kernel(part):
         notes.append(
             "Activations are those of the PyTorch reference. Run `hf-models kernels build`: kernels keep less."
@@ -138,7 +139,13 @@ def training_memory(
 
 
 def shard(parameter: torch.Tensor, gpus: int) -> nn.Parameter:
-    """What FSDP2 leaves of a parameter on the first GPU: rows, on the last GPUs fewer."""
+    """What FSDP2 leaves of a parameter on the first GPU: rows, on the last GPUs fewer.
+
+    Raises:
+        InputError: It is a scalar.
+    """
+    if not parameter.ndim:
+        raise InputError("--fsdp: FSDP2 takes no scalar parameters, and the model has some. Leave it out, for DDP.")
     rows = math.ceil(parameter.shape[0] / gpus)
     return nn.Parameter(parameter.new_empty(rows, *parameter.shape[1:]))
 

@@ -290,6 +290,12 @@ def test_training_of_dino_is_what_the_config_says(tmp_path):
     assert (config.bbox_loss_coefficient, config.giou_loss_coefficient, config.focal_alpha) == (6, 1, 0.3)
 
 
+def test_a_zero_is_told(tmp_path):
+    denoising = {"noise_scale": {"label": 0, "box": 0.0}, "group_cfg": {"num_dn_queries": 0}}
+    config = training_of("dino", {"bbox_head.dn_cfg": denoising}, tmp_path)
+    assert (config.num_denoising, config.label_noise_ratio, config.box_noise_scale) == (0, 0, 0)
+
+
 def test_training_that_is_not_known_is_as_published(tmp_path):
     """A detector converts whatever it was trained with."""
     change = {

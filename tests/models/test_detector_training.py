@@ -250,6 +250,10 @@ def test_autocast_in_half_precision(kind):
         ),
         ({"boxes": torch.tensor([[0.5, 0.5, 0.1, 0.1], [0.5, 0.5, 0, 0.2]])}, r"\[0.5, 0.5, 0.0, 0.2.*\] has no area"),
         ({"boxes": torch.tensor([[50.0, 50, 10, 10], [0.5, 0.5, 0.1, 0.1]])}, r"\[50.0.*\] is not a box in fractions"),
+        (
+            {"boxes": torch.full((2, 4), 0.5).bfloat16()},
+            r"in torch.bfloat16, which rounds them by pixels. Give float32",
+        ),
         ({"boxes": torch.full((2, 4), math.nan)}, r"\[nan.*\] is not a box in fractions"),
         ({"masks": torch.zeros(2, 64, 60)}, r"labels\[0\]\['masks'\]: expected \(2, 64, 96\), got \(2, 64, 60\)"),
         ({"masks": None}, r"labels\[0\]: `masks` is missing, and the model has mask heads.*with_masks=False"),

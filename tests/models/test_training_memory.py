@@ -8,14 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSemanticSegmentation
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    BertConfig,
+    YolosConfig,
+)
 from typer.testing import CliRunner
 
 from hf_models.cli import app
 from hf_models.errors import InputError
 from hf_models.memory import training_memory
 from hf_models.memory.dry_run import empty_model, kept_by_forward
-from hf_models.memory.estimate import OPTIMIZERS, gathered_bytes, optimizer_bytes
+from hf_models.memory.estimate import OPTIMIZERS, gathered_bytes, optimizer_bytes, shard
 from hf_models.memory.gpu_operators import GpuOperators
 from hf_models.memory.saved_tensors import SavedTensors, activation_bytes, storage_number
 from hf_models.zoo import find_checkpoint
@@ -222,8 +228,21 @@ def test_bad_arguments(arguments, message):
 
 def test_images_that_the_model_does_not_take(tmp_path):
     config_of("internimage+attention").save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"100: the model takes no images of this size .* multiples of 32"):
+    with pytest.raises(InputError, match=r"1 x 100 x 100 pixels: .* multiples of 32.* Pass another --batch-size"):
         training_memory(tmp_path, image_size=100)
+
+
+def test_models_that_cannot_be_counted(tmp_path):
+    BertConfig(num_hidden_layers=1, hidden_size=12).save_pretrained(tmp_path / "text")
+    with pytest.raises(InputError, match="bert: no classifier, segmenter, detector or backbone of images"):
+        training_memory(tmp_path / "text")
+    small = {"num_hidden_layers": 1, "hidden_size": 12, "intermediate_size": 12, "image_size": [32, 32]}
+    config = YolosConfig(**small, architectures=["YolosForObjectDetection"])
+    config.save_pretrained(tmp_path / "detector")
+    with pytest.raises(InputError, match="YolosForObjectDetection: has no backbone"):
+        training_memory(tmp_path / "detector")
+    with pytest.raises(InputError, match=r"--fsdp: FSDP2 takes no scalar parameters.* Leave it out, for DDP"):
+        shard(torch.nn.Parameter(torch.ones(())), 2)
 
 
 def test_layers_that_cannot_be_computed_again(tmp_path):

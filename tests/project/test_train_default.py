@@ -178,6 +178,9 @@ def test_a_teacher_writes_lessons_and_goes_on(data, tmp_path, monkeypatch):
     trained = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
     teacher.main()
     assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == trained
+    command[command.index("--epochs") + 1] = "2"
+    with pytest.raises(SystemExit, match=r"teacher.json: of 1 epochs. Give as many, or name another OUTPUT"):
+        teacher.main()
 
 
 def test_other_settings_are_refused(data, tmp_path):
