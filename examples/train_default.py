@@ -60,7 +60,7 @@ VALIDATIONS = 8  # in a run, at most
 # (end as a share of all steps, image size, magnitude of RandAugment, share of mixed batches). Few epochs and a small
 # model, which learns the photos by heart late if at all: weaker than the usual recipes of 300 epochs.
 PHASES = ((0.35, 32, 2, 0.0), (0.7, 48, 3, 0.02), (0.96, 64, 4, 0.1), (1.0, 80, 4, 0.1))
-PHASES_OF_START = ((0.5, 64, 4, 0.0), (1.0, 80, 4, 0.0))  # of a model that was trained already
+PHASES_OF_START = ((0.5, 64, 4, 0.0), (0.8, 80, 4, 0.0), (0.92, 80, 0, 0.0), (1.0, 96, 0, 0.0))  # with `--start`
 
 
 @dataclass
@@ -236,7 +236,7 @@ def train(data: Path, output: Path, settings: Settings, checkpoint_seconds: floa
             raise SystemExit(f"stopped at step {run.step} of {run.total_steps}; the same command goes on.")
     if writes:
         run.save()
-        export(run.average.module, run.photos.names, output)
+        export(run.average.module, run.photos.names, output, run.phases[-1][1])
 
 
 def main() -> None:

@@ -62,12 +62,12 @@ def write_environment(run: "Run") -> None:
     (run.folder / "run.json").write_text(json.dumps(about, indent=2) + "\n")
 
 
-def export(model: PreTrainedModel, wnids: list[str], output: Path) -> None:
-    """Write the model folder."""
+def export(model: PreTrainedModel, wnids: list[str], output: Path, size: int) -> None:
+    """Write the model folder, whose processor shows images of `size` pixels."""
     names = wnid_names()
     model.config.id2label = {i: names[wnid] for i, wnid in enumerate(wnids)}
     model.config.label2id = {name: i for i, name in model.config.id2label.items()}
     # half the size on disk; the config keeps the model's float32, in which it is used and fine-tuned
     state = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
     model.save_pretrained(output, state_dict=state)
-    image_processor().save_pretrained(output)
+    image_processor(size).save_pretrained(output)

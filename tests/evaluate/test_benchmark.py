@@ -151,9 +151,9 @@ def test_exported_models_are_timed_and_kept(tmp_path):
     assert [(row["threads"], row["runtime"]) for row in rows] == [
         (threads, runtime) for threads in "12" for runtime in ("onnxruntime", "PyTorch")
     ]
-    assert {(row["model"], row["image"], row["rounds"]) for row in rows} == {("embedded default", "80 x 80", "2")}
+    assert {(row["model"], row["image"], row["rounds"]) for row in rows} == {("embedded default", "96 x 96", "2")}
     ratio = tables.number(float(rows[1]["minimum_ms"]) / float(rows[0]["minimum_ms"]))
-    assert f"| embedded default | {rows[0]['file_megabytes']} | 80 x 80 | 1 | 1 |" in result.stdout
+    assert f"| embedded default | {rows[0]['file_megabytes']} | 96 x 96 | 1 | 1 |" in result.stdout
     assert f"| {ratio}x |" in result.stdout
     assert run("export", "--model", tmp_path / "none", code=2).stderr.splitlines()[-1].startswith(f"{tmp_path}/none: ")
 
