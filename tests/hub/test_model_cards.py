@@ -171,8 +171,10 @@ def test_committed_cards_are_what_they_are_rendered_from():
 def test_the_default_was_measured():
     accuracy = {"top-1", "top-5"}
     bias = {"shape bias", "shape bias, standard error", "answered with shape or texture"}
-    metrics = {row["metric"].removeprefix("subset ") for row in measured_rows("embedded default")}
-    assert metrics == accuracy | bias
+    measured = {row["metric"].removeprefix("subset "): row["value"] for row in measured_rows("embedded default")}
+    assert measured.keys() == accuracy | bias
+    top1 = f"[{float(measured['top-1']):.1f} %](docs/evaluation.md#results)"
+    assert top1 in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_segmenter_that_the_zoo_does_not_know():
