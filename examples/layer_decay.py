@@ -8,10 +8,11 @@ from transformers import PreTrainedModel
 from hf_models.errors import InputError
 
 # a stage, and what of it; CB-InternImage has a lead and an assistant, and links that lead to the stages of the lead
-PLACE = re.compile(
-    r"(?:(?:encoder|lead|assistant|model)\.stages|encoder\.(links|scales)|^\w+\.layers)"
-    r"\.(\d+)\.(?:layers\.(\d+)|(downsampl))?"
+STAGE = re.compile(
+    r"(?:(?:encoder|lead|assistant|model)\.stages|encoder\.(?P<link>links|scales))\.(?P<stage>\d+)\."
+    r"(?:layers\.(?P<layer>\d+)|(?P<downsampling>downsampl))?"
 )
+VIT_LAYER = re.compile(r"^\w+\.layers\.(?P<stage>\d+)\.")
 
 
 class Depths:
@@ -29,7 +30,9 @@ class Depths:
 
     def __init__(self, model: PreTrainedModel):
         config = getattr(model.config, "backbone_config", None) or model.config
-        self.stages = getattr(config, "depths", None) or [1] * getattr(config, "num_hidden_layers", 0)
+        depths = getattr(config, "depths", None)
+        self.place = STAGE if depths else VIT_LAYER
+        self.stages = depths or [1] * getattr(config, "num_hidden_layers", 0)
         self.deepest = sum(self.stages) + 1
         self.of = {name: self._depth(name) for name, _ in model.named_parameters()}
         self.known = set(range(1, self.deepest)) <= set(self.of.values())
@@ -37,12 +40,13 @@ class Depths:
     def _depth(self, name: str) -> int:
         if ".embeddings." in f".{name}":
             return 0
-        match = PLACE.search(name)
+        match = self.place.search(name)
         if not match:
             return self.deepest
-        link, stage, layer, downsampling = match.groups()
-        within = int(layer) if layer else 0 if link or downsampling else self.stages[int(stage)] - 1
-        return 1 + sum(self.stages[: int(stage)]) + within
+        part = match.groupdict()
+        stage, layer, leading = int(part["stage"]), part.get("layer"), part.get("link") or part.get("downsampling")
+        within = int(layer) if layer else 0 if leading else self.stages[stage] - 1
+        return 1 + sum(self.stages[:stage]) + within
 
 
 def prepare(

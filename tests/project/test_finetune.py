@@ -18,6 +18,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModelForImageClassificati
 from hf_models import default_checkpoint
 from hf_models.errors import InputError
 from hf_models.inference import classify_images
+from hf_models.memory.dry_run import config_of, empty_model
 
 from ..harness.finetune_tester import (
     EXAMPLES,
@@ -291,6 +292,15 @@ def test_every_family_has_depths(example, family):
     for lead in led_to_third.get(family, ()):
         found = {depth for name, depth in depths.of.items() if name.startswith(lead)}
         assert found == {1 + sum(config.depths[:2])}, lead
+
+
+def test_a_head_lies_deepest(example):
+    """Encoder and decoder of DINO have layers of their own."""
+    model = empty_model(config_of("dino_4scale_cbinternimage_h_objects365_coco"))
+    depths = importlib.import_module("layer_decay").Depths(model)
+    head = {name for name in depths.of if not name.startswith("backbone.")}
+    assert depths.known and any(".layers." in name for name in head)
+    assert {depths.of[name] for name in head} == {depths.deepest}
 
 
 def test_deeper_layers_learn_faster_and_frozen_stages_stay(example):
