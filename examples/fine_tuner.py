@@ -134,8 +134,8 @@ class FineTuner(Trainer):
         folder = Path(output_dir or self.args.output_dir)
         if self.args.should_save:
             (folder / GROUPS).write_text(json.dumps(self.layout))
-        if self.average and self.args.should_save:
-            torch.save(self.average.state_dict(), folder / AVERAGE)
+            if self.average:
+                torch.save(self.average.state_dict(), folder / AVERAGE)
 
     def _check_the_same(self, checkpoint: Path) -> None:
         """Refuse to go on with another model."""

@@ -26,6 +26,7 @@ class Depths:
         of: Name of a parameter -> its depth.
         stages: Layers in each stage.
         deepest: Depth of the head.
+        known: Whether every layer was found.
     """
 
     def __init__(self, model: PreTrainedModel):
@@ -35,7 +36,7 @@ class Depths:
         self.stages = depths or [1] * getattr(config, "num_hidden_layers", 0)
         self.deepest = sum(self.stages) + 1
         self.of = {name: self._depth(name) for name, _ in model.named_parameters()}
-        self.known = set(range(1, self.deepest)) <= set(self.of.values())
+        self.known = bool(self.stages) and set(range(1, self.deepest)) <= set(self.of.values())
 
     def _depth(self, name: str) -> int:
         if ".embeddings." in f".{name}":

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Curves:
     """`curves.csv`: one row every LOG_STEPS steps and at each validation.
 
-    `cpu_seconds` are those of the steps since the row before, of all processes, from the first one's.
+    `cpu_seconds` are those of the steps since the row before, of all processes: those of the
+    first one times their number.
     """
 
     FIELDS = (

@@ -123,9 +123,8 @@ def training_arguments(run: Path, metric: str, **options) -> TrainingArguments:
         run_name=run.name,  # under which trackio goes on, too
         **options,
     )
-    if (
-        count := arguments.n_gpu
-    ) > 1:  # DataParallel, which divides neither labels of detectors nor BatchNorms rightly
+    count = arguments.n_gpu
+    if count > 1:  # in DataParallel, which divides neither the labels of detectors nor BatchNorms rightly
         ways = f"torchrun --nproc-per-node {count}, or choose one of them by CUDA_VISIBLE_DEVICES=0"
         raise InputError(f"one process sees {count} GPUs. Start it with {ways}.")
     return arguments

@@ -5,6 +5,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,17 @@ from hf_models.image_processing_imagenet import ImageNetImageProcessor
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CHILD = Path(__file__).with_name("finetune_child.py")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """This process computes in one thread, as those that are compared with it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def tiny_classifier(folder: Path) -> str:

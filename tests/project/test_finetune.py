@@ -24,6 +24,7 @@ from ..harness.finetune_tester import (
     EXAMPLES,
     assert_same_weights,
     history,
+    one_thread,
     run_two,
     start,
     tiny_classifier,
@@ -72,13 +73,11 @@ def test_learns_colours_and_resumes(example, folder, tmp_path, monkeypatch):
 
 @pytest.fixture
 def options(tmp_path):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes that are compared with this one
-    yield {
-        **{"model": tiny_classifier(tmp_path / "tiny"), "image_size": 32, "num_train_epochs": 2, "ema": 0.9},
-        **{"per_device_train_batch_size": 18, "learning_rate": 5e-3},
-    }
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield {
+            **{"model": tiny_classifier(tmp_path / "tiny"), "image_size": 32, "num_train_epochs": 2, "ema": 0.9},
+            **{"per_device_train_batch_size": 18, "learning_rate": 5e-3},
+        }
 
 
 def assert_same_curves(one: Path, two: Path):

@@ -29,6 +29,7 @@ from ..harness.finetune_tester import (
     EXAMPLES,
     assert_same_weights,
     history,
+    one_thread,
     run_two,
     start,
     tiny_classifier,
@@ -121,13 +122,11 @@ def write_xml(file, image, objects):
 
 @pytest.fixture
 def options(tiny):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes that are compared with this one
-    yield {
-        **{"model": tiny, "width": 16, "image_size": 64, "num_train_epochs": 3, "ema": 0.9},
-        **{"per_device_train_batch_size": 4, "learning_rate": 5e-3},
-    }
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield {
+            **{"model": tiny, "width": 16, "image_size": 64, "num_train_epochs": 3, "ema": 0.9},
+            **{"per_device_train_batch_size": 4, "learning_rate": 5e-3},
+        }
 
 
 def test_learns_from_the_embedded_backbone(example, coco, options, tmp_path):

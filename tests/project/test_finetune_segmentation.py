@@ -23,6 +23,7 @@ from ..harness.finetune_tester import (
     EXAMPLES,
     assert_same_weights,
     history,
+    one_thread,
     run_two,
     start,
     tiny_classifier,
@@ -66,13 +67,12 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture
 def options(tiny):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the processes that are compared with this one
-    yield {
-        **{"model": tiny, "classes": list(COLOURS), "ignore_label": 3, "width": 8, "image_size": 48, "crop_size": 32},
-        **{"num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 5e-3, "ema": 0.9},
-    }
-    torch.set_num_threads(threads)
+    with one_thread():
+        yield {
+            **{"model": tiny, "classes": list(COLOURS), "ignore_label": 3, "width": 8},
+            **{"image_size": 48, "crop_size": 32},
+            **{"num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 5e-3, "ema": 0.9},
+        }
 
 
 def test_learns_scenes_from_the_embedded_backbone(example, scenes, options, tmp_path):
